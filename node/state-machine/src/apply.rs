@@ -1,0 +1,165 @@
+//! The table of contents of the state machine: every command, and the one function that carries it out.
+//!
+//! Apply is synchronous and total. It reads no clock, no randomness and no environment; whatever decides
+//! anything is in the command or in the state. A command that cannot succeed is answered with a rejection.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{self, ClusterRecord};
+use pinrail_proto::reason;
+use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::key::{Key, Kind};
+use crate::outcome::{Applied, Stop, reject};
+use crate::store::{Fault, Overlay, Read};
+use crate::txn::{Txn, get};
+use crate::{agent, bundle, cluster, dedupe, memory, namespace, route, run, step, tick};
+
+/// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
+/// together with the log position that it belongs to.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    overlay: Overlay<'a>,
+    cluster: ClusterRecord,
+}
+
+/// The writes of all batches since the machine was opened, in key order, and the cluster row after them.
+#[derive(Debug)]
+pub struct Written {
+    pub writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    pub cluster: ClusterRecord,
+}
+
+impl<'a> Machine<'a> {
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    pub fn open(base: &'a dyn Read) -> Result<Self, Fault> {
+        let cluster = get(base, &cluster_key())?.unwrap_or_default();
+        Ok(Self { overlay: Overlay::new(base), cluster })
+    }
+
+    /// Applies one log entry's encoded `Batch`.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer, or when the batch holds a command that this binary does not
+    /// know: a replica that skipped it would differ from the others.
+    pub fn apply_batch(&mut self, batch: &Bytes) -> Result<Vec<Applied>, Fault> {
+        let batch = log::Batch::decode(batch.clone())
+            .map_err(|error| Fault(format!("log entry does not decode: {error}")))?;
+        self.cluster.now_ms = self.cluster.now_ms.max(batch.stamp_ms);
+        batch.commands.into_iter().map(|command| self.apply_command(&command)).collect()
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterRecord {
+        &self.cluster
+    }
+
+    /// What was written, the cluster row included.
+    #[must_use]
+    pub fn finish(mut self) -> Written {
+        self.overlay.put(cluster_key(), Bytes::from(self.cluster.encode_to_vec()));
+        Written { writes: self.overlay.into_writes(), cluster: self.cluster }
+    }
+
+    fn apply_command(&mut self, encoded: &Bytes) -> Result<Applied, Fault> {
+        let command = log::Command::decode(encoded.clone())
+            .map_err(|error| Fault(format!("command does not decode: {error}")))?;
+        let kind = command.kind.ok_or_else(|| {
+            Fault("the log holds a command that this binary does not know: it is too old".to_owned())
+        })?;
+        let header = command.header.unwrap_or_default();
+        self.cluster.revision += 1;
+        let revision = self.cluster.revision;
+
+        let mut txn = Txn::new(&self.overlay, self.cluster.clone(), header);
+        let result = dedupe::once(&mut txn, &kind, |txn, kind| {
+            judge_cluster(txn, kind)?;
+            carry_out(txn, kind)
+        });
+        let dry_run = txn.header.dry_run;
+        let (answer, effects, writes) = match result {
+            Ok(answer) if dry_run => (answer, Vec::new(), BTreeMap::new()),
+            Ok(answer) => {
+                let finished = txn.finish();
+                self.cluster = finished.cluster;
+                (answer, finished.effects, finished.writes)
+            }
+            Err(Stop::Rejected(rejection)) => (Answer::Rejection(rejection), Vec::new(), BTreeMap::new()),
+            Err(Stop::Fault(fault)) => return Err(fault),
+        };
+        self.cluster.state_hash = chain(&self.cluster, &writes);
+        self.overlay.absorb(writes);
+        Ok(Applied { outcome: log::Outcome { revision, result: Some(answer) }, effects })
+    }
+}
+
+pub(crate) fn cluster_key() -> Vec<u8> {
+    Key::new(Kind::Cluster).build()
+}
+
+/// The next link of the state hash: XXH3-128 over the last one, the revision, the time and the ordered writes.
+/// It finds replicas that diverged; it is no protection against an attacker.
+fn chain(cluster: &ClusterRecord, writes: &BTreeMap<Vec<u8>, Option<Bytes>>) -> Bytes {
+    let mut hash = Xxh3::new();
+    hash.update(&cluster.state_hash);
+    hash.update(&cluster.revision.to_be_bytes());
+    hash.update(&cluster.now_ms.to_be_bytes());
+    for (key, value) in writes {
+        hash.update(&(key.len() as u64).to_be_bytes());
+        hash.update(key);
+        match value {
+            Some(value) => {
+                hash.update(&(value.len() as u64).to_be_bytes());
+                hash.update(value);
+            }
+            None => hash.update(&u64::MAX.to_be_bytes()),
+        }
+    }
+    Bytes::copy_from_slice(&hash.digest128().to_be_bytes())
+}
+
+/// Before the cluster was formed, only its formation is accepted.
+fn judge_cluster(txn: &Txn<'_>, command: &Command) -> Result<(), Stop> {
+    if txn.cluster.incarnation == 0 && !matches!(command, Command::InitCluster(_)) {
+        return Err(reject(reason::NOT_BOOTSTRAPPED, "the cluster has not been formed yet"));
+    }
+    Ok(())
+}
+
+fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
+    match command {
+        Command::InitCluster(it) => cluster::init(txn, it),
+        Command::SetFeatureLevel(it) => cluster::set_feature_level(txn, it),
+        Command::Probe(it) => cluster::probe(txn, it),
+        Command::CreateNamespace(it) => namespace::create(txn, it),
+        Command::DeleteNamespace(it) => namespace::delete(txn, it),
+        Command::CreateAgent(it) => agent::create(txn, it),
+        Command::UpdateAgent(it) => agent::update(txn, it),
+        Command::DeleteAgent(it) => agent::delete(txn, it),
+        Command::PauseAgent(it) => agent::pause(txn, it),
+        Command::ResumeAgent(it) => agent::resume(txn, it),
+        Command::SetEnvironment(it) => bundle::set_environment(txn, it),
+        Command::CreateBundle(it) => bundle::create(txn, it),
+        Command::StartRun(it) => run::start(txn, it),
+        Command::CancelRun(it) => run::cancel(txn, it),
+        Command::FinishRun(it) => run::finish(txn, it),
+        Command::KeepRun(it) => run::keep(txn, it),
+        Command::LeaseStep(it) => step::lease(txn, it),
+        Command::CompleteStep(it) => step::complete(txn, it),
+        Command::FailStep(it) => step::fail(txn, it),
+        Command::RecordCheckpoint(it) => step::checkpoint(txn, it),
+        Command::HandBackStep(it) => step::hand_back(txn, it),
+        Command::ExpireLease(it) => step::expire(txn, it),
+        Command::PutMemory(it) => memory::put(txn, it),
+        Command::DeleteMemory(it) => memory::delete(txn, it),
+        Command::Switch(it) => route::switch(txn, it),
+        Command::Rollback(it) => route::rollback(txn, it),
+        Command::SetDrain(it) => route::set_drain(txn, it),
+        Command::Tick(it) => tick::tick(txn, it),
+    }
+}

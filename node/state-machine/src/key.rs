@@ -1,0 +1,262 @@
+//! The catalogue of keys: what the store holds, in which order. One byte of kind, then the agent's number, so
+//! that all of an agent is found in a few ranges. Numbers are persisted and never used for anything else again.
+//!
+//! Texts that something follows end in a zero byte; no id may hold one (`pinrail_proto::id`). Numbers are
+//! big-endian, so that their order is the keys' order.
+
+use crate::store::KeyRange;
+
+/// Every kind of row. The value of each is the record of `log/v1/record.proto` named beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// `()` → `ClusterRecord`. Changed by every command.
+    Cluster = 0x01,
+    /// `namespace` → `NamespaceRecord`.
+    Namespace = 0x02,
+    /// `namespace\0 agent` → the agent's number, 4 bytes.
+    AgentName = 0x03,
+    /// `agent hash (8 hex)` `number` → empty: run ids of our libraries lead to their agent.
+    AgentHash = 0x04,
+    /// `agent#` → `AgentRecord`.
+    Agent = 0x10,
+    /// `agent#` → `PolicyRecord`.
+    Policy = 0x11,
+    /// `agent# bundle` → `BundleRecord`. Changes.
+    Bundle = 0x12,
+    /// `agent# bundle` → `BundleManifestRecord`. Written once.
+    BundleManifest = 0x13,
+    /// `agent# bundle` → `BundleStepsRecord`. Written once.
+    BundleSteps = 0x14,
+    /// `agent# part\0 name\0 version` → `PartSeenRecord`. Written once.
+    PartSeen = 0x15,
+    /// `agent# run` → `RunRecord`.
+    Run = 0x20,
+    /// `agent# run` → `Payload`. Written once.
+    RunInput = 0x21,
+    /// `agent# run` → `Payload`. Written once.
+    RunOutput = 0x22,
+    /// `agent# run\0 step#` → `StepRecord`.
+    Step = 0x23,
+    /// `agent# run\0 step#` → `Payload`. Written once; step 1 has the run's input instead.
+    StepInput = 0x24,
+    /// `agent# run\0 step#` → `Payload`. Written once.
+    StepOutput = 0x25,
+    /// `agent# run\0 step# name` → `CheckpointRecord`. Written once.
+    Checkpoint = 0x26,
+    /// `agent# bundle\0 pinned_ms run` → empty: the open pins of a bundle, oldest first.
+    OpenPin = 0x28,
+    /// `agent# state bundle\0 started_ms run` → empty: runs by state, for lists.
+    RunByState = 0x29,
+    /// `agent# bundle\0 ready_revision run\0 step#` → empty: what waits for a worker, in order.
+    Ready = 0x30,
+    /// `agent# run\0 step#` → empty: what is leased.
+    Leased = 0x31,
+    /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
+    Deadline = 0x40,
+    /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.
+    Memory = 0x50,
+    /// `agent# layer#` → `LayerRecord`.
+    Layer = 0x51,
+    /// `agent# layer# key` → empty: which keys a layer has versions of.
+    LayerKey = 0x52,
+    /// `request id` → `DedupeRecord`.
+    Dedupe = 0x60,
+    /// `revision index(4)` → `EventRecord`.
+    Event = 0x70,
+}
+
+/// What a row of the deadline index is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Timer {
+    /// `run`: the soft end of the pin by its age.
+    RunExpires = 1,
+    /// `run`: the hard end of the pin by its age.
+    RunHardEnd = 2,
+    /// `bundle`: the drain deadline; the value is the cursor of the sweep over its open pins.
+    DrainSoft = 3,
+    /// `bundle`: drain deadline and grace.
+    DrainHard = 4,
+    /// `run\0 step#`: the end of a backoff.
+    Backoff = 5,
+    /// `run\0 step#`: schedule-to-start.
+    StartBy = 6,
+    /// `run\0 step#`: start-to-close.
+    AttemptEnd = 7,
+    /// `run`: an external run was not heard of.
+    KeepAlive = 8,
+    /// `run`: the end of its grace after a cancel.
+    CancelBy = 9,
+    /// `run`: finished long enough.
+    Retention = 10,
+    /// `bundle`: the sweep of a rollback's mark.
+    RollbackSweep = 11,
+    /// `request id`, agent 0.
+    Dedupe = 12,
+    /// Nothing, agent 0: old events.
+    Events = 13,
+    /// `key`: a memory version whose time to live may be over.
+    MemoryTtl = 14,
+}
+
+impl Timer {
+    /// Reads the number of a stored row.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        use Timer::{
+            AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive, MemoryTtl,
+            Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
+        };
+        [
+            RunExpires, RunHardEnd, DrainSoft, DrainHard, Backoff, StartBy, AttemptEnd, KeepAlive,
+            CancelBy, Retention, RollbackSweep, Dedupe, Events, MemoryTtl,
+        ]
+        .into_iter()
+        .find(|timer| *timer as u8 == number)
+    }
+}
+
+/// Builds a key part by part.
+#[derive(Debug, Clone)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self(vec![kind as u8])
+    }
+
+    /// A key of an agent's range.
+    #[must_use]
+    pub fn of(kind: Kind, agent: u32) -> Self {
+        Self::new(kind).u32(agent)
+    }
+
+    /// Text that something follows.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        debug_assert!(!text.as_bytes().contains(&0), "ids are checked at the door");
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    /// Text at the end.
+    #[must_use]
+    pub fn last(mut self, text: &str) -> Vec<u8> {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0
+    }
+
+    #[must_use]
+    pub fn u8(mut self, number: u8) -> Self {
+        self.0.push(number);
+        self
+    }
+
+    #[must_use]
+    pub fn u32(mut self, number: u32) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    #[must_use]
+    pub fn u64(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    #[must_use]
+    pub fn build(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// Everything that begins with this.
+    #[must_use]
+    pub fn range(self) -> KeyRange {
+        KeyRange::prefix(&self.0)
+    }
+}
+
+/// Takes a key apart, in the order in which [`Key`] built it.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    /// Begins behind the kind.
+    #[must_use]
+    pub fn new(key: &'a [u8]) -> Self {
+        Self(key.get(1..).unwrap_or_default())
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*number))
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_be_bytes(*number))
+    }
+
+    /// Text up to its zero byte.
+    pub fn text(&mut self) -> Option<&'a str> {
+        let end = self.0.iter().position(|b| *b == 0)?;
+        let text = std::str::from_utf8(&self.0[..end]).ok()?;
+        self.0 = &self.0[end + 1..];
+        Some(text)
+    }
+
+    /// Text up to the end of the key.
+    #[must_use]
+    pub fn last(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
+    }
+
+    #[must_use]
+    pub fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_apart_as_they_were_built() {
+        let key = Key::of(Kind::Ready, 7).text("v1").u64(9).text("run").u32(3).build();
+        let mut parts = Parts::new(&key);
+        assert_eq!(key[0], Kind::Ready as u8);
+        assert_eq!(parts.u32(), Some(7));
+        assert_eq!(parts.text(), Some("v1"));
+        assert_eq!(parts.u64(), Some(9));
+        assert_eq!(parts.text(), Some("run"));
+        assert_eq!(parts.u32(), Some(3));
+        assert!(parts.rest().is_empty());
+    }
+
+    #[test]
+    fn a_name_is_no_prefix_of_a_longer_one() {
+        let range = Key::of(Kind::OpenPin, 1).text("v1").range();
+        let other = Key::of(Kind::OpenPin, 1).text("v10").u64(0).last("r");
+        assert!(other >= range.end || other < range.start);
+    }
+
+    #[test]
+    fn timers_keep_their_numbers() {
+        for number in 1..=14 {
+            assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
+        }
+        assert_eq!(Timer::from_number(15), None);
+    }
+}

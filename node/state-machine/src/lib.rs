@@ -1,0 +1,35 @@
+//! The replicated state machine of Pinrail: bundles, agents, runs pinned to bundles, steps, memory, routes.
+//!
+//! Pure and synchronous. It knows nothing of Raft, RocksDB, the network, clocks or threads: bytes of a log entry
+//! go in, writes and answers come out ([`Machine`]). Reads are functions over a [`store::Read`] ([`query`]).
+//!
+//! ```text
+//!   log entry ──> Machine::apply_batch ──> Applied { outcome, effects }    one for each command
+//!                     │                        └─ effects: only a leader acts on them
+//!                     └─ finish ──> writes, in key order
+//! ```
+
+mod agent;
+mod apply;
+mod bundle;
+mod cluster;
+mod dedupe;
+pub mod effect;
+pub mod invariants;
+pub mod key;
+mod memory;
+mod namespace;
+pub mod outcome;
+pub mod query;
+mod route;
+mod run;
+mod step;
+pub mod store;
+mod tick;
+pub mod txn;
+
+pub use apply::{Machine, Written};
+
+/// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
+/// that raises the level once every member supports it.
+pub const FEATURE_LEVEL: u32 = 1;

@@ -1,0 +1,228 @@
+//! What the state machine needs of a store: ordered keys, point reads and bounded scans; and the overlay that
+//! lets a command read what commands before it in the same batch wrote.
+//!
+//! The store behind [`Read`] must never change under a reader's feet: it is one moment of the state.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+/// The store could not answer: an I/O error or bytes that do not decode. The node must stop; this is never an
+/// answer to a user.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("storage fault: {0}")]
+pub struct Fault(pub String);
+
+/// Direction of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Keys from `start` (inclusive) to `end` (exclusive).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    pub start: Vec<u8>,
+    pub end: Vec<u8>,
+}
+
+impl KeyRange {
+    /// All keys that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        let mut end = prefix.to_vec();
+        while let Some(last) = end.pop() {
+            if last < u8::MAX {
+                end.push(last + 1);
+                break;
+            }
+        }
+        Self { start: prefix.to_vec(), end }
+    }
+
+    /// The part of this range strictly behind `key`.
+    #[must_use]
+    pub fn after(mut self, key: &[u8]) -> Self {
+        self.start = key.to_vec();
+        self.start.push(0);
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+}
+
+pub type Row = (Bytes, Bytes);
+
+/// Reads of one moment of the state.
+pub trait Read {
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// At most `limit` rows of `range` in `order`.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault>;
+}
+
+/// A store in memory: for tests, the simulation's engine and the model of what an engine must do.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    rows: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl MemoryStore {
+    /// Carries out mutations, in order.
+    pub fn write(&mut self, mutations: impl IntoIterator<Item = (Vec<u8>, Option<Bytes>)>) {
+        for (key, value) in mutations {
+            match value {
+                Some(value) => {
+                    self.rows.insert(key, value);
+                }
+                None => {
+                    self.rows.remove(&key);
+                }
+            }
+        }
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Bytes)> {
+        self.rows.iter()
+    }
+}
+
+impl Read for MemoryStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.rows.get(key).cloned())
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.rows.range(range.start.clone()..range.end.clone());
+        let row = |(key, value): (&Vec<u8>, &Bytes)| (Bytes::from(key.clone()), value.clone());
+        Ok(match order {
+            Order::Ascending => rows.take(limit).map(row).collect(),
+            Order::Descending => rows.rev().take(limit).map(row).collect(),
+        })
+    }
+}
+
+/// Mutations on top of a store: reads see them. Dropping it forgets them.
+pub struct Overlay<'a> {
+    base: &'a dyn Read,
+    writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+}
+
+impl std::fmt::Debug for Overlay<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overlay").field("writes", &self.writes.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Overlay<'a> {
+    #[must_use]
+    pub fn new(base: &'a dyn Read) -> Self {
+        Self { base, writes: BTreeMap::new() }
+    }
+
+    pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
+        self.writes.insert(key, Some(value));
+    }
+
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.writes.insert(key, None);
+    }
+
+    /// What was written, in key order.
+    #[must_use]
+    pub fn writes(&self) -> &BTreeMap<Vec<u8>, Option<Bytes>> {
+        &self.writes
+    }
+
+    /// Takes what was written, in key order.
+    #[must_use]
+    pub fn into_writes(self) -> BTreeMap<Vec<u8>, Option<Bytes>> {
+        self.writes
+    }
+
+    /// Adds the writes of another overlay that was laid over this one.
+    pub fn absorb(&mut self, writes: BTreeMap<Vec<u8>, Option<Bytes>>) {
+        self.writes.extend(writes);
+    }
+}
+
+impl Read for Overlay<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        match self.writes.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        if range.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let bounds = (Bound::Included(&range.start), Bound::Excluded(&range.end));
+        let hidden = self.writes.range::<Vec<u8>, _>(bounds).count();
+        // Every row of ours can hide at most one row of the base.
+        let below = self.base.scan(range, order, limit.saturating_add(hidden))?;
+        if hidden == 0 {
+            return Ok(below);
+        }
+        let mut merged: BTreeMap<Bytes, Bytes> = below.into_iter().collect();
+        for (key, value) in self.writes.range::<Vec<u8>, _>(bounds) {
+            match value {
+                Some(value) => merged.insert(Bytes::from(key.clone()), value.clone()),
+                None => merged.remove(key.as_slice()),
+            };
+        }
+        Ok(match order {
+            Order::Ascending => merged.into_iter().take(limit).collect(),
+            Order::Descending => merged.into_iter().rev().take(limit).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(keys: &[&str]) -> MemoryStore {
+        let mut store = MemoryStore::default();
+        store.write(keys.iter().map(|k| (k.as_bytes().to_vec(), Some(Bytes::from_static(b"0")))));
+        store
+    }
+
+    fn keys(rows: &[Row]) -> Vec<String> {
+        rows.iter().map(|(k, _)| String::from_utf8_lossy(k).into_owned()).collect()
+    }
+
+    #[test]
+    fn scans_of_an_overlay_see_its_writes_and_not_what_it_deleted() {
+        let base = store(&["a1", "a2", "a3", "a5", "b1"]);
+        let mut overlay = Overlay::new(&base);
+        overlay.put(b"a4".to_vec(), Bytes::from_static(b"1"));
+        overlay.delete(b"a1".to_vec());
+        overlay.delete(b"a2".to_vec());
+        let range = KeyRange::prefix(b"a");
+        let up = overlay.scan(&range, Order::Ascending, 2).unwrap();
+        assert_eq!(keys(&up), ["a3", "a4"]);
+        let down = overlay.scan(&range, Order::Descending, 2).unwrap();
+        assert_eq!(keys(&down), ["a5", "a4"]);
+        assert_eq!(overlay.get(b"a1").unwrap(), None);
+    }
+
+    #[test]
+    fn prefix_of_high_bytes_ends_where_it_should() {
+        assert_eq!(KeyRange::prefix(&[1, 0xff]).end, vec![2]);
+        assert_eq!(KeyRange::prefix(&[1, 2]).end, vec![1, 3]);
+    }
+}

@@ -1,0 +1,116 @@
+//! One command at work: typed reads and writes over the state, its revision, its time, its events and effects.
+//! A rejected command's transaction is dropped, so it cannot have changed anything.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
+use prost::Message;
+
+use crate::effect::Effect;
+use crate::key::{Key, Kind, Timer};
+use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row};
+
+/// Decodes a stored record; bytes that do not decode are a fault of this node.
+pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result<M, Fault> {
+    M::decode(value.clone()).map_err(|error| Fault(format!("row {}: {error}", hex::encode(what))))
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer or the row does not decode.
+pub fn get<M: Message + Default>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
+    read.get(key)?.map(|value| decode(key, &value)).transpose()
+}
+
+pub(crate) struct Txn<'a> {
+    overlay: Overlay<'a>,
+    pub(crate) cluster: ClusterRecord,
+    /// Of this command.
+    pub(crate) revision: u64,
+    /// Cluster time in milliseconds: the only clock.
+    pub(crate) now: u64,
+    pub(crate) header: Header,
+    events: Vec<EventRecord>,
+    effects: Vec<Effect>,
+}
+
+/// What a successful transaction leaves.
+pub(crate) struct Finished {
+    pub(crate) writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    pub(crate) cluster: ClusterRecord,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl<'a> Txn<'a> {
+    pub(crate) fn new(base: &'a dyn Read, cluster: ClusterRecord, header: Header) -> Self {
+        let (revision, now) = (cluster.revision, cluster.now_ms);
+        Self { overlay: Overlay::new(base), cluster, revision, now, header, events: vec![], effects: vec![] }
+    }
+
+    pub(crate) fn get<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
+        get(&self.overlay, key)
+    }
+
+    pub(crate) fn exists(&self, key: &[u8]) -> Result<bool, Fault> {
+        Ok(self.overlay.get(key)?.is_some())
+    }
+
+    pub(crate) fn put<M: Message>(&mut self, key: Vec<u8>, record: &M) {
+        self.overlay.put(key, Bytes::from(record.encode_to_vec()));
+    }
+
+    /// A row whose key says it all, or whose value is a few raw bytes.
+    pub(crate) fn mark(&mut self, key: Vec<u8>, value: &[u8]) {
+        self.overlay.put(key, Bytes::copy_from_slice(value));
+    }
+
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.overlay.delete(key);
+    }
+
+    pub(crate) fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, Fault> {
+        self.overlay.scan(range, Order::Ascending, limit)
+    }
+
+    /// The state as this command has left it so far.
+    pub(crate) fn read(&self) -> &dyn Read {
+        &self.overlay
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Sets a timer of an agent; `object` is the rest of the key.
+    pub(crate) fn set_timer(&mut self, agent: u32, due_ms: u64, timer: Timer, object: &[u8]) {
+        self.mark(deadline_key(agent, due_ms, timer, object), &[]);
+        self.effect(Effect::DeadlineSet { agent, due_ms });
+    }
+
+    pub(crate) fn clear_timer(&mut self, agent: u32, due_ms: u64, timer: Timer, object: &[u8]) {
+        self.delete(deadline_key(agent, due_ms, timer, object));
+    }
+
+    /// Notes that something happened. Actor and reason are the command's.
+    pub(crate) fn event(&mut self, mut event: EventRecord) {
+        event.at_ms = self.now;
+        event.actor.clone_from(&self.header.actor);
+        event.reason.clone_from(&self.header.reason);
+        self.events.push(event);
+    }
+
+    pub(crate) fn finish(mut self) -> Finished {
+        for (index, event) in (0_u32..).zip(std::mem::take(&mut self.events)) {
+            self.put(Key::new(Kind::Event).u64(self.revision).u32(index).build(), &event);
+        }
+        Finished { writes: self.overlay.into_writes(), cluster: self.cluster, effects: self.effects }
+    }
+}
+
+pub(crate) fn deadline_key(agent: u32, due_ms: u64, timer: Timer, object: &[u8]) -> Vec<u8> {
+    let mut key = Key::of(Kind::Deadline, agent).u64(due_ms).u8(timer as u8).build();
+    key.extend_from_slice(object);
+    key
+}

@@ -1,0 +1,62 @@
+//! Every limit by name. `docs/LIMITS.md` lists them with their reasons.
+
+/// Namespace, agent, bundle, step, prompt, model, index, tool and worker names.
+pub const NAME_BYTES: usize = 63;
+/// Run ids, session keys, worker ids, request ids.
+pub const ID_BYTES: usize = 256;
+/// One input, result, checkpoint or memory value.
+pub const PAYLOAD_BYTES: usize = 2 << 20;
+/// One encoded command.
+pub const COMMAND_BYTES: usize = 5 << 20;
+/// One API message.
+pub const API_MESSAGE_BYTES: usize = 6 << 20;
+/// One message between peers.
+pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
+/// Inputs, results and checkpoints of one open run together.
+pub const RUN_STORED_BYTES: u64 = 64 << 20;
+/// Steps of a run.
+pub const RUN_STEPS: u32 = 10_000;
+/// Checkpoints of a step.
+pub const STEP_CHECKPOINTS: u32 = 10_000;
+/// Labels of a run, bundle or agent.
+pub const LABELS: usize = 64;
+pub const LABEL_KEY_BYTES: usize = 63;
+pub const LABEL_VALUE_BYTES: usize = 256;
+/// A bundle's manifest, encoded.
+pub const MANIFEST_BYTES: usize = 1 << 20;
+pub const MEMORY_KEY_BYTES: usize = 1 << 10;
+pub const MEMORY_KEY_SEGMENTS: usize = 16;
+/// Bundles of an agent that are not recycled.
+pub const BUNDLES_PER_AGENT: u64 = 100;
+/// Open runs of the whole cluster.
+pub const OPEN_RUNS: u64 = 2_000_000;
+/// Request ids that are remembered, and for how long.
+pub const DEDUPE_ROWS: u64 = 1_000_000;
+pub const DEDUPE_MS: u64 = 3_600_000;
+/// Longest page of a list; the default is a tenth.
+pub const PAGE: u32 = 1_000;
+pub const PAGE_DEFAULT: u32 = 100;
+/// Watchers of one node.
+pub const WATCHERS: usize = 10_000;
+/// Failure message and other free text.
+pub const TEXT_BYTES: usize = 4 << 10;
+pub const ENDPOINT_BYTES: usize = 1 << 10;
+/// Longest life of a pin.
+pub const MAX_AGE_MS: u64 = 30 * 24 * 3_600_000;
+/// Work that one `Tick` may do.
+pub const TICK_ITEMS: u32 = 256;
+/// Events are kept for so long, and at most so many.
+pub const EVENTS_MS: u64 = 7 * 24 * 3_600_000;
+pub const EVENTS: u64 = 10_000_000;
+/// Commands and bytes that one log entry packs.
+pub const BATCH_COMMANDS: usize = 256;
+pub const BATCH_BYTES: usize = 1 << 20;
+/// A rollback without `from` within this time of an earlier one is refused.
+pub const ROLLBACK_AMBIGUOUS_MS: u64 = 15 * 60_000;
+/// Keys that a rollback counts as hidden at most.
+pub const HIDDEN_KEYS: u64 = 10_000;
+
+const _: () = assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");
+const _: () = assert!(COMMAND_BYTES < API_MESSAGE_BYTES, "whatever fits a command fits the API");
+const _: () = assert!(COMMAND_BYTES + BATCH_BYTES < PEER_MESSAGE_BYTES, "an entry fits a peer message");
+const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");
