@@ -13,7 +13,9 @@ pub enum IdError {
     Empty { what: &'static str },
     #[error("{what} has {len} bytes; at most {max} are allowed")]
     TooLong { what: &'static str, len: usize, max: usize },
-    #[error("{what} {value:?} may hold only A-Z a-z 0-9 . _ - and must begin with a letter or digit")]
+    #[error(
+        "{what} {value:?} may hold only A-Z a-z 0-9 . _ - and must begin with a letter or digit"
+    )]
     BadName { what: &'static str, value: String },
     #[error("{what} holds a control character")]
     Control { what: &'static str },

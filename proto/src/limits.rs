@@ -56,7 +56,9 @@ pub const ROLLBACK_AMBIGUOUS_MS: u64 = 15 * 60_000;
 /// Keys that a rollback counts as hidden at most.
 pub const HIDDEN_KEYS: u64 = 10_000;
 
-const _: () = assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");
+const _: () =
+    assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");
 const _: () = assert!(COMMAND_BYTES < API_MESSAGE_BYTES, "whatever fits a command fits the API");
-const _: () = assert!(COMMAND_BYTES + BATCH_BYTES < PEER_MESSAGE_BYTES, "an entry fits a peer message");
+const _: () =
+    assert!(COMMAND_BYTES + BATCH_BYTES < PEER_MESSAGE_BYTES, "an entry fits a peer message");
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");

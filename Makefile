@@ -1,0 +1,98 @@
+# Pinrail's commands. `make check` never edits; `make fix` does. Everything works on a fresh Debian or Ubuntu
+# machine with a Rust toolchain: what is missing is installed, and said.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One target directory for all checkouts of a user: RocksDB's C++ is compiled once.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pinrail-target
+export CARGO_TERM_COLOR ?= auto
+BIN := $(CARGO_TARGET_DIR)/release
+DEBUG_BIN := $(CARGO_TARGET_DIR)/debug
+
+PACKAGES := build-essential libclang1-14 libclang-common-14-dev ccache
+SEEDS ?= 200
+MINUTES ?= 10
+SEED ?= 1
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: ## install the Debian packages that the build needs, if they are missing
+	@missing=(); for package in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$$package"); \
+	done; \
+	if [ "$${#missing[@]}" -gt 0 ]; then \
+	  echo "installing with apt-get: $${missing[*]}"; \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq "$${missing[@]}" >/dev/null; \
+	fi
+
+.PHONY: nextest
+nextest: tools
+	@command -v cargo-nextest >/dev/null || { echo "installing cargo-nextest with cargo"; \
+	  cargo install cargo-nextest --locked --debug; }
+
+.PHONY: deny
+deny: tools
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny with cargo"; \
+	  cargo install cargo-deny@0.20.2 --locked --debug; }
+
+.PHONY: build
+build: tools ## build the release binaries (the first build compiles RocksDB: some minutes)
+	@cargo build --release -p pinrail-node --bins
+	@cargo build --release -p pinrail-client --example research
+	@cargo build --release -p pinrail-chaos-tests --bins
+	@echo "built $(BIN)/pinrail"
+
+.PHONY: install
+install: tools ## build pinrail and put it into ~/.cargo/bin
+	@cargo install --locked --path node
+
+.PHONY: demo
+demo: build ## the main job with real processes: pins, switch, a killed leader, caps, rollback
+	@$(BIN)/chaos demo
+
+.PHONY: test
+test: nextest ## all tests that CI runs
+	@cargo build -p pinrail-node --bins
+	@cargo build -p pinrail-client --example research
+	@cargo test --quiet --workspace --doc
+	@cargo nextest run --workspace --all-targets --no-fail-fast
+
+.PHONY: check
+check: deny ## formatting, lints, docs and dependencies; warnings are errors; edits nothing
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	@cargo deny --log-level error check bans licenses sources
+	@if cargo deny --log-level error fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
+	else echo "advisories were not checked: their database cannot be reached from here"; fi
+	@echo "check passed"
+
+.PHONY: fix
+fix: tools ## format and apply what clippy can apply
+	@cargo clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged --quiet
+	@cargo fmt --all
+
+.PHONY: chaos
+chaos: build ## faults against real processes: SEED=1 MINUTES=10
+	@$(BIN)/chaos run --seed $(SEED) --minutes $(MINUTES)
+
+.PHONY: chaos-kill-all
+chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
+	@$(BIN)/chaos kill-all --cycles 20
+
+.PHONY: chaos-failover
+chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
+	@$(BIN)/chaos failover --trials 20
+
+.PHONY: sim
+sim: tools ## whole nodes in one process under simulated faults: SEEDS=200
+	@cargo build --release -p pinrail-chaos-tests --bins
+	@$(BIN)/chaos sim --seeds $(SEEDS)
