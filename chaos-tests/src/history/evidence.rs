@@ -1,0 +1,213 @@
+//! All that a checker is given: the history, what the worker processes logged, the faults, and the final read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Pin};
+
+/// Everything that a verdict rests on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// In any order.
+    pub history: Vec<Entry>,
+    pub worker_log: Vec<WorkerLine>,
+    pub faults: Vec<Fault>,
+    /// One for each agent, read after everything was healed.
+    pub finals: Vec<AgentFinal>,
+}
+
+/// A line that a worker process wrote before or after it did something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLine {
+    pub at_us: u64,
+    pub worker_id: String,
+    /// What the process itself was built from: it knows this without the server.
+    pub code: String,
+    pub agent: String,
+    pub run_id: String,
+    pub step: u32,
+    pub attempt: u32,
+    /// Revision part of the lease's token.
+    pub token: u64,
+    pub event: WorkerEvent,
+}
+
+/// What a worker did with a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum WorkerEvent {
+    /// It was assigned the step and is about to execute it. Checkpoints: names that the server gave back.
+    Began {
+        bundle_id: String,
+        checkpoints: Vec<String>,
+    },
+    CheckpointAcked {
+        name: String,
+        revision: u64,
+    },
+    /// Written before the request leaves: the write may happen from here on.
+    MemoryAsked {
+        key: String,
+        value: String,
+    },
+    MemoryAcked {
+        key: String,
+        value: String,
+        revision: u64,
+    },
+    /// The result was recorded. `mark` names this completion in what it handed on.
+    Completed {
+        mark: String,
+        revision: u64,
+        closed: bool,
+    },
+    Refused {
+        call: String,
+        reason: String,
+    },
+    Cancelled {
+        lease_lost: bool,
+    },
+}
+
+/// A fault and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub kind: FaultKind,
+    pub nodes: Vec<usize>,
+    pub injected_us: u64,
+    /// When the process was seen to be gone or stopped; none: the fault never took effect.
+    pub effective_us: Option<u64>,
+    pub healed_us: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    KillLeader,
+    PauseLeader,
+    KillFollower,
+    PauseFollower,
+    KillAll,
+    KillWorker,
+    PauseWorker,
+    /// Simulation only.
+    Partition,
+    LostWrites,
+}
+
+impl FaultKind {
+    /// Whether the cluster may be without a serving leader because of it.
+    #[must_use]
+    pub fn stops_leader(self) -> bool {
+        match self {
+            Self::KillLeader
+            | Self::PauseLeader
+            | Self::KillAll
+            | Self::Partition
+            | Self::LostWrites => true,
+            Self::KillFollower | Self::PauseFollower | Self::KillWorker | Self::PauseWorker => {
+                false
+            }
+        }
+    }
+}
+
+/// A time in which no leader served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub from_us: u64,
+    pub to_us: u64,
+}
+
+impl Evidence {
+    /// From each fault that stopped a leader to the first write that was asked for and acknowledged after it.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut acked: Vec<(u64, u64)> = self
+            .history
+            .iter()
+            .filter(|entry| entry.call.is_write() && entry.ok().is_some())
+            .map(|entry| (entry.invoked_us, entry.returned_us))
+            .collect();
+        acked.sort_unstable();
+        self.faults
+            .iter()
+            .filter(|fault| fault.kind.stops_leader())
+            .filter_map(|fault| {
+                let from_us = fault.effective_us?;
+                let next = acked.iter().filter(|(invoked, _)| *invoked >= from_us);
+                let to_us = next.map(|(_, returned)| *returned).min().unwrap_or(u64::MAX);
+                Some(Gap { from_us: fault.injected_us, to_us })
+            })
+            .collect()
+    }
+}
+
+/// One agent as it was read in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFinal {
+    pub agent: String,
+    pub live_bundle_id: String,
+    pub epoch: u64,
+    /// Bundle to the code that its manifest names.
+    pub code: BTreeMap<String, String>,
+    pub runs: Vec<RunFinal>,
+    /// Every version that any layer still sees.
+    pub versions: Vec<VersionFinal>,
+    /// Layers that could be read.
+    pub layers: Vec<u64>,
+    pub grace_ms: u64,
+    /// Cluster time of the read.
+    pub cluster_time_ms: u64,
+}
+
+/// A run as it was read in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFinal {
+    pub run_id: String,
+    pub pin: Pin,
+    /// Lower-case word: `completed`, `running`, …
+    pub state: String,
+    pub external: bool,
+    pub started_at_ms: u64,
+    /// 0: open.
+    pub ended_at_ms: u64,
+    /// Lower-case word: `drain_cap`, `max_age`, `rollback`, `requested`; empty.
+    pub end_reason: String,
+    pub restarts: u32,
+    /// Of the last change: of the end, when it is over.
+    pub revision: u64,
+    pub output: String,
+    pub steps: Vec<StepFinal>,
+}
+
+impl RunFinal {
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended_at_ms != 0
+    }
+}
+
+/// A step as it was read in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFinal {
+    pub number: u32,
+    pub name: String,
+    pub state: String,
+    pub attempt: u32,
+    pub bundle_id: String,
+    pub input: String,
+}
+
+/// A version of a memory key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionFinal {
+    pub key: String,
+    pub revision: u64,
+    pub layer: u64,
+    /// None: a tombstone.
+    pub value: Option<String>,
+    pub run_id: String,
+}

@@ -1,0 +1,15 @@
+//! Fault injection against real Pinrail processes: a workload whose every call is recorded, faults, and a judge
+//! that replays what was acknowledged through a model of its own.
+//!
+//! ```text
+//! cluster (real processes) <-- fault        worker processes --> their own logs --+
+//!        ^                                                                        v
+//! workload --calls--> api --> history ----------------------------> evidence --> check --> report
+//!                                                                       ^           |
+//!                                       final read of every node -------+         model
+//! ```
+//! `model` and `check` share no code with the node, its state machine or the client library.
+
+pub mod check;
+pub mod history;
+pub mod model;

@@ -1,0 +1,5 @@
+//! The one integration binary: the judge against hand-made histories, and a short share of the faults against
+//! real processes.
+
+mod bad_histories;
+mod story;
