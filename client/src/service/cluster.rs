@@ -1,0 +1,110 @@
+//! The cluster itself: who is in it, how it is, and changes of its members.
+
+use pinrail_proto::v1;
+use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::config::normalize_endpoint;
+use crate::connection::Call;
+use crate::error::{Error, Result, UNREACHABLE};
+use crate::retry::{Repeat, Verdict, judge};
+use crate::service::send;
+
+/// `ClusterService`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster<'c> {
+    pub(super) client: &'c Client,
+}
+
+impl Cluster<'_> {
+    /// What some member knows; needs no leader.
+    ///
+    /// # Errors
+    /// `Unavailable` when no member answers.
+    pub async fn status(&self) -> Result<v1::GetClusterStatusResponse> {
+        let call = self.client.call_for(Repeat::Read, String::new());
+        let call = Call { prefer_leader: false, ..call };
+        let request = v1::GetClusterStatusRequest {};
+        send!(self.client, call, ClusterServiceClient::get_cluster_status, request)
+    }
+
+    /// What this member knows, asked once.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer.
+    pub async fn status_of(&self, endpoint: &str) -> Result<v1::GetClusterStatusResponse> {
+        let channel = self.client.connection().channel(&normalize_endpoint(endpoint)?)?;
+        let mut stub = ClusterServiceClient::new(channel);
+        let asked = stub.get_cluster_status(v1::GetClusterStatusRequest {});
+        let unreachable = |message: String| Error::Unavailable {
+            reason: UNREACHABLE.to_owned(),
+            message: format!("{endpoint}: {message}"),
+        };
+        match timeout(self.client.config().timeout, asked).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(match judge(&status) {
+                Verdict::Refused(error) => error,
+                Verdict::NotDone { error, .. } => unreachable(error.to_string()),
+                Verdict::Unknown { message } => unreachable(message),
+            }),
+            Err(_) => Err(unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    /// A quorum read, a probe that commits, and alarms.
+    ///
+    /// # Errors
+    /// `Unavailable` when no member answers.
+    pub async fn health(&self) -> Result<v1::GetClusterHealthResponse> {
+        let call = self.client.call_for(Repeat::Read, String::new());
+        let request = v1::GetClusterHealthRequest {};
+        send!(self.client, call, ClusterServiceClient::get_cluster_health, request)
+    }
+
+    /// Adds a member. Not repeated when its fate is unknown: `status` shows whether it was done.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`].
+    pub async fn add_member(&self, request: v1::AddMemberRequest) -> Result<v1::AddMemberResponse> {
+        let call = self.client.call_for(Repeat::Once, String::new());
+        send!(self.client, call, ClusterServiceClient::add_member, request)
+    }
+
+    /// Removes a member. Not repeated when its fate is unknown: `status` shows whether it was done.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`].
+    pub async fn remove_member(
+        &self,
+        request: v1::RemoveMemberRequest,
+    ) -> Result<v1::RemoveMemberResponse> {
+        let call = self.client.call_for(Repeat::Once, String::new());
+        send!(self.client, call, ClusterServiceClient::remove_member, request)
+    }
+
+    /// Hands the leadership over. Not repeated when its fate is unknown.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`].
+    pub async fn transfer_leader(
+        &self,
+        request: v1::TransferLeaderRequest,
+    ) -> Result<v1::TransferLeaderResponse> {
+        let call = self.client.call_for(Repeat::Once, String::new());
+        send!(self.client, call, ClusterServiceClient::transfer_leader, request)
+    }
+
+    /// Content hash of one member's state, by a full scan; the client's timeout must be long enough.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`].
+    pub async fn content_hash(
+        &self,
+        request: v1::GetContentHashRequest,
+    ) -> Result<v1::GetContentHashResponse> {
+        let call = self.client.call_for(Repeat::Read, String::new());
+        let call = Call { prefer_leader: false, hold: call.timeout, ..call };
+        send!(self.client, call, ClusterServiceClient::get_content_hash, request)
+    }
+}

@@ -1,0 +1,130 @@
+//! Executions of agents: start, read, wait, watch, end.
+
+use pinrail_proto::v1;
+use pinrail_proto::v1::run_service_client::RunServiceClient;
+use pinrail_proto::{limits, time};
+use tokio::time::Duration;
+use tonic::Streaming;
+
+use crate::client::Client;
+use crate::connection::Call;
+use crate::error::Result;
+use crate::retry::{Repeat, Verdict, judge};
+use crate::service::{methods, send};
+
+/// `RunService`.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'c> {
+    pub(super) client: &'c Client,
+}
+
+methods! { Runs, RunServiceClient:
+    /// One run with its input and output.
+    read get_run as get(GetRunRequest) -> GetRunResponse;
+    /// A page of runs, without inputs and outputs.
+    read list_runs as list(ListRunsRequest) -> ListRunsResponse;
+    /// A page of a run's steps.
+    read list_steps as steps(ListStepsRequest) -> ListStepsResponse;
+    /// The run, its bundle, the one before it, and what differs.
+    read explain_run as explain(ExplainRunRequest) -> ExplainRunResponse;
+    /// Asks a run to end; one that is over stays as it is.
+    again cancel_run as cancel(CancelRunRequest) -> CancelRunResponse by run_id;
+    /// Ends an external run; the first call wins.
+    again finish_run as finish(FinishRunRequest) -> FinishRunResponse by run_id;
+    /// Says that an external run is alive.
+    again keep_run as keep(KeepRunRequest) -> KeepRunResponse by run_id;
+}
+
+impl Runs<'_> {
+    /// Starts a run. Without an id it gets one, so that a repeat never starts another run.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`]; `Unknown` carries the run id to ask again with.
+    pub async fn start(&self, request: v1::StartRunRequest) -> Result<v1::StartRunResponse> {
+        let mut request = request;
+        self.client.namespace_or_default(&mut request.namespace);
+        self.client.sign(&mut request.options);
+        if request.run_id.is_empty() {
+            request.run_id =
+                self.client.with_namespace(&request.namespace).new_run_id(&request.agent_id);
+        }
+        let call = self.client.call_for(Repeat::Safe, request.run_id.clone());
+        send!(self.client, call, RunServiceClient::start_run, request)
+    }
+
+    /// State and result; the member holds the call for up to `wait`, at most 60 s. The client's timeout comes on top.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`].
+    pub async fn result(&self, request: v1::GetResultRequest) -> Result<v1::GetResultResponse> {
+        let mut request = request;
+        self.client.namespace_or_default(&mut request.namespace);
+        let hold = request.wait.as_ref().and_then(time::millis).map(Duration::from_millis);
+        let hold = hold.unwrap_or_default();
+        let call = self.client.call_for(Repeat::Read, String::new());
+        let call = Call { hold, timeout: call.timeout + hold, ..call };
+        send!(self.client, call, RunServiceClient::get_result, request)
+    }
+
+    /// Follows a run until it is over; resumes at another member where it stopped.
+    #[must_use]
+    pub fn watch(&self, request: v1::WatchRunRequest) -> RunWatch {
+        let mut request = request;
+        self.client.namespace_or_default(&mut request.namespace);
+        RunWatch { client: self.client.clone(), request, stream: None, over: false }
+    }
+}
+
+/// The changes of one run.
+#[derive(Debug)]
+pub struct RunWatch {
+    client: Client,
+    request: v1::WatchRunRequest,
+    stream: Option<Streaming<v1::WatchRunResponse>>,
+    over: bool,
+}
+
+impl RunWatch {
+    /// The next change; nothing after the run's end.
+    ///
+    /// # Errors
+    /// A refusal, or that no member answers for a whole timeout.
+    pub async fn next(&mut self) -> Result<Option<v1::WatchRunResponse>> {
+        while !self.over {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                None => self.stream.insert(open(&self.client, &self.request).await?),
+            };
+            match stream.message().await {
+                Ok(Some(change)) => {
+                    self.request.from_revision = change.revision;
+                    self.over = change.closed;
+                    return Ok(Some(change));
+                }
+                Ok(None) => self.stream = None,
+                Err(status) => {
+                    self.stream = None;
+                    if let Verdict::Refused(error) = judge(&status) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn open(
+    client: &Client,
+    request: &v1::WatchRunRequest,
+) -> Result<Streaming<v1::WatchRunResponse>> {
+    let call = client.call_for(Repeat::Read, String::new());
+    let open = |channel, request: tonic::Request<v1::WatchRunRequest>| async move {
+        RunServiceClient::new(channel)
+            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
+            // Without the call's deadline: the stream lives longer.
+            .watch_run(request.into_inner())
+            .await
+    };
+    client.connection().call(call, request.clone(), open).await
+}

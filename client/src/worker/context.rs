@@ -1,0 +1,287 @@
+//! What a handler is given: who it works for, and the only ways to effects that a retry does not repeat.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pinrail_proto::v1::work_request::Message;
+use pinrail_proto::v1::{self, Payload};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::payload;
+use crate::worker::bundle::BundleView;
+use crate::worker::held::Token;
+use crate::worker::journal::{Journal, Place};
+use crate::worker::memory::StepMemory;
+use crate::worker::outbox::Reply;
+use crate::worker::outcome::{StepError, StepResult};
+use crate::worker::tool::ToolCall;
+use crate::worker::usage::UsageSum;
+
+/// Why a step is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelReason {
+    /// Somebody cancelled the run.
+    Requested,
+    /// The run reached the end of its pin.
+    MaxAge,
+    /// Its bundle reached its drain deadline.
+    DrainCap,
+    /// Its bundle was rolled back.
+    Rollback,
+    /// Nothing was heard of the run for too long.
+    KeepAlive,
+    /// The worker is shutting down; the step may go on elsewhere.
+    Shutdown,
+}
+
+/// What one handler of a model says that it used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The bundle's name of the model: `default`, `judge`.
+    pub model: String,
+    /// What the provider says really served; empty if it did not say.
+    pub served_model: String,
+    /// Tokens of the question.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Millionths of the cluster's currency.
+    pub cost_micros: u64,
+}
+
+/// What the worker's loop does for a step.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) token: Token,
+    pub(crate) message: Message,
+    pub(crate) reply: Reply,
+}
+
+/// What the loop tells a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Run,
+    Stop { reason: CancelReason, until: Instant },
+    Drop,
+}
+
+/// One attempt of one step. Cheap to clone.
+#[derive(Clone)]
+pub struct StepContext {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) agent: String,
+    pub(crate) run_id: String,
+    pub(crate) step: u32,
+    pub(crate) name: String,
+    pub(crate) attempt: u32,
+    pub(crate) kind: v1::RunKind,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) token: Token,
+    pub(crate) bundle: Arc<BundleView>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) suppress: bool,
+    pub(crate) journal: Mutex<Journal>,
+    pub(crate) usage: Mutex<UsageSum>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) signal: watch::Receiver<Signal>,
+}
+
+impl fmt::Debug for StepContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepContext")
+            .field("run_id", &self.inner.run_id)
+            .field("step", &self.inner.step)
+            .field("name", &self.inner.name)
+            .field("attempt", &self.inner.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StepContext {
+    pub(crate) fn new(inner: Inner) -> StepContext {
+        StepContext { inner: Arc::new(inner) }
+    }
+
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &str {
+        &self.inner.agent
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    /// The run.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        &self.inner.run_id
+    }
+
+    /// The step's number in its run, from 1 on or as the cluster counts.
+    #[must_use]
+    pub fn step(&self) -> u32 {
+        self.inner.step
+    }
+
+    /// The step's name.
+    #[must_use]
+    pub fn step_name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The attempt, the first being 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// Live runs serve users; smoke, eval, shadow and drill runs do not.
+    #[must_use]
+    pub fn kind(&self) -> v1::RunKind {
+        self.inner.kind
+    }
+
+    /// Labels of the run.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.inner.labels
+    }
+
+    /// The bundle that the run is pinned to.
+    #[must_use]
+    pub fn bundle(&self) -> &BundleView {
+        &self.inner.bundle
+    }
+
+    /// When this attempt is given up, if it has an end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.inner.deadline
+    }
+
+    /// Time until the deadline.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.inner.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// A key for an outside effect: the same in every attempt of this step, another one for every other name or step.
+    #[must_use]
+    pub fn idempotency_key(&self, name: &str) -> String {
+        let mut hash = Sha256::new();
+        let step = self.inner.step.to_string();
+        for part in [&self.inner.namespace, &self.inner.agent, &self.inner.run_id, &step, name] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        hex::encode(&hash.finalize()[..16])
+    }
+
+    /// Does something once: what it gave is recorded, and a later attempt gets the record instead.
+    ///
+    /// A name used again in one step gets `#2`, `#3` …. The values come back in the order of the questions.
+    ///
+    /// # Errors
+    /// What `make` gives; `CHECKPOINT_MISMATCH`, not retried, when the record says that another name was asked here.
+    pub async fn checkpoint<T, E, F, Fut>(&self, name: &str, make: F) -> StepResult<T>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Into<StepError>,
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let place = self.ask(name)?;
+        if let Some(recorded) = &place.recorded {
+            return Ok(payload::decode(Some(recorded))?);
+        }
+        let value = make().await.map_err(Into::into)?;
+        let value = payload::encode(&value)?;
+        self.record(place, value.clone()).await?;
+        // Decoded on the first attempt too: it must not see more than a later one would.
+        Ok(payload::decode(Some(&value))?)
+    }
+
+    /// A tool of the bundle.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> ToolCall {
+        ToolCall::new(self.clone(), name)
+    }
+
+    /// The agent's memory, in the layer that the run is pinned to.
+    #[must_use]
+    pub fn memory(&self) -> StepMemory {
+        StepMemory::new(self.clone())
+    }
+
+    /// Adds to what this attempt used.
+    pub fn report(&self, usage: Usage) {
+        self.inner.usage.lock().add_model(v1::ModelUsage {
+            model: usage.model,
+            served_model: usage.served_model,
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cost_micros: usage.cost_micros,
+            calls: 1,
+        });
+    }
+
+    /// Waits until the step is asked to stop. After a grace the step is dropped where it waits.
+    pub async fn cancelled(&self) -> CancelReason {
+        let mut signal = self.inner.signal.clone();
+        loop {
+            if let Signal::Stop { reason, .. } = *signal.borrow_and_update() {
+                return reason;
+            }
+            if signal.changed().await.is_err() {
+                // The worker is gone; nobody will ask any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn ask(&self, name: &str) -> StepResult<Place> {
+        self.inner.journal.lock().ask(name)
+    }
+
+    pub(crate) async fn record(&self, place: Place, value: Payload) -> StepResult<()> {
+        let checkpoint =
+            v1::Checkpoint { name: place.name, value: Some(value), order: place.order };
+        self.send(Message::Checkpoint(v1::RecordCheckpoint {
+            run_id: self.inner.run_id.clone(),
+            step: self.inner.step,
+            token: Some(self.inner.token.into()),
+            checkpoint: Some(checkpoint),
+        }))
+        .await?;
+        Ok(())
+    }
+
+    /// Hands a message to the worker's loop and waits for the cluster's answer.
+    pub(crate) async fn send(&self, message: Message) -> StepResult<u64> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command { token: self.inner.token, message, reply };
+        // Without its loop the worker holds no lease any more.
+        self.inner.commands.send(command).await.map_err(|_| StepError::stale())?;
+        answer.await.map_err(|_| StepError::stale())?
+    }
+}

@@ -1,0 +1,117 @@
+//! Checkpoints of one step: what was recorded comes back in the order in which the step asks for it.
+//!
+//! A name that is asked for again in the same attempt gets `#2`, `#3` …, so that loops need no counters. The first
+//! question of an attempt is order 0. Pure: it sends nothing.
+
+use std::collections::BTreeMap;
+
+use pinrail_proto::v1::{Checkpoint, Payload};
+use pinrail_proto::{limits, reason};
+
+use crate::worker::outcome::{StepError, StepResult};
+
+/// The checkpoints of one attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    recorded: BTreeMap<u32, Checkpoint>,
+    next: u32,
+    names: BTreeMap<String, u32>,
+}
+
+/// Where an asked checkpoint stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// Unique in the step.
+    pub(crate) name: String,
+    pub(crate) order: u32,
+    /// What an earlier attempt recorded.
+    pub(crate) recorded: Option<Payload>,
+}
+
+impl Journal {
+    pub(crate) fn new(recorded: Vec<Checkpoint>) -> Journal {
+        let recorded = recorded.into_iter().map(|one| (one.order, one)).collect();
+        Journal { recorded, ..Journal::default() }
+    }
+
+    /// The place of the next checkpoint that the step asks for.
+    pub(crate) fn ask(&mut self, name: &str) -> StepResult<Place> {
+        let order = self.next;
+        if order as usize >= limits::STEP_CHECKPOINTS as usize {
+            let most = limits::STEP_CHECKPOINTS;
+            let message = format!("a step may have {most} checkpoints");
+            return Err(StepError::fatal(reason::LIMIT_EXCEEDED.name, message));
+        }
+        self.next += 1;
+        let name = self.unique(name);
+        let Some(recorded) = self.recorded.get(&order) else {
+            return Ok(Place { name, order, recorded: None });
+        };
+        if recorded.name != name {
+            let message = format!(
+                "checkpoint {order} is {:?} in the record, and the step asked for {name:?}",
+                recorded.name
+            );
+            return Err(StepError::fatal(reason::CHECKPOINT_MISMATCH.name, message));
+        }
+        let recorded = Some(recorded.value.clone().unwrap_or_default());
+        Ok(Place { name, order, recorded })
+    }
+
+    fn unique(&mut self, name: &str) -> String {
+        let count = self.names.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name.to_owned() } else { format!("{name}#{count}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(order: u32, name: &str, value: &str) -> Checkpoint {
+        let value = Payload { content_type: "text/plain".into(), data: value.to_owned().into() };
+        Checkpoint { name: name.into(), value: Some(value), order }
+    }
+
+    fn text(place: &Place) -> Option<String> {
+        let value = place.recorded.as_ref()?;
+        Some(String::from_utf8_lossy(&value.data).into_owned())
+    }
+
+    #[test]
+    fn repeated_names_are_numbered() {
+        let mut journal = Journal::default();
+        let names: Vec<_> = ["turn", "turn", "other", "turn"]
+            .iter()
+            .map(|name| journal.ask(name).expect("nothing is recorded").name)
+            .collect();
+        assert_eq!(names, ["turn", "turn#2", "other", "turn#3"]);
+    }
+
+    #[test]
+    fn recorded_values_come_back_in_order_and_then_new_ones_are_taken() {
+        let record = vec![checkpoint(1, "turn#2", "b"), checkpoint(0, "turn", "a")];
+        let mut journal = Journal::new(record);
+        let first = journal.ask("turn").expect("recorded");
+        let second = journal.ask("turn").expect("recorded");
+        let third = journal.ask("turn").expect("new");
+        assert_eq!((text(&first), text(&second)), (Some("a".into()), Some("b".into())));
+        assert_eq!(third, Place { name: "turn#3".into(), order: 2, recorded: None });
+    }
+
+    #[test]
+    fn another_name_than_the_recorded_one_is_a_mismatch_that_no_retry_helps() {
+        let mut journal = Journal::new(vec![checkpoint(0, "search", "a")]);
+        let error = journal.ask("draft").expect_err("the record says search");
+        assert_eq!(error.reason(), "CHECKPOINT_MISMATCH");
+        assert!(!error.is_retryable());
+    }
+
+    #[test]
+    fn a_gap_left_by_concurrent_checkpoints_is_taken_again() {
+        let mut journal = Journal::new(vec![checkpoint(1, "b", "kept")]);
+        assert_eq!(text(&journal.ask("a").expect("not recorded")), None);
+        assert_eq!(text(&journal.ask("b").expect("recorded")), Some("kept".into()));
+    }
+}

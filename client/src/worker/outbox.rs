@@ -1,0 +1,275 @@
+//! What the cluster has not answered yet. It survives the stream: after a reconnect everything is sent again with its
+//! token, which makes a repeat the same as the first.
+//!
+//! Pure bookkeeping: time comes in as an argument and nothing is sent from here. Bounded by the slots: a step waits for
+//! its answers, and an attempt ends once.
+
+use std::collections::BTreeMap;
+
+use pinrail_proto::{reason, v1};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use v1::work_request::Message;
+
+use crate::retry::{backoff, is_transient};
+use crate::worker::held::Token;
+use crate::worker::outcome::{StepError, StepResult};
+
+/// Who waits for an answer.
+pub(crate) type Reply = oneshot::Sender<StepResult<u64>>;
+
+/// What was asked, and how far it is.
+#[derive(Debug)]
+struct Entry {
+    token: Token,
+    message: Message,
+    reply: Option<Reply>,
+    /// On the present stream, waiting for its answer.
+    sent: bool,
+    not_before: Option<Instant>,
+    attempts: u32,
+    /// An earlier copy may have been done.
+    uncertain: bool,
+}
+
+/// Everything that waits for an answer, in the order in which it was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    last_sequence: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+/// What an answer means for the worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// The lease of this token is over; `closed`: so is the run.
+    LeaseOver { token: Token, closed: bool, lease_next: bool },
+    /// Somebody inside the step was answered, or the answer was about nothing that is known.
+    Other,
+    /// It will be sent again.
+    Again,
+}
+
+impl Outbox {
+    /// Takes a message in. Its sequence number stays the same however often it is sent.
+    pub(crate) fn push(&mut self, token: Token, message: Message, reply: Option<Reply>) {
+        self.last_sequence += 1;
+        let entry = Entry {
+            token,
+            message,
+            reply,
+            sent: false,
+            not_before: None,
+            attempts: 0,
+            uncertain: false,
+        };
+        self.entries.insert(self.last_sequence, entry);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a completion that asks for the run's next step is not answered yet.
+    pub(crate) fn asks_for_next(&self, run_id: &str) -> bool {
+        self.entries.values().any(|entry| match &entry.message {
+            Message::Complete(complete) => complete.lease_next && complete.run_id == run_id,
+            Message::Fail(_)
+            | Message::HandBack(_)
+            | Message::Checkpoint(_)
+            | Message::MemoryPut(_)
+            | Message::Hello(_)
+            | Message::Credit(_)
+            | Message::Heartbeat(_) => false,
+        })
+    }
+
+    /// The next message that should be sent now.
+    pub(crate) fn due(&self, now: Instant) -> Option<(u64, v1::WorkRequest)> {
+        let due = |entry: &Entry| !entry.sent && entry.not_before.is_none_or(|at| at <= now);
+        let (sequence, entry) = self.entries.iter().find(|(_, entry)| due(entry))?;
+        let message = Some(entry.message.clone());
+        Some((*sequence, v1::WorkRequest { sequence: *sequence, message }))
+    }
+
+    /// When the next message that waits may be sent.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.entries.values().filter(|entry| !entry.sent).filter_map(|entry| entry.not_before).min()
+    }
+
+    pub(crate) fn mark_sent(&mut self, sequence: u64) {
+        if let Some(entry) = self.entries.get_mut(&sequence) {
+            entry.sent = true;
+        }
+    }
+
+    /// The stream is gone: whether what was sent had been done is not known.
+    pub(crate) fn stream_lost(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.sent) {
+            entry.sent = false;
+            entry.not_before = None;
+            entry.uncertain = true;
+        }
+    }
+
+    /// Takes in that a message was done.
+    pub(crate) fn done(&mut self, sequence: u64, done: &v1::Done) -> Settled {
+        let Some(entry) = self.entries.remove(&sequence) else { return Settled::Other };
+        entry.settle(Ok(done.revision), done.closed)
+    }
+
+    /// Takes in that nobody knows whether a message was done.
+    pub(crate) fn unknown(&mut self, sequence: u64, now: Instant) -> Settled {
+        self.again(sequence, now, true)
+    }
+
+    /// Takes in that a message was refused.
+    pub(crate) fn refused(&mut self, sequence: u64, refused: v1::Refused, now: Instant) -> Settled {
+        if is_transient(&refused.reason) {
+            return self.again(sequence, now, false);
+        }
+        let Some(entry) = self.entries.remove(&sequence) else { return Settled::Other };
+        let mismatch = refused.reason == reason::REVISION_MISMATCH.name;
+        if mismatch && entry.uncertain {
+            // The first copy may be what changed the key: the step has to read it again.
+            let message = "whether a conditional memory write was done is not known";
+            let error = StepError::retry(message).with_reason(reason::OUTCOME_UNKNOWN.name);
+            return entry.settle(Err(error), false);
+        }
+        tracing::debug!(reason = refused.reason, message = refused.message, "the cluster refused");
+        entry.settle(Err(StepError::refused(refused)), false)
+    }
+
+    /// The lease is gone: whoever waits is told, and nothing of it is sent any more.
+    pub(crate) fn drop_lease(&mut self, token: Token) {
+        let gone: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.token == token)
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in gone {
+            if let Some(entry) = self.entries.remove(&sequence) {
+                entry.settle(Err(StepError::stale()), false);
+            }
+        }
+    }
+
+    fn again(&mut self, sequence: u64, now: Instant, uncertain: bool) -> Settled {
+        let Some(entry) = self.entries.get_mut(&sequence) else { return Settled::Other };
+        entry.sent = false;
+        entry.not_before = Some(now + backoff(entry.attempts));
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.uncertain |= uncertain;
+        Settled::Again
+    }
+}
+
+impl Entry {
+    fn settle(self, answer: StepResult<u64>, closed: bool) -> Settled {
+        let over = match &self.message {
+            Message::Complete(complete) => Some(complete.lease_next && answer.is_ok()),
+            Message::Fail(_) | Message::HandBack(_) => Some(false),
+            Message::Checkpoint(_)
+            | Message::MemoryPut(_)
+            | Message::Hello(_)
+            | Message::Credit(_)
+            | Message::Heartbeat(_) => None,
+        };
+        if let Some(reply) = self.reply {
+            // Nobody waits any more when the step was dropped meanwhile.
+            drop(reply.send(answer));
+        }
+        match over {
+            Some(lease_next) => Settled::LeaseOver { token: self.token, closed, lease_next },
+            None => Settled::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: Token = Token { revision: 5, incarnation: 1 };
+
+    fn complete(lease_next: bool) -> Message {
+        Message::Complete(v1::CompleteStep { lease_next, ..Default::default() })
+    }
+
+    fn send_all(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
+        let mut sent = Vec::new();
+        while let Some((sequence, request)) = outbox.due(now) {
+            assert_eq!(request.sequence, sequence);
+            outbox.mark_sent(sequence);
+            sent.push(sequence);
+        }
+        sent
+    }
+
+    #[test]
+    fn unanswered_completions_are_sent_again_after_a_reconnect() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.push(TOKEN, complete(true), None);
+        assert_eq!(send_all(&mut outbox, now), [1]);
+        assert_eq!(send_all(&mut outbox, now), [0_u64; 0]);
+        outbox.stream_lost();
+        assert_eq!(send_all(&mut outbox, now), [1]);
+        let settled = outbox.done(1, &v1::Done { closed: true, ..Default::default() });
+        let over = Settled::LeaseOver { token: TOKEN, closed: true, lease_next: true };
+        assert_eq!(settled, over);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn unknown_and_transient_answers_are_asked_again_later() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.push(TOKEN, complete(false), None);
+        send_all(&mut outbox, now);
+        assert_eq!(outbox.unknown(1, now), Settled::Again);
+        assert_eq!(outbox.due(now), None);
+        let due = outbox.next_due().expect("it waits");
+        assert_eq!(send_all(&mut outbox, due), [1]);
+        let refused = v1::Refused { reason: "NO_LEADER".into(), ..Default::default() };
+        assert_eq!(outbox.refused(1, refused, due), Settled::Again);
+        assert!(!outbox.is_empty());
+    }
+
+    #[test]
+    fn a_stale_completion_is_dropped() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.push(TOKEN, complete(true), None);
+        send_all(&mut outbox, now);
+        let refused = v1::Refused { reason: "LEASE_STALE".into(), ..Default::default() };
+        let over = Settled::LeaseOver { token: TOKEN, closed: false, lease_next: false };
+        assert_eq!(outbox.refused(1, refused, now), over);
+        assert!(outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lost_lease_answers_whoever_waits() {
+        let mut outbox = Outbox::default();
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Checkpoint(v1::RecordCheckpoint::default());
+        outbox.push(TOKEN, message, Some(reply));
+        outbox.drop_lease(TOKEN);
+        assert!(outbox.is_empty());
+        let error = answer.await.expect("an answer").expect_err("the lease is gone");
+        assert!(error.is_stale());
+    }
+
+    #[tokio::test]
+    async fn a_conditional_write_that_may_have_been_done_is_not_called_refused() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let (reply, answer) = oneshot::channel();
+        outbox.push(TOKEN, Message::MemoryPut(v1::WorkerMemoryPut::default()), Some(reply));
+        send_all(&mut outbox, now);
+        outbox.stream_lost();
+        send_all(&mut outbox, now);
+        let refused = v1::Refused { reason: "REVISION_MISMATCH".into(), ..Default::default() };
+        assert_eq!(outbox.refused(1, refused, now), Settled::Other);
+        let error = answer.await.expect("an answer").expect_err("nobody knows");
+        assert_eq!(error.reason(), "OUTCOME_UNKNOWN");
+        assert!(error.is_retryable());
+    }
+}

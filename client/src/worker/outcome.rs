@@ -1,0 +1,220 @@
+//! What a step's handler answers: the next step, the run's output, or a failure that says whether to try again.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use pinrail_proto::v1::{self, Payload};
+use pinrail_proto::{limits, reason, time};
+use serde::Serialize;
+use tokio::time::Duration;
+
+use crate::payload;
+
+/// What a handler returns.
+pub type StepResult<T> = Result<T, StepError>;
+
+/// Reason of a failure that names none.
+pub const STEP_ERROR: &str = "STEP_ERROR";
+
+/// How the run goes on.
+#[derive(Debug)]
+#[must_use]
+pub struct Next {
+    outcome: StepResult<v1::complete_step::Outcome>,
+}
+
+impl Next {
+    /// Another step of this run, on the same bundle.
+    pub fn step<T: Serialize>(name: impl Into<String>, input: T) -> Next {
+        let name = name.into();
+        let outcome = payload::encode(&input)
+            .map(|input| {
+                v1::complete_step::Outcome::Next(v1::NextStep { name, input: Some(input) })
+            })
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
+    }
+
+    /// The run is done with this output.
+    pub fn done<T: Serialize>(output: T) -> Next {
+        let outcome = payload::encode(&output)
+            .map(v1::complete_step::Outcome::Done)
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
+    }
+
+    /// The run is done with this output, as it is.
+    pub fn done_with(output: Payload) -> Next {
+        Next { outcome: Ok(v1::complete_step::Outcome::Done(output)) }
+    }
+
+    pub(crate) fn into_outcome(self) -> StepResult<v1::complete_step::Outcome> {
+        self.outcome
+    }
+}
+
+/// Why a step failed. Any standard error becomes one with `?`, and is tried again as the step's policy says.
+#[derive(Debug)]
+pub struct StepError {
+    kind: Kind,
+    reason: String,
+    message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Retry {
+        after: Option<Duration>,
+    },
+    Fatal,
+    /// The lease is gone: nobody wants to hear of this step any more.
+    Stale,
+}
+
+impl StepError {
+    /// Another attempt may help.
+    pub fn retry(error: impl fmt::Display) -> StepError {
+        StepError::new(Kind::Retry { after: None }, STEP_ERROR, error.to_string())
+    }
+
+    /// Another attempt may help, after this time.
+    pub fn retry_after(after: Duration, error: impl fmt::Display) -> StepError {
+        StepError::new(Kind::Retry { after: Some(after) }, STEP_ERROR, error.to_string())
+    }
+
+    /// No other attempt can help. The reason is short and stable: programs match on it.
+    pub fn fatal(reason: impl Into<String>, error: impl fmt::Display) -> StepError {
+        StepError::new(Kind::Fatal, reason, error.to_string())
+    }
+
+    /// The same with another reason.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> StepError {
+        self.reason = reason.into();
+        self
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Whether another attempt may help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, Kind::Retry { .. })
+    }
+
+    pub(crate) fn stale() -> StepError {
+        let reason = reason::LEASE_STALE;
+        StepError::new(Kind::Stale, reason.name, reason.help.to_owned())
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.kind == Kind::Stale
+    }
+
+    /// What the cluster refused: only what may change by itself is worth another attempt.
+    pub(crate) fn refused(refused: v1::Refused) -> StepError {
+        if refused.reason == reason::LEASE_STALE.name {
+            return StepError::stale();
+        }
+        let changes = [reason::REVISION_MISMATCH, reason::QUOTA_EXCEEDED];
+        if changes.iter().any(|reason| reason.name == refused.reason) {
+            return StepError::retry(refused.message).with_reason(refused.reason);
+        }
+        StepError::fatal(refused.reason, refused.message)
+    }
+
+    pub(crate) fn into_failure(self) -> v1::Failure {
+        let (non_retryable, after) = match self.kind {
+            Kind::Retry { after } => (false, after),
+            Kind::Fatal | Kind::Stale => (true, None),
+        };
+        let after = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        v1::Failure {
+            reason: self.reason,
+            message: shorten(self.message),
+            non_retryable,
+            retry_after: after.map(time::duration),
+        }
+    }
+
+    fn new(kind: Kind, reason: impl Into<String>, message: String) -> StepError {
+        StepError { kind, reason: reason.into(), message }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+// `StepError` is no standard error itself: that is what makes this possible, as in anyhow.
+impl<E: StdError + Send + Sync + 'static> From<E> for StepError {
+    fn from(error: E) -> StepError {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        StepError::retry(message)
+    }
+}
+
+/// Cuts a text to what the cluster takes, between two characters.
+fn shorten(mut text: String) -> String {
+    if text.len() > limits::TEXT_BYTES {
+        let mut end = limits::TEXT_BYTES;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read() -> StepResult<()> {
+        Err(std::io::Error::other("disk gone"))?;
+        Ok(())
+    }
+
+    #[test]
+    fn any_standard_error_is_tried_again() {
+        let failure = read().expect_err("it fails").into_failure();
+        assert!(!failure.non_retryable);
+        assert_eq!(failure.message, "disk gone");
+    }
+
+    #[test]
+    fn fatal_and_retry_after_say_so() {
+        let fatal = StepError::fatal("CARD_DECLINED", "no money").into_failure();
+        assert!(fatal.non_retryable);
+        assert_eq!(fatal.reason, "CARD_DECLINED");
+        let later = StepError::retry_after(Duration::from_secs(2), "busy").into_failure();
+        assert_eq!(later.retry_after, Some(time::duration(2_000)));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let failure = StepError::retry("ä".repeat(limits::TEXT_BYTES)).into_failure();
+        assert!(failure.message.len() <= limits::TEXT_BYTES);
+        assert!(failure.message.ends_with('ä'));
+    }
+
+    #[test]
+    fn a_stale_lease_is_no_failure_to_report() {
+        let refused = v1::Refused { reason: "LEASE_STALE".into(), ..Default::default() };
+        assert!(StepError::refused(refused).is_stale());
+        let refused = v1::Refused { reason: "CHECKPOINT_MISMATCH".into(), ..Default::default() };
+        assert!(!StepError::refused(refused).is_retryable());
+    }
+}

@@ -1,0 +1,128 @@
+//! How many more steps a worker asks for: its slots, less what it holds, what it already asked for, and what it keeps
+//! for the next steps of runs whose last step it just completed. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::{Duration, Instant};
+
+/// How long a slot is kept for a run's next step after its completion was done. The step may have gone elsewhere.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// The account of one worker's slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    all: u32,
+    /// Credits that the cluster has and did not use yet.
+    granted: u32,
+    /// By run: until when a slot is kept for its next step.
+    kept: BTreeMap<String, Instant>,
+    /// Runs whose next step came before the answer to the completion.
+    early: BTreeSet<String>,
+}
+
+impl Slots {
+    pub(crate) fn new(all: u32) -> Slots {
+        Slots { all, granted: 0, kept: BTreeMap::new(), early: BTreeSet::new() }
+    }
+
+    /// A new stream: nothing is granted yet.
+    pub(crate) fn stream_opened(&mut self) {
+        self.granted = 0;
+        self.kept.clear();
+        self.early.clear();
+    }
+
+    /// A step came. `completing`: a completion of its run that asked for it is not answered yet.
+    pub(crate) fn assigned(&mut self, run_id: &str, completing: bool) {
+        if self.kept.remove(run_id).is_some() {
+            return;
+        }
+        if completing && self.early.insert(run_id.to_owned()) {
+            return;
+        }
+        self.granted = self.granted.saturating_sub(1);
+    }
+
+    /// A completion was done that asked for the run's next step.
+    pub(crate) fn completed(&mut self, run_id: &str, closed: bool, now: Instant) {
+        let came = self.early.remove(run_id);
+        if !came && !closed {
+            self.kept.insert(run_id.to_owned(), now + KEPT);
+        }
+    }
+
+    /// The credits to give now, with so many leases held.
+    pub(crate) fn grant(&mut self, held: usize, now: Instant) -> u32 {
+        self.kept.retain(|_, until| *until > now);
+        let busy = held.saturating_add(self.kept.len());
+        let busy = u32::try_from(busy).unwrap_or(u32::MAX).saturating_add(self.granted);
+        self.all.saturating_sub(busy)
+    }
+
+    /// Takes in that credits were given.
+    pub(crate) fn granted(&mut self, credits: u32) {
+        self.granted = self.granted.saturating_add(credits);
+    }
+
+    /// Free slots with so many leases held.
+    pub(crate) fn free(&self, held: usize) -> u32 {
+        self.all.saturating_sub(u32::try_from(held).unwrap_or(u32::MAX))
+    }
+
+    /// When the next kept slot is free again.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.kept.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credits_never_exceed_the_slots() {
+        let (mut slots, now) = (Slots::new(4), Instant::now());
+        let credits = slots.grant(0, now);
+        slots.granted(credits);
+        assert_eq!(credits, 4);
+        assert_eq!(slots.grant(0, now), 0);
+        slots.assigned("a", false);
+        assert_eq!(slots.grant(1, now), 0, "the step fills the slot");
+        assert_eq!(slots.grant(0, now), 1, "the step is over");
+    }
+
+    #[test]
+    fn the_next_step_of_a_run_takes_no_credit() {
+        let (mut slots, now) = (Slots::new(1), Instant::now());
+        let credits = slots.grant(0, now);
+        slots.granted(credits);
+        slots.assigned("a", false);
+        slots.completed("a", false, now);
+        assert_eq!(slots.grant(0, now), 0, "kept for the next step");
+        slots.assigned("a", false);
+        assert_eq!(slots.grant(1, now), 0);
+        slots.completed("a", true, now);
+        assert_eq!(slots.grant(0, now), 1);
+    }
+
+    #[test]
+    fn a_next_step_before_the_answer_takes_no_credit_either() {
+        let (mut slots, now) = (Slots::new(2), Instant::now());
+        let credits = slots.grant(0, now);
+        slots.granted(credits);
+        slots.assigned("a", false);
+        slots.assigned("a", true);
+        slots.completed("a", false, now);
+        assert_eq!(slots.grant(1, now), 0, "one runs, one credit is still given");
+        assert_eq!(slots.grant(0, now), 1);
+    }
+
+    #[test]
+    fn a_next_step_that_does_not_come_gives_its_slot_back() {
+        let (mut slots, now) = (Slots::new(1), Instant::now());
+        slots.completed("a", false, now);
+        assert_eq!(slots.grant(0, now), 0);
+        let later = slots.next_due().expect("a slot is kept");
+        assert_eq!(slots.grant(0, later), 1);
+    }
+}
