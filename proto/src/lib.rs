@@ -14,6 +14,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     rustdoc::all,
     unreachable_pub,
     unused_qualifications,
