@@ -128,7 +128,11 @@ impl Outbox {
         if is_transient(&refused.reason) {
             return self.again(sequence, now, false);
         }
-        let Some(entry) = self.entries.remove(&sequence) else { return Settled::Other };
+        let Some(mut entry) = self.entries.remove(&sequence) else { return Settled::Other };
+        if entry.becomes_failure(&refused) {
+            self.entries.insert(sequence, entry);
+            return Settled::Again;
+        }
         let mismatch = refused.reason == reason::REVISION_MISMATCH.name;
         if mismatch && entry.uncertain {
             // The first copy may be what changed the key: the step has to read it again.
@@ -165,7 +169,35 @@ impl Outbox {
     }
 }
 
+/// Reasons that say that nothing can be reported for the lease any more.
+const OVER: [reason::Reason; 5] = [
+    reason::LEASE_STALE,
+    reason::RUN_CLOSED,
+    reason::PIN_EXPIRED,
+    reason::RUN_NOT_FOUND,
+    reason::STEP_NOT_READY,
+];
+
 impl Entry {
+    /// A result that the cluster does not take (too large, a bad name) is a failure of the step, so that somebody
+    /// hears of it. The lease goes on until that is known.
+    fn becomes_failure(&mut self, refused: &v1::Refused) -> bool {
+        let Message::Complete(complete) = &self.message else { return false };
+        if OVER.iter().any(|reason| reason.name == refused.reason) {
+            return false;
+        }
+        let error = StepError::fatal(refused.reason.clone(), &refused.message);
+        self.message = Message::Fail(v1::FailStep {
+            run_id: complete.run_id.clone(),
+            step: complete.step,
+            token: complete.token,
+            failure: Some(error.into_failure()),
+            usage: complete.usage.clone(),
+        });
+        self.sent = false;
+        true
+    }
+
     fn settle(self, answer: StepResult<u64>, closed: bool) -> Settled {
         let over = match &self.message {
             Message::Complete(complete) => Some(complete.lease_next && answer.is_ok()),
@@ -244,6 +276,19 @@ mod tests {
         let over = Settled::LeaseOver { token: TOKEN, closed: false, lease_next: false };
         assert_eq!(outbox.refused(1, refused, now), over);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_result_that_the_cluster_does_not_take_becomes_a_failure() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        outbox.push(TOKEN, complete(true), None);
+        send_all(&mut outbox, now);
+        let refused = v1::Refused { reason: "LIMIT_EXCEEDED".into(), ..Default::default() };
+        assert_eq!(outbox.refused(1, refused, now), Settled::Again);
+        let (_, request) = outbox.due(now).expect("it is sent again");
+        let Some(Message::Fail(fail)) = request.message else { panic!("{request:?}") };
+        let failure = fail.failure.expect("a failure");
+        assert_eq!((failure.reason.as_str(), failure.non_retryable), ("LIMIT_EXCEEDED", true));
     }
 
     #[tokio::test]

@@ -1,0 +1,5 @@
+//! The client and the worker against members that follow a script: the wire is real, only the answers are the test's.
+
+mod calls;
+mod member;
+mod worker;
