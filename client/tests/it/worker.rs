@@ -73,6 +73,16 @@ async fn expect_complete(stream: &mut WorkerStream) -> (u64, v1::CompleteStep) {
     (sequence, complete)
 }
 
+/// Waits until the worker says that it holds a step, and once more: by then its handler runs.
+async fn runs(stream: &mut WorkerStream) {
+    let mut said = 0;
+    while said < 2 {
+        if let (_, work_request::Message::Heartbeat(beat)) = stream.next_of_all().await {
+            said += beat.held.len();
+        }
+    }
+}
+
 fn output(complete: &v1::CompleteStep) -> String {
     match &complete.outcome {
         Some(v1::complete_step::Outcome::Done(output)) => {
@@ -204,6 +214,7 @@ async fn a_step_whose_lease_is_lost_is_dropped_and_its_result_too() {
     let (mut stream, _) = member.welcome().await;
     expect_credit(&mut stream, 2).await;
     assign(&mut stream, assignment(7, "main", "")).await;
+    runs(&mut stream).await;
     let lost = v1::CancelStep {
         token: Some(v1::StepToken { incarnation: 1, revision: 7 }),
         lease_lost: true,
@@ -260,14 +271,7 @@ async fn what_is_not_finished_in_the_grace_of_a_shutdown_is_handed_back() {
     let (mut stream, _) = member.welcome().await;
     expect_credit(&mut stream, 2).await;
     assign(&mut stream, assignment(7, "main", "")).await;
-    // The step runs before the stop is heard: the worker says that it holds it.
-    loop {
-        if let (_, work_request::Message::Heartbeat(beat)) = stream.next_of_all().await
-            && beat.held.len() == 1
-        {
-            break;
-        }
-    }
+    runs(&mut stream).await;
     drop(worker.stop);
     let (sequence, message) = stream.next().await;
     let work_request::Message::HandBack(back) = message else { panic!("{message:?}") };
