@@ -1,0 +1,511 @@
+//! bundle.toml: one release of an agent, with the files that it names.
+//!
+//! `${NAME}` in a text is taken from the environment (`$${` stands for `${`), `--set key=value` changes a key before
+//! anything is judged, and paths are relative to the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pinrail_proto::{id, limits, reason, v1};
+
+use super::reader::Reader;
+use super::steps::{self, Whose};
+use super::tree::{self, Table};
+use super::{FileError, later};
+
+/// Texts that name no fixed thing, in any case.
+const FLOATING: &[&str] = &["", "latest", "stable", "current", "default", "auto", "preview"];
+
+/// Where a file's values come from beside itself.
+pub struct Surroundings<'a> {
+    /// The environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// `key=value` of each `--set`, in order.
+    pub set: &'a [String],
+}
+
+impl std::fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("set", &self.set).finish_non_exhaustive()
+    }
+}
+
+/// Reads a manifest from a file and the files beside it.
+///
+/// # Errors
+/// `INVALID_MANIFEST` or `MODEL_NOT_PINNED` with file, line and key; `LIMIT_EXCEEDED` for a file that is too large.
+pub fn load(path: &Path, around: &Surroundings<'_>) -> Result<v1::BundleManifest, FileError> {
+    let text = super::read(path, &reason::INVALID_MANIFEST)?;
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    parse(&path.display().to_string(), &text, &folder, around)
+}
+
+/// Reads a manifest from text; `file` names it in errors, paths in it are relative to `folder`.
+///
+/// # Errors
+/// See [`load`].
+pub fn parse(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    around: &Surroundings<'_>,
+) -> Result<v1::BundleManifest, FileError> {
+    let broken = |line: usize, message: String| FileError {
+        reason: reason::INVALID_MANIFEST.name,
+        place: if line == 0 { "--set".to_owned() } else { format!("{file}:{line}") },
+        message,
+    };
+    let mut table = tree::parse(text).map_err(|error| broken(error.line, error.message))?;
+    for pair in around.set {
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            broken(0, format!("{pair:?} is not key=value, e.g. code.git_commit=0123abc"))
+        })?;
+        tree::set(&mut table, key.trim(), tree::parse_value(value))
+            .map_err(|rule| broken(0, format!("{key}: {rule}")))?;
+    }
+    for (key, node) in &mut table {
+        tree::map_texts(node, &mut |text, line| {
+            expand(text, around.variable).map_err(|rule| broken(line, format!("{key}: {rule}")))
+        })?;
+    }
+    manifest(file, folder, table)
+}
+
+fn manifest(file: &str, folder: &Path, table: Table) -> Result<v1::BundleManifest, FileError> {
+    let mut top = Reader::new(file, &reason::INVALID_MANIFEST, table);
+    let files = Files { folder: folder.to_owned() };
+    let entry = top.text("entry")?;
+    if let Some((name, line)) = &entry {
+        check(&top, *line, "entry", name)?;
+    }
+    let manifest = v1::BundleManifest {
+        entry: entry.map_or_else(|| "main".to_owned(), |(name, _)| name),
+        code: Some(code(&mut top)?),
+        prompts: prompts(&mut top, &files)?,
+        models: models(&mut top)?,
+        indexes: indexes(&mut top)?,
+        tools: tools(&mut top, &files)?,
+        steps: declared(&mut top)?,
+        message: top.text("message")?.map_or_else(String::new, |(text, _)| text),
+        labels: top.labels("labels")?,
+        parent: top.text("parent")?.map_or_else(String::new, |(text, _)| text),
+    };
+    top.finish()?;
+    Ok(manifest)
+}
+
+fn code(top: &mut Reader<'_>) -> Result<v1::CodePart, FileError> {
+    let missing = "code: a bundle needs [code] with git_commit or image";
+    let mut table = top.table("code")?.ok_or_else(|| top.error(1, missing))?;
+    let git_commit = table.text("git_commit")?;
+    let image = table.text("image")?;
+    let line = table.line();
+    let code = match (git_commit, image) {
+        (Some((git_commit, line)), None) => {
+            if git_commit.is_empty() {
+                return Err(table.error(line, "code.git_commit: is empty"));
+            }
+            v1::CodePart { git_commit, image: String::new() }
+        }
+        (None, Some((image, line))) => {
+            if !image.contains("@sha256:") {
+                let rule = "an image is named by its digest: registry/name@sha256:…";
+                return Err(table.error(line, format!("code.image: {rule}")));
+            }
+            v1::CodePart { git_commit: String::new(), image }
+        }
+        (Some(_), Some(_)) => {
+            return Err(table.error(line, "code: git_commit and image exclude each other"));
+        }
+        (None, None) => return Err(table.error(line, missing)),
+    };
+    table.finish()?;
+    Ok(code)
+}
+
+fn models(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::ModelPart>, FileError> {
+    let mut models = BTreeMap::new();
+    for (name, table) in short_and_named(top, "model", "models")? {
+        models.insert(name.clone(), model(table)?);
+    }
+    if !models.contains_key("default") {
+        let rule = "model: a bundle needs [model] (short for [models.default])";
+        return Err(top.error(1, rule));
+    }
+    Ok(models)
+}
+
+/// `[model]` and `[models.NAME]`; the short form is the one named `default`.
+fn short_and_named<'f>(
+    top: &mut Reader<'f>,
+    short: &'static str,
+    long: &'static str,
+) -> Result<Vec<(String, Reader<'f>)>, FileError> {
+    let default = top.table(short)?;
+    let mut all = top.tables(long)?;
+    for (name, table) in &all {
+        check(table, table.line(), long, name)?;
+    }
+    if let Some(default) = default {
+        if all.iter().any(|(name, _)| name == "default") {
+            let rule = format!("{short}: is short for {long}.default, which is there too");
+            return Err(default.error(default.line(), rule));
+        }
+        all.push(("default".to_owned(), default));
+    }
+    Ok(all)
+}
+
+fn model(mut table: Reader<'_>) -> Result<v1::ModelPart, FileError> {
+    let provider = required(&mut table, "provider")?;
+    let name = required(&mut table, "name")?;
+    let snapshot_is_name = table.bool("snapshot_is_name")?.unwrap_or(false);
+    let (snapshot, line) = table.text("snapshot")?.unwrap_or((String::new(), table.line()));
+    if let Some(rule) = floating(&snapshot, &name, snapshot_is_name) {
+        let mut error = table.error(line, format!("{}: {rule}", table.key("snapshot")));
+        error.reason = reason::MODEL_NOT_PINNED.name;
+        return Err(error);
+    }
+    let parameters_json = match table.node("parameters") {
+        None => String::new(),
+        Some(node) => {
+            let object = node.value.json().filter(serde_json::Value::is_object);
+            let rule = format!("{}: is not a table of JSON values", table.key("parameters"));
+            object.ok_or_else(|| table.error(node.line, rule))?.to_string()
+        }
+    };
+    table.finish()?;
+    Ok(v1::ModelPart { provider, name, snapshot, snapshot_is_name, parameters_json })
+}
+
+/// Why a snapshot names no fixed thing, if it does not.
+fn floating(snapshot: &str, name: &str, snapshot_is_name: bool) -> Option<String> {
+    let lower = snapshot.trim().to_lowercase();
+    if lower.is_empty() {
+        return Some("is empty; name one fixed thing: a date, a digest, a version".to_owned());
+    }
+    if FLOATING.contains(&lower.as_str()) {
+        return Some(format!("{snapshot:?} is a floating alias; name one fixed thing"));
+    }
+    let same = lower == name.trim().to_lowercase();
+    (same && !snapshot_is_name).then(|| {
+        format!("{snapshot:?} is the model's name; set snapshot_is_name = true if it is fixed")
+    })
+}
+
+fn indexes(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::IndexPart>, FileError> {
+    let mut indexes = BTreeMap::new();
+    for (name, mut table) in short_and_named(top, "index", "indexes")? {
+        let version = required(&mut table, "version")?;
+        let embedding_model =
+            table.text("embedding_model")?.map_or_else(String::new, |(text, _)| text);
+        table.finish()?;
+        indexes.insert(name, v1::IndexPart { version, embedding_model });
+    }
+    Ok(indexes)
+}
+
+fn prompts(
+    top: &mut Reader<'_>,
+    files: &Files,
+) -> Result<BTreeMap<String, v1::PromptPart>, FileError> {
+    let mut prompts = BTreeMap::new();
+    for (name, mut table) in top.tables("prompts")? {
+        check(&table, table.line(), "prompts", &name)?;
+        let given = [table.text("file")?, table.text("text")?, table.text("digest")?];
+        let prompt = match given {
+            [Some((path, line)), None, None] => {
+                let text = files.read(&table, "file", &path, line)?;
+                v1::PromptPart { digest: String::new(), text }
+            }
+            [None, Some((text, _)), None] => v1::PromptPart { digest: String::new(), text },
+            [None, None, Some((digest, line))] => {
+                if digest.len() != 64 || hex::decode(&digest).is_err() {
+                    let rule = "is no SHA-256 in lower-case hex";
+                    return Err(table.error(line, format!("{}: {rule}", table.key("digest"))));
+                }
+                v1::PromptPart { digest: digest.to_lowercase(), text: String::new() }
+            }
+            [_, _, _] => {
+                let rule = format!("prompts.{name}: exactly one of file, text, digest is needed");
+                return Err(table.error(table.line(), rule));
+            }
+        };
+        table.finish()?;
+        prompts.insert(name, prompt);
+    }
+    Ok(prompts)
+}
+
+fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::ToolPart>, FileError> {
+    let classes = [
+        ("read_only", v1::SideEffects::ReadOnly),
+        ("idempotent", v1::SideEffects::Idempotent),
+        ("destructive", v1::SideEffects::Destructive),
+    ];
+    let mut tools = BTreeMap::new();
+    for mut table in top.list("tools")? {
+        let line = table.line();
+        let name = required(&mut table, "name")?;
+        check(&table, line, "tools", &name)?;
+        let tool = v1::ToolPart {
+            version: required(&mut table, "version")?,
+            input_schema_json: schema(&mut table, "input_schema", files)?,
+            output_schema_json: schema(&mut table, "output_schema", files)?,
+            side_effects: table.word("side_effects", &classes)?.map_or(0, Into::into),
+        };
+        if tools.contains_key(&name) {
+            return Err(table.error(line, format!("tools: {name} is there twice")));
+        }
+        table.finish()?;
+        tools.insert(name, tool);
+    }
+    Ok(tools)
+}
+
+/// A schema: the path of a JSON file, or a table.
+fn schema(table: &mut Reader<'_>, key: &'static str, files: &Files) -> Result<String, FileError> {
+    let Some(node) = table.node(key) else { return Ok(String::new()) };
+    let path = table.key(key);
+    match &node.value {
+        tree::Value::Text(file) => {
+            let text = files.read(table, key, file, node.line)?;
+            let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
+            let rule = |error| format!("{path}: {file} is no JSON: {error}");
+            Ok(json.map_err(|error| table.error(node.line, rule(error)))?.to_string())
+        }
+        tree::Value::Table(_) => {
+            node.value.json().map(|json| json.to_string()).ok_or_else(|| {
+                table.error(node.line, format!("{path}: holds what JSON cannot say"))
+            })
+        }
+        other => {
+            let rule = format!("{path}: is {}, expected the path of a JSON Schema", other.kind());
+            Err(table.error(node.line, rule))
+        }
+    }
+}
+
+fn declared(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::StepPolicy>, FileError> {
+    let mut declared = BTreeMap::new();
+    for (name, mut table) in top.tables("steps")? {
+        check(&table, table.line(), "steps", &name)?;
+        later::keys(&mut table, "steps", &later::defaults())?;
+        declared.insert(name, steps::read(table, Whose::Bundle)?);
+    }
+    Ok(declared)
+}
+
+fn required(table: &mut Reader<'_>, key: &'static str) -> Result<String, FileError> {
+    let line = table.line();
+    match table.text(key)? {
+        Some((text, _)) if !text.trim().is_empty() => Ok(text),
+        Some((_, line)) => Err(table.error(line, format!("{}: is empty", table.key(key)))),
+        None => Err(table.error(line, format!("{}: is missing", table.key(key)))),
+    }
+}
+
+fn check(table: &Reader<'_>, line: usize, what: &'static str, name: &str) -> Result<(), FileError> {
+    id::check_name(what, name).map_err(|error| table.error(line, error.to_string()))
+}
+
+/// Files that a bundle names.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn read(
+        &self,
+        table: &Reader<'_>,
+        key: &str,
+        path: &str,
+        line: usize,
+    ) -> Result<String, FileError> {
+        let error = |rule: String| table.error(line, format!("{}: {path}: {rule}", table.key(key)));
+        let full = self.folder.join(path);
+        let size = std::fs::metadata(&full).map_err(|cause| error(cause.to_string()))?.len();
+        if size > limits::MANIFEST_BYTES as u64 {
+            let mut error = error(format!("{size} bytes; a manifest has at most 1 MiB"));
+            error.reason = reason::LIMIT_EXCEEDED.name;
+            return Err(error);
+        }
+        std::fs::read_to_string(&full).map_err(|cause| error(cause.to_string()))
+    }
+}
+
+/// Puts variables in. `$${` stands for `${`.
+fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            out.push_str(&rest[..at - 1]);
+            out.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        out.push_str(&rest[..at]);
+        let inner = &rest[at + 2..];
+        let end = inner.find('}').ok_or_else(|| format!("{text:?}: a ${{ is not closed"))?;
+        let name = &inner[..end];
+        out.push_str(&variable(name).ok_or_else(|| {
+            format!("${{{name}}} is not set in the environment; set it or use --set")
+        })?);
+        rest = &inner[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const FULL: &str = include_str!("testdata/bundle.toml");
+    const SMALL: &str =
+        "[code]\ngit_commit='c'\n[model]\nprovider='p'\nname='m'\nsnapshot='2026-01-01'\n";
+
+    fn commit(name: &str) -> Option<String> {
+        (name == "GIT_COMMIT").then(|| "0123abc".to_owned())
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (path, text) in [
+            ("prompts/system.md", "Cite your sources.\n"),
+            ("tools/search.input.json", "{\"type\": \"object\"}"),
+            ("tools/search.output.json", "{\"type\": \"array\"}"),
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        folder
+    }
+
+    fn read(text: &str, set: &[&str]) -> Result<v1::BundleManifest, FileError> {
+        let folder = folder();
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let around = Surroundings { variable: &commit, set: &set };
+        parse("bundle.toml", text, folder.path(), &around)
+    }
+
+    fn error(text: &str) -> String {
+        read(text, &[]).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn every_part_of_the_full_file_arrives() {
+        let manifest = read(FULL, &[]).expect("the full file is valid");
+        assert_eq!(manifest.entry, "plan");
+        assert_eq!(manifest.message, "cite sources");
+        assert_eq!(manifest.labels["team"], "support");
+        assert_eq!(manifest.code.expect("code").git_commit, "0123abc");
+        let model = &manifest.models["default"];
+        assert_eq!(model.snapshot, "20250929");
+        let parameters: serde_json::Value =
+            serde_json::from_str(&model.parameters_json).expect("JSON");
+        assert_eq!(parameters, serde_json::json!({"temperature": 0.2, "max_tokens": 2048}));
+        assert_eq!(manifest.models["judge"].name, "gpt-5-mini");
+        assert_eq!(manifest.indexes["kb"].embedding_model, "text-embedding-3-large");
+        assert_eq!(manifest.prompts["system"].text, "Cite your sources.\n");
+        let tool = &manifest.tools["search"];
+        assert_eq!(tool.input_schema_json, "{\"type\":\"object\"}");
+        assert_eq!(tool.side_effects(), v1::SideEffects::ReadOnly);
+        let plan = &manifest.steps["plan"];
+        assert_eq!(plan.start_to_close.expect("given").seconds, 1_200);
+        assert_eq!((plan.max_attempts, plan.lease), (Some(2), None));
+        assert_eq!(manifest.steps["answer"], v1::StepPolicy::default());
+    }
+
+    #[test]
+    fn the_least_file_has_code_and_one_model() {
+        let manifest = read(SMALL, &[]).expect("enough");
+        assert_eq!(manifest.entry, "main");
+        assert!(error("[code]\ngit_commit='c'").contains("needs [model]"));
+        assert!(error("[model]\nprovider='p'\nname='m'\nsnapshot='1'").contains("needs [code]"));
+    }
+
+    #[test]
+    fn short_forms_stand_for_default() {
+        let text = SMALL.replace("[model]", "[models.default]") + "[index]\nversion='1'\n";
+        let manifest = read(&text, &[]).expect("valid");
+        assert!(
+            manifest.models.contains_key("default") && manifest.indexes.contains_key("default")
+        );
+        let both = format!("{SMALL}[models.default]\nprovider='p'\nname='m'\nsnapshot='1'\n");
+        assert_eq!(
+            error(&both),
+            "bundle.toml:3: model: is short for models.default, which is there too"
+        );
+    }
+
+    #[test]
+    fn floating_snapshots_are_refused_with_their_line() {
+        for alias in ["", "latest", "Stable", "CURRENT", "default", "auto", "preview", "M"] {
+            let text = SMALL.replace("2026-01-01", alias);
+            let error = read(&text, &[]).expect_err(alias);
+            assert_eq!(error.reason, "MODEL_NOT_PINNED", "{alias}");
+            assert!(error.to_string().starts_with("bundle.toml:6: model.snapshot: "), "{error}");
+        }
+        let named = SMALL.replace("2026-01-01", "m") + "snapshot_is_name = true\n";
+        assert!(read(&named, &[]).is_ok());
+    }
+
+    #[test]
+    fn set_changes_a_key_before_it_is_judged() {
+        let set = ["code.git_commit=feed", "model.parameters.top_k=5", "message=two words"];
+        let manifest = read(SMALL, &set).expect("valid");
+        assert_eq!(manifest.code.expect("code").git_commit, "feed");
+        assert_eq!(manifest.models["default"].parameters_json, "{\"top_k\":5}");
+        assert_eq!(manifest.message, "two words");
+        let error = read(SMALL, &["code.git_comit=feed"]).expect_err("a typing error");
+        assert_eq!(
+            error.to_string(),
+            "--set: unknown key code.git_comit; did you mean git_commit?"
+        );
+        assert!(read(SMALL, &["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn an_unset_variable_is_an_error() {
+        let text = SMALL.replace("'c'", "'${NOWHERE}'");
+        assert_eq!(
+            error(&text),
+            "bundle.toml:2: code: ${NOWHERE} is not set in the environment; set it or use --set"
+        );
+        let text = SMALL.replace("'c'", "'$${NOWHERE}'");
+        assert_eq!(read(&text, &[]).expect("escaped").code.expect("code").git_commit, "${NOWHERE}");
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_key() {
+        let cases = [
+            ("[modell]\nx=1", "bundle.toml:7: unknown key modell; did you mean model?"),
+            (
+                "[prompts.a]\nfile='a.md'\ntext='b'",
+                "bundle.toml:7: prompts.a: exactly one of file, text, digest is needed",
+            ),
+            ("[[tools]]\nname='t'", "bundle.toml:7: tools[0].version: is missing"),
+            (
+                "[steps.a]\nmax_attempts=0",
+                "bundle.toml:8: steps.a.max_attempts: 0 is out of range: 1 to 1000",
+            ),
+            ("[steps.a]\nmax_running=1", "bundle.toml:8: unknown key steps.a.max_running"),
+            (
+                "[steps.\"a b\"]",
+                "bundle.toml:7: steps \"a b\" may hold only A-Z a-z 0-9 . _ - and must begin with a letter or digit",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(error(&format!("{SMALL}{text}")), message);
+        }
+        let missing = error(&format!("{SMALL}[prompts.a]\nfile='nowhere.md'"));
+        assert!(missing.starts_with("bundle.toml:8: prompts.a.file: nowhere.md: "), "{missing}");
+        let image = SMALL.replace("git_commit='c'", "image='registry/agent:latest'");
+        assert!(error(&image).contains("named by its digest"));
+    }
+}

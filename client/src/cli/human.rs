@@ -1,0 +1,157 @@
+//! What people read: ages, times of day, words for enums. The one file of the command line that reads a clock, and only
+//! for ages in tables.
+
+use std::time::Duration;
+
+use pinrail_proto::{time, v1};
+use prost_types::Timestamp;
+
+use super::json;
+
+/// Milliseconds since 1970 by this machine's clock.
+pub(super) fn now_ms() -> u64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ages in tables are counted to now, by this clock"
+    )]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The two largest units: `4m12s`, `46m`, `2d3h`, `120ms`.
+pub(super) fn span(duration: Duration) -> String {
+    let s = duration.as_secs();
+    let two = |large: u64, unit: char, small: u64, next: char| {
+        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{next}") }
+    };
+    match s {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{s}s"),
+        60..3_600 => two(s / 60, 'm', s % 60, 's'),
+        3_600..86_400 => two(s / 3_600, 'h', s / 60 % 60, 'm'),
+        _ => two(s / 86_400, 'd', s / 3_600 % 24, 'h'),
+    }
+}
+
+/// How long ago, or `in …`; `-` for a time that is not set.
+pub(super) fn age(at: Option<&Timestamp>, now_ms: u64) -> String {
+    let Some(at) = at else { return "-".to_owned() };
+    let at = time::timestamp_millis(Some(at));
+    if at > now_ms {
+        return format!("in {}", span(Duration::from_millis(at - now_ms)));
+    }
+    span(Duration::from_millis(now_ms - at))
+}
+
+/// The whole time, or `-`.
+pub(super) fn at(at: Option<&Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), json::rfc3339)
+}
+
+/// `02:14` when it is within the last day or the next, else with its date. UTC.
+pub(super) fn clock(at: Option<&Timestamp>, now_ms: u64) -> String {
+    let Some(time) = at else { return "-".to_owned() };
+    let text = json::rfc3339(time);
+    let (day, hour) = (text.get(..10).unwrap_or(""), text.get(11..16).unwrap_or(""));
+    let far = time::timestamp_millis(at).abs_diff(now_ms) > 24 * 3_600_000;
+    if far { format!("{day} {hour}Z") } else { format!("{hour}Z") }
+}
+
+/// A duration of the API.
+pub(super) fn api_span(duration: Option<&prost_types::Duration>) -> String {
+    let millis = duration.and_then(time::millis);
+    millis.map_or_else(|| "-".to_owned(), |millis| span(Duration::from_millis(millis)))
+}
+
+/// A text, or `-` for an empty one.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// `running` for `RUN_STATE_RUNNING`.
+pub(super) fn word(name: &str, prefix: &str) -> String {
+    match name.strip_prefix(prefix) {
+        Some("UNSPECIFIED") => "-".to_owned(),
+        Some(word) => word.to_lowercase(),
+        None => name.to_lowercase(),
+    }
+}
+
+macro_rules! words {
+    ($($function:ident $type:ident $prefix:literal;)*) => {
+        $(pub(super) fn $function(value: v1::$type) -> String {
+            word(value.as_str_name(), $prefix)
+        })*
+    };
+}
+
+words! {
+    run_state RunState "RUN_STATE_";
+    run_kind RunKind "RUN_KIND_";
+    step_state StepState "STEP_STATE_";
+    bundle_state BundleState "BUNDLE_STATE_";
+    end_reason EndReason "END_REASON_";
+    pin_reason PinReason "PIN_REASON_";
+    want Want "WANT_";
+    role MemberRole "MEMBER_ROLE_";
+    worker_state WorkerState "WORKER_STATE_";
+    change ChangeKind "CHANGE_KIND_";
+    health HealthState "HEALTH_STATE_";
+    in_flight InFlight "IN_FLIGHT_";
+    side_effects SideEffects "SIDE_EFFECTS_";
+}
+
+/// A payload on one line, cut to so many characters.
+pub(super) fn payload(payload: Option<&v1::Payload>, width: usize) -> String {
+    let Some(payload) = payload else { return "-".to_owned() };
+    let text = match json::payload(payload) {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    cut(&text.replace(char::is_control, " "), width)
+}
+
+/// The beginning of a text.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// `1 run`, `2 runs`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        let cases =
+            [(0, "0ms"), (59, "59s"), (60, "1m"), (252, "4m12s"), (7_200, "2h"), (183_600, "2d3h")];
+        for (seconds, text) in cases {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn ages_look_both_ways() {
+        let at = time::timestamp(10_000);
+        assert_eq!(age(at.as_ref(), 70_000), "1m");
+        assert_eq!(age(at.as_ref(), 8_000), "in 2s");
+        assert_eq!(age(None, 1), "-");
+    }
+
+    #[test]
+    fn far_times_have_their_date() {
+        let at = time::timestamp(1_700_000_000_000);
+        assert_eq!(clock(at.as_ref(), 1_700_000_000_000), "22:13Z");
+        assert_eq!(clock(at.as_ref(), 1_800_000_000_000), "2023-11-14 22:13Z");
+    }
+}

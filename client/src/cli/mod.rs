@@ -1,0 +1,251 @@
+//! The command line: every verb that talks to a cluster. One file per noun, one function per verb.
+//!
+//! It decides nothing: whether something is safe is the server's word. It must not know how the cluster works inside,
+//! nor open a data directory; those verbs live in the binary, which mounts [`Command`] beside its own.
+//! Data goes to stdout, talk to stderr.
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use clap::Subcommand;
+
+mod agent;
+mod bundle;
+mod cluster;
+mod completion;
+mod config;
+mod context;
+mod drain;
+mod environment;
+mod event;
+mod explain;
+pub mod file;
+mod flags;
+mod human;
+mod init;
+mod input;
+mod json;
+mod memory;
+mod namespace;
+mod pin;
+mod problem;
+mod route;
+mod run;
+mod settings;
+mod status;
+mod table;
+mod view;
+mod worker;
+
+use context::{Context, Done};
+use problem::Problem;
+pub use settings::{Globals, Output};
+
+/// Every verb that talks to a cluster.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// What is live, how the runs are, and what to do next
+    Status(status::Status),
+    /// Write the files of a new agent
+    Init(init::Init),
+    /// Tenants
+    #[command(subcommand, alias = "namespaces")]
+    Namespace(namespace::Namespace),
+    /// Agents and their policy
+    #[command(subcommand, alias = "agents")]
+    Agent(agent::Agent),
+    /// Immutable releases of an agent
+    #[command(subcommand, alias = "bundles")]
+    Bundle(bundle::Bundle),
+    /// The compute of a bundle: what is wanted, and where it is
+    #[command(subcommand, alias = "environments")]
+    Environment(environment::Environment),
+    /// Executions of an agent
+    #[command(subcommand, alias = "runs")]
+    Run(run::Run),
+    /// Which bundle a run belongs to
+    #[command(subcommand, alias = "pins")]
+    Pin(pin::Pin),
+    /// How far the runs of a bundle without traffic are
+    #[command(subcommand, alias = "drains")]
+    Drain(drain::Drain),
+    /// Workers that are connected
+    #[command(subcommand, alias = "workers")]
+    Worker(worker::Worker),
+    /// Make a bundle live, in one command
+    Switch(route::Switch),
+    /// Return to the bundle that was live before, in one command; never asks
+    Rollback(route::Rollback),
+    /// Memory under the bundle id
+    #[command(subcommand, alias = "memories")]
+    Memory(memory::Memory),
+    /// What happened, in one order
+    #[command(subcommand, alias = "events")]
+    Event(event::Event),
+    /// The cluster itself
+    #[command(subcommand, alias = "clusters")]
+    Cluster(cluster::Cluster),
+    /// Settings of this command line
+    #[command(subcommand, alias = "configs")]
+    Config(config::Config),
+    /// What a reason means and what to do
+    Explain(explain::Explain),
+    /// A completion script for a shell
+    Completion(completion::Completion),
+}
+
+static ROOT: OnceLock<fn() -> clap::Command> = OnceLock::new();
+
+/// Tells the completion verb the whole command of the binary. The first call counts.
+pub fn set_root(root: fn() -> clap::Command) {
+    // A second call would only repeat what the binary said first.
+    let _ = ROOT.set(root);
+}
+
+/// Runs a verb; everything that went wrong is on stderr already.
+pub async fn run(command: Command, globals: Globals) -> ExitCode {
+    let output = globals.output.unwrap_or_default();
+    match run_verb(command, &globals).await {
+        Ok(code) => ExitCode::from(code),
+        Err((problem, chosen)) => {
+            problem.print(chosen.unwrap_or(output));
+            ExitCode::from(problem.exit)
+        }
+    }
+}
+
+async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, Option<Output>)> {
+    let settings = settings::Settings::load(globals).map_err(|problem| (problem, None))?;
+    let output = settings.output.value;
+    let failed = |problem| (problem, Some(output));
+    let mut context = Context::new(settings, globals).map_err(failed)?;
+    context.settle().await.map_err(failed)?;
+    tokio::select! {
+        done = verb(&context, command) => done.map_err(|mut problem| {
+            problem.advise(&context.subject(), &context.request_id());
+            failed(problem)
+        }),
+        _ = tokio::signal::ctrl_c() => Ok(context.interrupted()),
+    }
+}
+
+async fn verb(context: &Context, command: Command) -> Done {
+    match command {
+        Command::Status(args) => status::status(context, &args).await,
+        Command::Init(args) => init::init(&args),
+        Command::Namespace(args) => namespace::run(context, &args).await,
+        Command::Agent(args) => agent::run(context, &args).await,
+        Command::Bundle(args) => bundle::run(context, &args).await,
+        Command::Environment(args) => environment::run(context, &args).await,
+        Command::Run(args) => run::run(context, &args).await,
+        Command::Pin(args) => pin::run(context, &args).await,
+        Command::Drain(args) => drain::run(context, &args).await,
+        Command::Worker(args) => worker::run(context, &args).await,
+        Command::Switch(args) => route::switch(context, &args).await,
+        Command::Rollback(args) => route::rollback(context, &args).await,
+        Command::Memory(args) => memory::run(context, &args).await,
+        Command::Event(args) => event::run(context, &args).await,
+        Command::Cluster(args) => cluster::run(context, &args).await,
+        Command::Config(args) => config::run(context, &args),
+        Command::Explain(args) => explain::explain(context, &args),
+        Command::Completion(args) => completion::completion(&args),
+    }
+}
+
+/// The whole command: the binary's, or these verbs alone.
+fn root() -> clap::Command {
+    ROOT.get().map_or_else(grammar, |root| root())
+}
+
+/// These verbs alone.
+fn grammar() -> clap::Command {
+    let command = clap::Command::new("pinrail").subcommand_required(true);
+    Command::augment_subcommands(<Globals as clap::Args>::augment_args(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let mut any = false;
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            any = true;
+            leaves(sub, &format!("{path} {}", sub.get_name()), found);
+        }
+        if !any {
+            found.push((path.to_owned(), command.clone()));
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example_of_itself() {
+        let mut found = Vec::new();
+        leaves(&grammar(), "pinrail", &mut found);
+        assert!(found.len() > 45, "{}", found.len());
+        for (path, command) in found {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&path), "{path} has no example: {help:?}");
+        }
+    }
+
+    #[test]
+    fn every_example_parses() {
+        let mut found = Vec::new();
+        leaves(&grammar(), "pinrail", &mut found);
+        for (path, command) in found {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.contains("pinrail ")) {
+                let words = shell_words(line);
+                let parsed = grammar().try_get_matches_from(&words);
+                assert!(parsed.is_ok(), "{path}: {line}: {}", parsed.expect_err("not ok"));
+            }
+        }
+    }
+
+    /// Splits at blanks outside single and double quotes.
+    fn shell_words(line: &str) -> Vec<String> {
+        let (mut words, mut quote, mut open) = (vec![String::new()], None, false);
+        for c in line.trim().chars() {
+            match (c, quote) {
+                ('\'' | '"', None) => (quote, open) = (Some(c), true),
+                (_, Some(end)) if c == end => quote = None,
+                (' ', None) => {
+                    if open || words.last().is_some_and(|word| !word.is_empty()) {
+                        words.push(String::new());
+                        open = false;
+                    }
+                }
+                _ => words.last_mut().expect("never empty").push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn plurals_are_accepted() {
+        for noun in ["namespaces", "agents", "clusters"] {
+            let verb = if noun == "clusters" { "status" } else { "list" };
+            assert!(grammar().try_get_matches_from(["pinrail", noun, verb]).is_ok(), "{noun}");
+        }
+        for noun in ["bundles", "runs", "pins", "workers", "environments"] {
+            let words = ["pinrail", noun, "list", "support"];
+            assert!(grammar().try_get_matches_from(words).is_ok(), "{noun}");
+        }
+    }
+
+    #[test]
+    fn everywhere_flags_stand_anywhere() {
+        for words in [
+            ["pinrail", "-o", "json", "run", "list", "support", "--local"],
+            ["pinrail", "run", "list", "support", "--local", "-o", "json"],
+        ] {
+            assert!(grammar().try_get_matches_from(words).is_ok(), "{words:?}");
+        }
+    }
+}

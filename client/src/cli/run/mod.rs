@@ -1,0 +1,82 @@
+//! `run`: executions of an agent.
+
+use clap::Subcommand;
+
+use super::context::{Context, Done};
+
+mod end;
+mod explain;
+mod read;
+mod result;
+mod start;
+mod watch;
+
+pub(super) use result::value;
+
+/// Verbs of `run`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Run {
+    /// Start a run; it stays on the bundle that it starts on
+    #[command(
+        after_help = "Examples:\n  pinrail run start support --input '{\"question\":\"Where is my refund?\"}' --wait\n  pinrail run start support --input @question.json --label task_kind=refund"
+    )]
+    Start(start::Start),
+    /// List the runs of an agent
+    #[command(
+        after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open -o name"
+    )]
+    List(read::List),
+    /// Show a run with its input and output
+    #[command(
+        after_help = "Example:\n  pinrail run show 1f0c2d3e-00000000000000000000000000000007"
+    )]
+    Show(read::Show),
+    /// The steps of a run
+    #[command(
+        after_help = "Example:\n  pinrail run steps 1f0c2d3e-00000000000000000000000000000007"
+    )]
+    Steps(read::Steps),
+    /// The run, its bundle, the bundle before it, and what differs between them
+    #[command(
+        after_help = "Example:\n  pinrail run explain 1f0c2d3e-00000000000000000000000000000007"
+    )]
+    Explain(explain::Explain),
+    /// Follow the changes of a run until it is over; exits 11 when it did not complete
+    #[command(
+        after_help = "Example:\n  pinrail run watch 1f0c2d3e-00000000000000000000000000000007"
+    )]
+    Watch(watch::Watch),
+    /// The result of a run; exits 11 when it did not complete, 5 when it is not over
+    #[command(
+        after_help = "Example:\n  pinrail run result 1f0c2d3e-00000000000000000000000000000007 --wait --timeout 5m"
+    )]
+    Result(result::ResultOf),
+    /// Ask a run to end
+    #[command(
+        after_help = "Example:\n  pinrail run cancel 1f0c2d3e-00000000000000000000000000000007 --reason \"SUP-812\""
+    )]
+    Cancel(end::Cancel),
+    /// End an external run; the first call wins
+    #[command(
+        after_help = "Example:\n  pinrail run finish order-77 --agent support --outcome completed --result '{\"ok\":true}'"
+    )]
+    Finish(end::Finish),
+    /// Say that an external run is alive
+    #[command(after_help = "Example:\n  pinrail run keep order-77 --agent support")]
+    Keep(end::Keep),
+}
+
+pub(super) async fn run(context: &Context, verb: &Run) -> Done {
+    match verb {
+        Run::Start(args) => start::start(context, args).await,
+        Run::List(args) => read::list(context, args).await,
+        Run::Show(args) => read::show(context, args).await,
+        Run::Steps(args) => read::steps(context, args).await,
+        Run::Explain(args) => explain::explain(context, args).await,
+        Run::Watch(args) => watch::watch(context, args).await,
+        Run::Result(args) => result::result(context, args).await,
+        Run::Cancel(args) => end::cancel(context, args).await,
+        Run::Finish(args) => end::finish(context, args).await,
+        Run::Keep(args) => end::keep(context, args).await,
+    }
+}

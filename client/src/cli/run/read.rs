@@ -1,0 +1,234 @@
+//! `run list`, `run show`, `run steps`.
+
+use clap::Args;
+use pinrail_proto::v1;
+
+use super::super::context::{Context, Done};
+use super::super::flags::{ListFlags, ReadFlags, RunId, run_state};
+use super::super::human;
+use super::super::problem::Problem;
+use super::super::table::{Table, pairs};
+use super::super::view::View;
+
+/// Characters of a payload in a table.
+const PAYLOAD: usize = 48;
+
+#[derive(Debug, Clone, Args)]
+pub struct List {
+    /// Name of the agent
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// Only runs in this state
+    #[arg(long, value_name = "STATE", value_parser = run_state)]
+    state: Option<v1::RunState>,
+    /// Only runs on this bundle
+    #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
+    bundle: String,
+    /// Only runs that are not over
+    #[arg(long)]
+    open: bool,
+    #[command(flatten)]
+    list: ListFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Show {
+    #[command(flatten)]
+    run: RunId,
+    #[command(flatten)]
+    read: ReadFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Steps {
+    #[command(flatten)]
+    run: RunId,
+    #[command(flatten)]
+    list: ListFlags,
+}
+
+pub(super) async fn list(context: &Context, args: &List) -> Done {
+    let agent = context.agent(&args.agent)?;
+    context.watch(args.list.watch, || runs(context, &agent, args)).await
+}
+
+async fn runs(context: &Context, agent: &str, args: &List) -> Result<View, Problem> {
+    let (runs, next_page_token, revision) = context
+        .pages(&args.list, |page_size, page_token| async move {
+            let request = v1::ListRunsRequest {
+                agent_id: agent.to_owned(),
+                state: args.state.unwrap_or_default().into(),
+                bundle_id: args.bundle.clone(),
+                open: args.open,
+                page_size,
+                page_token,
+                read: context.read(),
+                ..Default::default()
+            };
+            let page = context.client.runs().list(request).await?;
+            Ok((page.runs, page.next_page_token, page.revision))
+        })
+        .await?;
+    let now = human::now_ms();
+    let mut table = Table::new(
+        &["RUN", "BUNDLE", "STATE", "STEP", "AGE", "WHY"],
+        &["KIND", "STEPS", "STARTED", "ENDED", "LABELS"],
+    );
+    for run in &runs {
+        let pin = run.pin.clone().unwrap_or_default();
+        let labels: Vec<String> =
+            run.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        table.row(vec![
+            run.run_id.clone(),
+            pin.bundle_id,
+            human::run_state(run.state()),
+            human::or_dash(&run.current_step),
+            human::age(run.started_at.as_ref(), now),
+            why(run),
+            human::run_kind(run.kind()),
+            run.steps.to_string(),
+            human::at(run.started_at.as_ref()),
+            human::at(run.ended_at.as_ref()),
+            human::or_dash(&labels.join(",")),
+        ]);
+    }
+    let names = runs.iter().map(|run| run.run_id.clone()).collect();
+    let page = v1::ListRunsResponse { runs, next_page_token, revision };
+    Ok(View::list(&page, "runs", names, table))
+}
+
+/// Why it ended, when it did not complete.
+fn why(run: &v1::Run) -> String {
+    match &run.failure {
+        Some(failure) => human::or_dash(&failure.reason),
+        None => human::end_reason(run.end_reason()),
+    }
+}
+
+pub(super) async fn show(context: &Context, args: &Show) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    context
+        .watch(args.read.watch, || async {
+            let request = v1::GetRunRequest {
+                agent_id: agent_id.clone(),
+                run_id: run_id.clone(),
+                read: context.read(),
+                ..Default::default()
+            };
+            let answer = context.client.runs().get(request).await?;
+            let run = answer.run.clone().unwrap_or_default();
+            Ok(View::object(&answer, &run.run_id, one(&run)))
+        })
+        .await
+}
+
+/// A run as lines; `run explain` begins with the same.
+pub(super) fn one(run: &v1::Run) -> String {
+    let now = human::now_ms();
+    let pin = run.pin.clone().unwrap_or_default();
+    let failure = run.failure.as_ref().map(|it| format!("{}: {}", it.reason, it.message));
+    let open = run.ended_at.is_none();
+    let end = if open { human::age(pin.expires_at.as_ref(), now) } else { String::new() };
+    let ended = run.ended_at.as_ref().map(|at| human::at(Some(at)));
+    let labels: Vec<String> =
+        run.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let state = match run.end_reason() {
+        v1::EndReason::Unspecified => human::run_state(run.state()),
+        reason => format!("{} ({})", human::run_state(run.state()), human::end_reason(reason)),
+    };
+    let payload = |it: &Option<v1::Payload>| {
+        it.as_ref().map_or_else(String::new, |it| human::payload(Some(it), 2_000))
+    };
+    pairs(&[
+        ("run", run.run_id.clone()),
+        ("agent", run.agent_id.clone()),
+        ("bundle", format!("{} ({})", pin.bundle_id, human::pin_reason(pin.reason()))),
+        ("kind", human::run_kind(run.kind())),
+        ("state", state),
+        ("failure", failure.unwrap_or_default()),
+        ("step", run.current_step.clone()),
+        ("steps", run.steps.to_string()),
+        ("started", human::at(run.started_at.as_ref())),
+        ("ended", ended.unwrap_or_default()),
+        ("expires", end),
+        ("restarts", if run.restarts == 0 { String::new() } else { run.restarts.to_string() }),
+        ("labels", labels.join(" ")),
+        ("usage", usage(run.usage.as_ref())),
+        ("input", payload(&run.input)),
+        ("output", payload(&run.output)),
+        ("revision", run.revision.to_string()),
+    ])
+}
+
+fn usage(usage: Option<&v1::Usage>) -> String {
+    let Some(usage) = usage else { return String::new() };
+    let models = usage.models.iter().map(|it| {
+        let cost = format!("{}.{:06}", it.cost_micros / 1_000_000, it.cost_micros % 1_000_000);
+        format!("{}: {} in, {} out, {cost}", it.model, it.input_tokens, it.output_tokens)
+    });
+    let tools =
+        usage.tools.iter().map(|it| format!("{}: {}", it.tool, human::count(it.calls, "call")));
+    models.chain(tools).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) async fn steps(context: &Context, args: &Steps) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    let (agent_id, run_id) = (agent_id.as_str(), run_id.as_str());
+    context
+        .watch(args.list.watch, || async move {
+            let (steps, next_page_token, revision) = context
+                .pages(&args.list, |page_size, page_token| async move {
+                    let request = v1::ListStepsRequest {
+                        agent_id: agent_id.to_owned(),
+                        run_id: run_id.to_owned(),
+                        page_size,
+                        page_token,
+                        read: context.read(),
+                        ..Default::default()
+                    };
+                    let page = context.client.runs().steps(request).await?;
+                    Ok((page.steps, page.next_page_token, page.revision))
+                })
+                .await?;
+            let names = steps.iter().map(|step| step.number.to_string()).collect();
+            let table = step_table(&steps);
+            let page = v1::ListStepsResponse { steps, next_page_token, revision };
+            Ok(View::list(&page, "steps", names, table))
+        })
+        .await
+}
+
+/// Steps as a table; `run explain` shows the same.
+pub(super) fn step_table(steps: &[v1::Step]) -> Table {
+    let mut table = Table::new(
+        &["#", "STEP", "STATE", "ATTEMPT", "TOOK", "WORKER", "BUNDLE", "FAILURE"],
+        &["CHECKPOINTS", "READY", "INPUT", "OUTPUT"],
+    );
+    for step in steps {
+        let failure = step.failure.as_ref().map(|it| format!("{}: {}", it.reason, it.message));
+        table.row(vec![
+            step.number.to_string(),
+            step.name.clone(),
+            human::step_state(step.state()),
+            format!("{}/{}", step.attempt, step.max_attempts),
+            took(step),
+            human::or_dash(&step.worker_id),
+            step.bundle_id.clone(),
+            human::or_dash(&human::cut(&failure.unwrap_or_default(), PAYLOAD)),
+            step.checkpoints.to_string(),
+            human::at(step.ready_at.as_ref()),
+            human::payload(step.input.as_ref(), PAYLOAD),
+            human::payload(step.output.as_ref(), PAYLOAD),
+        ]);
+    }
+    table
+}
+
+/// From lease to end, or until now.
+fn took(step: &v1::Step) -> String {
+    let end = match &step.ended_at {
+        Some(end) => pinrail_proto::time::timestamp_millis(Some(end)),
+        None => human::now_ms(),
+    };
+    human::age(step.leased_at.as_ref(), end)
+}

@@ -1,0 +1,172 @@
+//! `run start`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use pinrail_proto::{id, v1};
+use sha2::{Digest as _, Sha256};
+
+use super::super::bundle::named;
+use super::super::context::{Context, Done};
+use super::super::flags::{WriteFlags, api_duration, duration, label};
+use super::super::human;
+use super::super::input::{self, Untyped};
+use super::super::problem::Problem;
+use super::super::table::pairs;
+use super::super::view::View;
+use super::result::wait_for;
+
+/// What is known about workers is only a hint: nobody waits longer for it.
+const HINT_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Args)]
+pub struct Start {
+    /// Name of the agent
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// Input: JSON, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-", default_value = "null", hide_default_value = true)]
+    input: String,
+    /// Type of the input when it is no JSON
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// Id of the run; made if not given
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+    /// Label; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Label task_kind
+    #[arg(long, value_name = "KIND")]
+    task_kind: Option<String>,
+    /// First step; default: the bundle's entry
+    #[arg(long, value_name = "STEP", default_value = "", hide_default_value = true)]
+    entry: String,
+    /// Explicit bundle instead of the route's
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: Option<String>,
+    /// Smoke runs serve no user and need a bundle
+    #[arg(long, value_name = "KIND", default_value = "live")]
+    kind: Kind,
+    /// Hard end after so long; at most the policy's
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
+    /// Wait for the result and print it; exits 11 when the run did not complete
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Live,
+    Smoke,
+}
+
+pub(super) async fn start(context: &Context, args: &Start) -> Done {
+    let request = request(context, args)?;
+    let agent = request.agent_id.clone();
+    let answer = context.client.runs().start(request).await?;
+    if answer.already {
+        eprintln!("this run had been started before: this is its first answer");
+    }
+    if args.write.dry_run {
+        return context.show(&View::object(&answer, &answer.run_id, text(&answer)));
+    }
+    warn_without_workers(context, &agent, &answer.bundle_id).await;
+    if args.wait {
+        eprintln!("run {} on {}", answer.run_id, answer.bundle_id);
+        return wait_for(context, &agent, &answer.run_id).await;
+    }
+    context.show(&View::object(&answer, &answer.run_id, text(&answer)))
+}
+
+fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Problem> {
+    let agent_id = context.agent(&args.agent)?;
+    let options = context.write(&args.write)?;
+    let run_id = match &args.run_id {
+        Some(run_id) => {
+            id::check_token("run id", run_id)?;
+            run_id.clone()
+        }
+        None => derived_run_id(&context.settings.namespace.value, &agent_id, &context.request_id()),
+    };
+    let kind = match args.kind {
+        Kind::Live => v1::RunKind::Live,
+        Kind::Smoke => v1::RunKind::Smoke,
+    };
+    let task_kind = args.task_kind.iter().map(|kind| ("task_kind".to_owned(), kind.clone()));
+    Ok(v1::StartRunRequest {
+        agent_id,
+        run_id,
+        input: Some(input::payload(
+            "--input",
+            &args.input,
+            args.content_type.as_deref(),
+            Untyped::Json,
+        )?),
+        labels: args.labels.iter().cloned().chain(task_kind).collect(),
+        entry: args.entry.clone(),
+        max_age: args.max_age.map(api_duration),
+        bundle_id: args.bundle.as_deref().map(named).transpose()?.unwrap_or_default(),
+        kind: kind.into(),
+        options,
+        ..Default::default()
+    })
+}
+
+/// The same request id always gives the same run id: asking again with it never starts another run.
+fn derived_run_id(namespace: &str, agent: &str, request_id: &str) -> String {
+    let digest = Sha256::digest(request_id.as_bytes());
+    let mut bits = [0; 16];
+    bits.copy_from_slice(&digest[..16]);
+    id::make_run_id(namespace, agent, u128::from_be_bytes(bits))
+}
+
+fn text(answer: &v1::StartRunResponse) -> String {
+    let pin = answer.pin.clone().unwrap_or_default();
+    pairs(&[
+        ("run", answer.run_id.clone()),
+        ("bundle", answer.bundle_id.clone()),
+        ("state", human::run_state(answer.state())),
+        ("expires", human::age(pin.expires_at.as_ref(), human::now_ms())),
+        ("address", pin.endpoint),
+        ("revision", answer.revision.to_string()),
+        ("next", format!("pinrail run watch {}", answer.run_id)),
+    ])
+}
+
+/// Says when nobody will execute the run. That it cannot be found out is no error.
+async fn warn_without_workers(context: &Context, agent: &str, bundle: &str) {
+    let client = context.client.with_timeout(HINT_TIMEOUT);
+    let request = v1::ListWorkersRequest {
+        agent_id: agent.to_owned(),
+        bundle_id: bundle.to_owned(),
+        ..Default::default()
+    };
+    let Ok(answer) = client.workers().list(request).await else { return };
+    if !answer.workers.is_empty() {
+        return;
+    }
+    let request = v1::GetAgentRequest { agent_id: agent.to_owned(), ..Default::default() };
+    let Ok(answer) = client.agents().get(request).await else { return };
+    let runs = answer.agent.and_then(|agent| agent.policy).and_then(|policy| policy.runs);
+    if runs.is_some_and(|runs| runs.execution() == v1::Execution::External) {
+        return;
+    }
+    eprintln!("no live worker serves {bundle}: the run waits until one connects");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_request_id_gives_the_same_run_id() {
+        let one = derived_run_id("default", "support", "q1");
+        assert_eq!(one, derived_run_id("default", "support", "q1"));
+        assert_ne!(one, derived_run_id("default", "support", "q2"));
+        assert!(one.starts_with(&id::agent_hash("default", "support")));
+    }
+}
