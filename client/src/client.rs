@@ -42,7 +42,6 @@ impl Client {
     }
 
     /// A client with other than the usual ways.
-    #[must_use]
     pub fn builder(config: Config) -> ClientBuilder {
         ClientBuilder { config, dial: None, on_notice: None, learn: true, seed: None }
     }

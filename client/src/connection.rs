@@ -178,6 +178,17 @@ impl Connection {
         self.learn();
     }
 
+    /// A member said that it does not lead, and perhaps who does.
+    pub(crate) fn redirected(&self, leader: Option<&str>) {
+        match leader.and_then(|leader| crate::config::normalize_endpoint(leader).ok()) {
+            Some(leader) => self.shared.pool.lock().set_leader(Some(leader)),
+            None => {
+                self.shared.pool.lock().set_leader(None);
+                self.learn();
+            }
+        }
+    }
+
     fn notify(&self, notice: &Notice) {
         if let Some(tell) = &self.shared.on_notice {
             tell(notice);
@@ -305,11 +316,8 @@ impl<'c> Trials<'c> {
             Verdict::NotDone { error, after, leader, unreachable } => {
                 if unreachable {
                     self.leave(address, &error.to_string());
-                } else if let Some(leader) = leader {
-                    let leader = crate::config::normalize_endpoint(&leader).ok();
-                    self.connection.shared.pool.lock().set_leader(leader);
                 } else {
-                    self.connection.learn();
+                    self.connection.redirected(leader.as_deref());
                 }
                 self.after = after;
                 self.last = Some(error);

@@ -14,6 +14,8 @@ use crate::error::{Error, UNREACHABLE};
 
 /// Domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "pinrail";
+/// Response metadata in which a member that does not lead says where the leader is.
+const LEADER: &str = "pinrail-leader";
 /// Wait before the second attempt; it doubles.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 /// Longest wait between attempts.
@@ -110,7 +112,7 @@ fn judge_reason(
         return Verdict::Unknown { message };
     }
     if is_transient(&name) {
-        let leader = metadata.get("leader_grpc_address").or(metadata.get("leader")).cloned();
+        let leader = leader(status);
         let error = Error::Unavailable { reason: name, message };
         return Verdict::NotDone { error, after, leader, unreachable: false };
     }
@@ -122,6 +124,11 @@ fn judge_reason(
         metadata,
         revision,
     })
+}
+
+/// `host:port` of the leader, as the member that answered knows it.
+fn leader(status: &Status) -> Option<String> {
+    status.metadata().get(LEADER)?.to_str().ok().map(str::to_owned)
 }
 
 /// Reasons that say "nothing was written, try again".
@@ -203,6 +210,15 @@ mod tests {
             let verdict = judge(&pinrail(Code::Unavailable, reason));
             assert!(matches!(verdict, Verdict::NotDone { .. }), "{reason}: {verdict:?}");
         }
+    }
+
+    #[test]
+    fn the_leader_is_taken_from_the_answer() {
+        let mut status = pinrail(Code::Unavailable, "NO_LEADER");
+        status.metadata_mut().insert(LEADER, "n2:7420".parse().expect("ASCII"));
+        let verdict = judge(&status);
+        let Verdict::NotDone { leader, unreachable, .. } = verdict else { panic!("{verdict:?}") };
+        assert_eq!((leader.as_deref(), unreachable), (Some("n2:7420"), false));
     }
 
     #[test]

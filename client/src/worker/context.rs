@@ -218,7 +218,6 @@ impl StepContext {
     }
 
     /// A tool of the bundle.
-    #[must_use]
     pub fn tool(&self, name: &str) -> ToolCall {
         ToolCall::new(self.clone(), name)
     }

@@ -30,7 +30,9 @@ pub(crate) struct Link {
 pub(crate) enum OpenError {
     /// The cluster does not want this worker.
     Refused(Error),
-    /// Another member, or the same one later, may do.
+    /// The member lives and cannot do it now: no leader, or the leader is elsewhere.
+    NotNow { error: Error, leader: Option<String> },
+    /// The member did not answer as it should; another one may.
     Failed(Error),
 }
 
@@ -45,6 +47,7 @@ pub(crate) async fn open(
     let result = result.unwrap_or_else(|_| Err(late()));
     match &result {
         Ok(_) | Err(OpenError::Refused(_)) => client.connection().succeeded(&address),
+        Err(OpenError::NotNow { leader, .. }) => client.connection().redirected(leader.as_deref()),
         Err(OpenError::Failed(error)) => client.connection().failed(&address, &error.to_string()),
     }
     result
@@ -84,6 +87,9 @@ async fn greet(
 fn failed(status: &tonic::Status) -> OpenError {
     match judge(status) {
         Verdict::Refused(error) => OpenError::Refused(error),
+        Verdict::NotDone { error, leader, unreachable: false, .. } => {
+            OpenError::NotNow { error, leader }
+        }
         Verdict::NotDone { error, .. } => OpenError::Failed(error),
         Verdict::Unknown { message } => OpenError::Failed(unavailable(message)),
     }
@@ -92,7 +98,7 @@ fn failed(status: &tonic::Status) -> OpenError {
 fn refusal(refused: v1::Refused) -> OpenError {
     if is_transient(&refused.reason) {
         let error = Error::Unavailable { reason: refused.reason, message: refused.message };
-        return OpenError::Failed(error);
+        return OpenError::NotNow { error, leader: None };
     }
     OpenError::Refused(Error::Rejected {
         reason: refused.reason,

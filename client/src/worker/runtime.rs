@@ -20,7 +20,7 @@ use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval};
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::backoff;
+use crate::retry::{Verdict, backoff, judge};
 use crate::worker::bundle::BundleView;
 use crate::worker::context::{CancelReason, Command, Signal};
 use crate::worker::execute::{Finished, Surroundings, at, context, execute};
@@ -197,7 +197,7 @@ impl Runtime {
                 }
                 tracing::warn!(%error, "the cluster refuses this worker; it tries again");
             }
-            Err(OpenError::Failed(error)) => {
+            Err(OpenError::NotNow { error, .. } | OpenError::Failed(error)) => {
                 tracing::debug!(%error, "no stream");
             }
         }
@@ -233,19 +233,39 @@ impl Runtime {
     }
 
     fn lost(&mut self, why: &str) {
-        let Some(link) = self.link.take() else { return };
+        let Some(address) = self.unlink(why) else { return };
+        self.plan.client.connection().failed(&address, why);
+    }
+
+    fn broken(&mut self, status: &tonic::Status) {
+        let Some(address) = self.unlink(status.message()) else { return };
+        let connection = self.plan.client.connection();
+        match judge(status) {
+            // A member that merely leads no more did nothing wrong.
+            Verdict::NotDone { leader, unreachable: false, .. } => {
+                connection.redirected(leader.as_deref());
+            }
+            Verdict::NotDone { .. } | Verdict::Refused(_) | Verdict::Unknown { .. } => {
+                connection.failed(&address, status.message());
+            }
+        }
+    }
+
+    /// The stream is gone: everything that was not answered waits for the next one.
+    fn unlink(&mut self, why: &str) -> Option<String> {
+        let link = self.link.take()?;
         tracing::info!(endpoint = link.address, why, "worker lost its stream");
-        self.plan.client.connection().failed(&link.address, why);
         self.outbox.stream_lost();
         self.crowded_until = None;
         self.open_at = Some(Instant::now());
+        Some(link.address)
     }
 
     fn received(&mut self, message: std::result::Result<Option<v1::WorkResponse>, tonic::Status>) {
         let response = match message {
             Ok(Some(response)) => response,
             Ok(None) => return self.lost("the member ended it"),
-            Err(status) => return self.lost(status.message()),
+            Err(status) => return self.broken(&status),
         };
         let (sequence, now) = (response.sequence, Instant::now());
         let settled = match response.message {

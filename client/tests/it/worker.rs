@@ -196,7 +196,9 @@ async fn a_step_whose_lease_is_lost_is_dropped_and_its_result_too() {
     struct Dropped(Option<oneshot::Sender<()>>);
     impl Drop for Dropped {
         fn drop(&mut self) {
-            drop(self.0.take().map(|told| told.send(())));
+            if let Some(told) = self.0.take() {
+                told.send(()).expect("the test waits for it");
+            }
         }
     }
     let (told, dropped) = oneshot::channel();
