@@ -10,6 +10,15 @@
 //! ```
 //! `model` and `check` share no code with the node, its state machine or the client library.
 
+pub mod api;
 pub mod check;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod demo;
 pub mod history;
 pub mod model;
+pub mod report;
+pub mod scenario;
+pub mod worker;
+pub mod workload;

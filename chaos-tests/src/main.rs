@@ -1,2 +1,111 @@
-//! tmp
-fn main(){}
+//! `chaos`: faults against real Pinrail processes, and the demonstration of the main job.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use pinrail_chaos_tests::config::Binaries;
+use pinrail_chaos_tests::demo::{DemoOptions, demo};
+use pinrail_chaos_tests::scenario::switch_cost::Size;
+use pinrail_chaos_tests::scenario::{
+    Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
+};
+
+/// Faults against real Pinrail processes, judged by an independent model.
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What every random choice is drawn from.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// Folder for logs, histories and evidence of what failed; default: the system's temporary folder.
+    #[arg(long, global = true)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Storms drawn from seeds: clients, route changes, and faults of every kind.
+    Run {
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Length of one storm.
+        #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
+        storm: Duration,
+    },
+    /// SIGKILL of all members at once under load, restart, compare.
+    KillAll {
+        #[arg(long, default_value_t = 20)]
+        cycles: u32,
+    },
+    /// SIGKILL of the leader under load: time to the next acknowledged write.
+    Failover {
+        #[arg(long, default_value_t = 20)]
+        trials: u32,
+    },
+    /// A switch with many open pins against one with none; then their expiry.
+    SwitchCost {
+        #[arg(long, default_value_t = 10_000)]
+        pins: usize,
+        #[arg(long, default_value_t = 200)]
+        switches: usize,
+    },
+    /// A follower that was down past the log's tail.
+    Snapshot,
+    /// Every verb of the command line with one and with two members stopped.
+    Degraded,
+    /// The main job from end to end: pins, a switch with a killed leader, caps, a rollback.
+    Demo(DemoOptions),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let setting =
+        Setting { binaries: Binaries::locate()?, seed: arguments.seed, out: arguments.out };
+    // Dropping the scenario ends its processes.
+    let passed = tokio::select! {
+        passed = carry_out(&setting, arguments.command) => passed?,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("interrupted; all processes are stopped");
+            return Ok(ExitCode::from(130));
+        }
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
+    Ok(match command {
+        Command::Run { minutes, storm: each } => storm::run(setting, minutes, each).await?,
+        Command::KillAll { cycles } => {
+            let report = kill_all::kill_all(setting, cycles).await?;
+            print!("{report}");
+            report.passed()
+        }
+        Command::Failover { trials } => {
+            let found = failover::failover(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::SwitchCost { pins, switches } => {
+            let cost = switch_cost::switch_cost(setting, Size { pins, switches }).await?;
+            print!("{cost}");
+            cost.passed()
+        }
+        Command::Snapshot => {
+            let report = snapshot::snapshot(setting).await?;
+            print!("{report}");
+            report.passed()
+        }
+        Command::Degraded => {
+            let found = degraded::degraded(setting).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Demo(options) => demo(setting, &options).await?,
+    })
+}

@@ -2,4 +2,5 @@
 //! real processes.
 
 mod bad_histories;
+mod processes;
 mod story;

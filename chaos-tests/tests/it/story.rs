@@ -11,19 +11,19 @@ use pinrail_chaos_tests::history::{
     Version, VersionFinal, WorkerEvent, WorkerLine,
 };
 
-pub const AGENT: &str = "support";
-pub const CAP_MS: u64 = 5_000;
-pub const GRACE_MS: u64 = 1_000;
+pub(crate) const AGENT: &str = "support";
 
-pub fn pin(bundle: &str, layer: u64, epoch: u64, revision: u64) -> Pin {
+pub(crate) const GRACE_MS: u64 = 1_000;
+
+pub(crate) fn pin(bundle: &str, layer: u64, epoch: u64, revision: u64) -> Pin {
     Pin { bundle_id: bundle.to_owned(), layer, epoch, revision, expires_at_ms: 1_000_000 }
 }
 
-pub fn start(run: &str) -> Call {
+pub(crate) fn start(run: &str) -> Call {
     Call::StartRun { run_id: run.into(), input: "{}".into(), bundle_id: String::new() }
 }
 
-pub fn put(key: &str, value: &str) -> Call {
+pub(crate) fn put(key: &str, value: &str) -> Call {
     Call::PutMemory {
         scope: Scope::Bundle(String::new()),
         key: key.into(),
@@ -32,7 +32,7 @@ pub fn put(key: &str, value: &str) -> Call {
     }
 }
 
-pub fn get(bundle: &str, key: &str) -> Call {
+pub(crate) fn get(bundle: &str, key: &str) -> Call {
     Call::GetMemory {
         scope: Scope::Bundle(bundle.into()),
         key: key.into(),
@@ -41,11 +41,11 @@ pub fn get(bundle: &str, key: &str) -> Call {
     }
 }
 
-pub fn read(value: &str, revision: u64, layer: u64) -> Answer {
+pub(crate) fn read(value: &str, revision: u64, layer: u64) -> Answer {
     Answer::Read { version: Some(Version { value: value.into(), revision, layer }), layer }
 }
 
-pub fn moved(from: &str, to: &str, epoch: u64, deadline_ms: u64) -> Answer {
+pub(crate) fn moved(from: &str, to: &str, epoch: u64, deadline_ms: u64) -> Answer {
     let drained_by_ms = if deadline_ms == 0 { 0 } else { deadline_ms + GRACE_MS };
     Answer::Moved {
         from: from.into(),
@@ -58,18 +58,18 @@ pub fn moved(from: &str, to: &str, epoch: u64, deadline_ms: u64) -> Answer {
 }
 
 /// Evidence under construction; each call takes a millisecond and one follows the other.
-pub struct Story {
-    pub evidence: Evidence,
+pub(crate) struct Story {
+    pub(crate) evidence: Evidence,
     now_us: u64,
     operation: u64,
 }
 
 impl Story {
-    pub fn ok(&mut self, call: Call, revision: u64, answer: Answer) -> &mut Self {
+    pub(crate) fn ok(&mut self, call: Call, revision: u64, answer: Answer) -> &mut Self {
         self.push(call, Outcome::Ok { revision, answer })
     }
 
-    pub fn push(&mut self, call: Call, outcome: Outcome) -> &mut Self {
+    pub(crate) fn push(&mut self, call: Call, outcome: Outcome) -> &mut Self {
         self.operation += 1;
         self.evidence.history.push(Entry {
             client: 0,
@@ -91,7 +91,13 @@ impl Story {
         self.ok(Call::ReadRoute, revision, answer)
     }
 
-    pub fn drain(&mut self, bundle: &str, revision: u64, open: u64, now_ms: u64) -> &mut Self {
+    pub(crate) fn drain(
+        &mut self,
+        bundle: &str,
+        revision: u64,
+        open: u64,
+        now_ms: u64,
+    ) -> &mut Self {
         let answer = Answer::Drain {
             open,
             deadline_ms: 0,
@@ -102,20 +108,20 @@ impl Story {
         self.ok(Call::GetDrain { bundle_id: bundle.into(), local: false }, revision, answer)
     }
 
-    pub fn final_of(&mut self) -> &mut AgentFinal {
+    pub(crate) fn final_of(&mut self) -> &mut AgentFinal {
         &mut self.evidence.finals[0]
     }
 
-    pub fn run(&mut self, run: &str) -> &mut RunFinal {
+    pub(crate) fn run(&mut self, run: &str) -> &mut RunFinal {
         self.final_of().runs.iter_mut().find(|one| one.run_id == run).expect("the story has it")
     }
 
-    pub fn entry(&mut self, which: impl Fn(&Call) -> bool) -> &mut Entry {
+    pub(crate) fn entry(&mut self, which: impl Fn(&Call) -> bool) -> &mut Entry {
         self.evidence.history.iter_mut().find(|entry| which(&entry.call)).expect("the story has it")
     }
 }
 
-pub fn line(run: &str, token: u64, code: &str, event: WorkerEvent) -> WorkerLine {
+pub(crate) fn line(run: &str, token: u64, code: &str, event: WorkerEvent) -> WorkerLine {
     WorkerLine {
         at_us: 0,
         worker_id: "w1".into(),
@@ -129,12 +135,12 @@ pub fn line(run: &str, token: u64, code: &str, event: WorkerEvent) -> WorkerLine
     }
 }
 
-pub fn began(bundle: &str, checkpoints: &[&str]) -> WorkerEvent {
+pub(crate) fn began(bundle: &str, checkpoints: &[&str]) -> WorkerEvent {
     let checkpoints = checkpoints.iter().map(|name| (*name).to_owned()).collect();
     WorkerEvent::Began { bundle_id: bundle.into(), checkpoints }
 }
 
-pub fn completed(mark: &str, revision: u64) -> WorkerEvent {
+pub(crate) fn completed(mark: &str, revision: u64) -> WorkerEvent {
     WorkerEvent::Completed { mark: mark.into(), revision, closed: true }
 }
 
@@ -150,7 +156,7 @@ fn run(run_id: &str, pin: Pin, state: &str, revision: u64) -> RunFinal {
 }
 
 /// The correct story.
-pub fn good() -> Story {
+pub(crate) fn good() -> Story {
     let mut story = Story { evidence: Evidence::default(), now_us: 10_000_000, operation: 0 };
     let started = |bundle, layer, epoch, revision| Answer::Started {
         pin: pin(bundle, layer, epoch, revision),

@@ -1,0 +1,160 @@
+//! One member: its addresses, its files, its process.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::Options;
+use super::process::{Launch, Process};
+
+/// A server process and what it was started with.
+#[derive(Debug)]
+pub struct Member {
+    pub name: String,
+    pub grpc: String,
+    pub http: String,
+    pub peer: String,
+    pub data: PathBuf,
+    launch: Launch,
+    process: Option<Process>,
+    frozen: bool,
+}
+
+/// Addresses of a member.
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) grpc: String,
+    pub(super) http: String,
+    pub(super) peer: String,
+}
+
+impl Member {
+    /// Writes its server.toml; nothing is started.
+    pub(super) fn prepare(
+        folder: &Path,
+        place: &Place,
+        all: &[Place],
+        options: &Options,
+    ) -> Result<Self> {
+        let data = folder.join(&place.name);
+        let file = folder.join(format!("{}.toml", place.name));
+        fs::write(&file, server_toml(place, &data, all, options))
+            .with_context(|| format!("write {}", file.display()))?;
+        let log = folder.join(format!("{}.log", place.name));
+        let launch = Launch {
+            what: place.name.clone(),
+            program: options.binary.clone(),
+            args: vec!["server".into(), "-f".into(), file.into()],
+            env: Vec::new(),
+            log,
+        };
+        Ok(Self {
+            name: place.name.clone(),
+            grpc: place.grpc.clone(),
+            http: place.http.clone(),
+            peer: place.peer.clone(),
+            data,
+            launch,
+            process: None,
+            frozen: false,
+        })
+    }
+
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        self.process = Some(Process::start(&self.launch)?);
+        self.frozen = false;
+        Ok(())
+    }
+
+    /// Whether it was started, not killed, and is not frozen.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.process.is_some() && !self.frozen
+    }
+
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends SIGKILL and does not wait: several members can be hit at the same moment.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn send_kill(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::send_kill)
+    }
+
+    /// # Errors
+    /// When it cannot be stopped.
+    pub async fn freeze(&mut self) -> Result<()> {
+        if let Some(process) = &mut self.process {
+            process.freeze().await?;
+            self.frozen = true;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the process is gone.
+    pub fn thaw(&mut self) -> Result<()> {
+        if let Some(process) = &mut self.process {
+            process.thaw()?;
+            self.frozen = false;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When it ended by itself.
+    pub fn must_run(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Process::must_run)
+    }
+
+    /// # Errors
+    /// When it does not end on SIGTERM.
+    pub async fn terminate(&mut self, within: std::time::Duration) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.terminate(within).await?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> String {
+        self.process.as_ref().map_or_else(String::new, |process| process.tail(lines))
+    }
+}
+
+fn server_toml(place: &Place, data: &Path, all: &[Place], options: &Options) -> String {
+    let mut text = format!(
+        "cluster = \"chaos\"\nnode = \"{}\"\ndata = \"{}\"\nlisten = {{ grpc = \"{}\", http = \"{}\", peer = \"{}\" }}\n\n",
+        place.name,
+        data.display(),
+        place.grpc,
+        place.http,
+        place.peer
+    );
+    for member in all {
+        let _ =
+            write!(text, "[[members]]\nname = \"{}\"\npeer = \"{}\"\n\n", member.name, member.peer);
+    }
+    text.push_str("[raft]\nprofile = \"shared\"\n");
+    if let Some(bytes) = &options.snapshot_log {
+        let _ = writeln!(text, "snapshot_log = \"{bytes}\"");
+    }
+    if let Some(entries) = options.keep_entries {
+        let _ = writeln!(text, "keep_entries = {entries}");
+    }
+    let _ = write!(text, "\n[log]\nformat = \"text\"\nlevel = \"{}\"\n", options.log_level);
+    text
+}

@@ -1,0 +1,146 @@
+//! One child process: started with its output in a file, killed, frozen, thawed. It dies with its handle.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a signal may take to have its effect.
+const EFFECT: Duration = Duration::from_secs(5);
+
+/// A running or ended child.
+#[derive(Debug)]
+pub struct Process {
+    what: String,
+    child: Child,
+    pid: Pid,
+    log: PathBuf,
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// For messages: `pinrail-0`.
+    pub what: String,
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    pub env: Vec<(String, OsString)>,
+    /// Output is appended here.
+    pub log: PathBuf,
+}
+
+impl Process {
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start(launch: &Launch) -> Result<Self> {
+        let output = || OpenOptions::new().create(true).append(true).open(&launch.log);
+        let child = Command::new(&launch.program)
+            .args(&launch.args)
+            .envs(launch.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(output()?)
+            .stderr(output()?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", launch.program.display()))?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = id.ok_or_else(|| anyhow!("{} ended at once", launch.what))?;
+        Ok(Self { what: launch.what.clone(), child, pid, log: launch.log.clone() })
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.start_kill().with_context(|| format!("kill {}", self.what))?;
+        timeout(EFFECT, self.child.wait())
+            .await
+            .map_err(|_| anyhow!("{} outlived SIGKILL", self.what))??;
+        Ok(())
+    }
+
+    /// Sends SIGKILL without waiting; [`Process::kill`] waits.
+    ///
+    /// # Errors
+    /// When there is nothing to send it to.
+    pub fn send_kill(&mut self) -> Result<()> {
+        self.child.start_kill().with_context(|| format!("kill {}", self.what))
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end within `within`.
+    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        kill_process(self.pid, Signal::TERM).with_context(|| format!("stop {}", self.what))?;
+        let status = timeout(within, self.child.wait())
+            .await
+            .map_err(|_| anyhow!("{} did not end within {within:?} of SIGTERM", self.what))??;
+        Ok(status)
+    }
+
+    /// SIGSTOP, and waits until the kernel shows the process as stopped.
+    ///
+    /// # Errors
+    /// When it is not seen stopped.
+    pub async fn freeze(&mut self) -> Result<()> {
+        kill_process(self.pid, Signal::STOP).with_context(|| format!("freeze {}", self.what))?;
+        let deadline = Instant::now() + EFFECT;
+        while self.kernel_state() != Some('T') {
+            if Instant::now() > deadline {
+                bail!("{} was not stopped by SIGSTOP", self.what);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When there is no such process any more.
+    pub fn thaw(&mut self) -> Result<()> {
+        kill_process(self.pid, Signal::CONT).with_context(|| format!("thaw {}", self.what))
+    }
+
+    /// # Errors
+    /// When the process ended by itself: nobody asked it to.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                bail!(
+                    "{} ended by itself ({status}); its last lines:\n{}",
+                    self.what,
+                    self.tail(12)
+                )
+            }
+        }
+    }
+
+    /// The last lines of its output.
+    #[must_use]
+    pub fn tail(&self, lines: usize) -> String {
+        tail(&self.log, lines)
+    }
+
+    /// The state letter of `/proc/PID/stat`.
+    fn kernel_state(&self) -> Option<char> {
+        let pid = self.pid.as_raw_nonzero();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+}
+
+fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+}

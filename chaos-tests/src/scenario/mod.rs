@@ -1,0 +1,29 @@
+//! Scenarios: a cluster, a load, faults, and a verdict.
+//!
+//! [`storm`] is the general one, drawn from a seed; the others each show one line of the acceptance list. What a
+//! scenario found wrong is in its [`Report`](crate::report::Report); an `Err` is the harness failing.
+
+mod conclude;
+pub mod degraded;
+pub mod failover;
+pub mod kill_all;
+mod load;
+mod nemesis;
+pub mod plan;
+pub mod snapshot;
+pub mod storm;
+pub mod switch_cost;
+
+pub use load::Load;
+pub use nemesis::Nemesis;
+
+use std::path::PathBuf;
+
+/// What every scenario is given.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub binaries: crate::config::Binaries,
+    pub seed: u64,
+    /// Where evidence of failures goes; none: the system's temporary folder.
+    pub out: Option<PathBuf>,
+}

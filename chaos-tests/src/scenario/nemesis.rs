@@ -1,0 +1,98 @@
+//! The one that hurts: it injects a fault, sees that it took effect, heals it, and writes it down.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::sleep;
+
+use crate::clock;
+use crate::cluster::Cluster;
+use crate::history::{Fault, FaultKind, Recorder};
+use crate::worker::Workers;
+
+/// How long the cluster may take to elect a leader before a fault is aimed at it.
+const AIM: Duration = Duration::from_secs(10);
+
+/// Owns the processes while it hurts them.
+#[derive(Debug)]
+pub struct Nemesis {
+    pub cluster: Cluster,
+    pub workers: Option<Workers>,
+    pub recorder: Recorder,
+}
+
+impl Nemesis {
+    /// Injects a fault, lets it last, heals it.
+    ///
+    /// # Errors
+    /// When a process does not do what it is told, or ended by itself.
+    pub async fn strike(&mut self, kind: FaultKind, lasts: Duration) -> Result<()> {
+        let nodes = self.aim(kind).await?;
+        let injected_us = clock::now_us();
+        let effective_us = self.inject(kind, &nodes).await?;
+        sleep(lasts).await;
+        self.heal().await?;
+        let healed_us = clock::now_us();
+        self.recorder.record_fault(Fault { kind, nodes, injected_us, effective_us, healed_us });
+        Ok(())
+    }
+
+    /// Which nodes a fault is aimed at; workers are aimed at by the number of faults so far.
+    async fn aim(&mut self, kind: FaultKind) -> Result<Vec<usize>> {
+        Ok(match kind {
+            FaultKind::KillLeader | FaultKind::PauseLeader => {
+                vec![self.cluster.wait_leader(AIM).await?]
+            }
+            FaultKind::KillFollower | FaultKind::PauseFollower => {
+                self.cluster.wait_leader(AIM).await?;
+                vec![self.cluster.follower().await.context("no follower is up")?]
+            }
+            FaultKind::KillAll => (0..self.cluster.members.len()).collect(),
+            FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.recorder.faults().len()],
+            FaultKind::Partition | FaultKind::LostWrites => {
+                anyhow::bail!("{kind:?} is a fault of the simulation")
+            }
+        })
+    }
+
+    /// When the fault was seen to have taken effect.
+    async fn inject(&mut self, kind: FaultKind, nodes: &[usize]) -> Result<Option<u64>> {
+        match kind {
+            FaultKind::KillLeader | FaultKind::KillFollower => {
+                for node in nodes {
+                    self.cluster.members[*node].kill().await?;
+                }
+            }
+            FaultKind::PauseLeader | FaultKind::PauseFollower => {
+                for node in nodes {
+                    self.cluster.members[*node].freeze().await?;
+                }
+            }
+            FaultKind::KillAll => self.cluster.kill_all().await?,
+            FaultKind::KillWorker => match &mut self.workers {
+                Some(workers) => workers.replace(nodes[0]).await?,
+                None => return Ok(None),
+            },
+            FaultKind::PauseWorker => match &mut self.workers {
+                Some(workers) => workers.freeze(nodes[0]).await?,
+                None => return Ok(None),
+            },
+            FaultKind::Partition | FaultKind::LostWrites => return Ok(None),
+        }
+        // Killing and freezing return once the kernel shows that it is done.
+        Ok(Some(clock::now_us()))
+    }
+
+    /// Starts what is down and thaws what is frozen.
+    ///
+    /// # Errors
+    /// When a process cannot be started, or ended by itself.
+    pub async fn heal(&mut self) -> Result<()> {
+        self.cluster.heal()?;
+        if let Some(workers) = &mut self.workers {
+            workers.thaw_all()?;
+            workers.must_run()?;
+        }
+        self.cluster.must_run()
+    }
+}

@@ -1,0 +1,81 @@
+//! A short share of the faults against real processes, with fixed seeds. `make chaos` runs more.
+
+use std::time::Duration;
+
+use pinrail_chaos_tests::config::Binaries;
+use pinrail_chaos_tests::history::FaultKind;
+use pinrail_chaos_tests::report::Report;
+use pinrail_chaos_tests::scenario::plan::Plan;
+use pinrail_chaos_tests::scenario::switch_cost::Size;
+use pinrail_chaos_tests::scenario::{
+    Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
+};
+
+/// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
+const LONGEST_GAP_US: u64 = 5_000_000;
+
+fn setting(seed: u64) -> Setting {
+    let binaries = Binaries::locate().expect("`make test` builds the binaries first");
+    Setting { binaries, seed, out: None }
+}
+
+fn must_pass(report: &Report) {
+    assert!(report.passed(), "{report}");
+    assert!(report.compared > 500, "only {} statements were compared", report.compared);
+}
+
+#[tokio::test]
+async fn storm_of_kills_and_pauses_breaks_no_promise() {
+    let plan = Plan::draw(11, Duration::from_secs(16));
+    let report = storm::storm(&setting(11), &plan).await.expect("the storm runs");
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn storm_of_paused_leaders_breaks_no_promise() {
+    let plan = Plan::draw(12, Duration::from_secs(14)).only(FaultKind::PauseLeader);
+    let report = storm::storm(&setting(12), &plan).await.expect("the storm runs");
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn storm_of_killed_and_paused_workers_breaks_no_promise() {
+    let plan = Plan::draw(13, Duration::from_secs(14)).only(FaultKind::PauseWorker);
+    let report = storm::storm(&setting(13), &plan).await.expect("the storm runs");
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn killing_all_members_at_once_loses_nothing() {
+    let report = kill_all::kill_all(&setting(14), 2).await.expect("the cycles run");
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn killing_the_leader_stops_writes_for_a_moment_only() {
+    let found = failover::failover(&setting(15), 3).await.expect("the trials run");
+    must_pass(&found.report);
+    assert!(found.times.max_us < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn follower_past_the_tail_catches_up_by_snapshot() {
+    let report = snapshot::snapshot(&setting(16)).await.expect("the follower catches up");
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn every_verb_answers_with_one_and_with_two_members_stopped() {
+    let found = degraded::degraded(&setting(17)).await.expect("the verbs run");
+    assert!(found.passed(), "{found}");
+}
+
+#[tokio::test]
+async fn open_pins_expire_in_bounded_batches_while_runs_start() {
+    let size = Size { pins: 1_500, switches: 10 };
+    let cost = switch_cost::switch_cost(&setting(18), size).await.expect("it is measured");
+    must_pass(&cost.report);
+    assert_eq!(cost.revisions, 1, "a switch is one command\n{cost}");
+    assert_eq!(cost.expired, size.pins, "{cost}");
+    assert!(cost.largest_batch <= 256 && cost.starts.count > 0, "{cost}");
+}
