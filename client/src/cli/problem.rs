@@ -21,12 +21,12 @@ pub(super) const INTERRUPTED: u8 = 130;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) reason: String,
-    pub(super) message: String,
+    pub(super) message: Box<str>,
     /// Facts behind it.
     pub(super) why: Vec<String>,
     /// Commands or advice.
     pub(super) next: Vec<String>,
-    pub(super) request_id: String,
+    pub(super) request_id: Box<str>,
     pub(super) revision: u64,
     pub(super) exit: u8,
 }
@@ -35,10 +35,10 @@ impl Problem {
     pub(super) fn new(reason: &str, exit: u8, message: impl Into<String>) -> Problem {
         Problem {
             reason: reason.to_owned(),
-            message: message.into(),
+            message: message.into().into(),
             why: Vec::new(),
             next: Vec::new(),
-            request_id: String::new(),
+            request_id: Box::default(),
             revision: 0,
             exit,
         }
@@ -62,7 +62,7 @@ impl Problem {
     /// Adds what the reason alone suggests; `agent` is the one that the command named.
     pub(super) fn advise(&mut self, agent: &str, request_id: &str) {
         if self.reason == reason::OUTCOME_UNKNOWN.name {
-            self.request_id = request_id.to_owned();
+            self.request_id = request_id.into();
             let line = format!("the same command with --request-id {request_id}");
             self.next.push(format!("{line}      asks again, and is done at most once"));
             return;
@@ -142,9 +142,13 @@ impl From<Error> for Problem {
                 if let Some(near) = metadata.remove("suggestion").filter(|near| !near.is_empty()) {
                     problem.next.push(format!("did you mean {near}?"));
                 }
-                problem.why = metadata
+                let (next, why): (Vec<_>, Vec<_>) = metadata
                     .into_iter()
                     .filter(|(_, value)| !value.is_empty())
+                    .partition(|(key, _)| key.starts_with("next_"));
+                problem.next.extend(next.into_iter().map(|(_, command)| command));
+                problem.why = why
+                    .into_iter()
                     .map(|(key, value)| format!("{}  {value}", key.replace('_', " ")))
                     .collect();
                 problem
@@ -155,7 +159,10 @@ impl From<Error> for Problem {
             Error::Unknown { request_id, message } => {
                 let name = reason::OUTCOME_UNKNOWN.name;
                 let message = format!("whether it was done is not known: {message}");
-                Problem { request_id, ..Problem::new(name, exit_code(name), message) }
+                Problem {
+                    request_id: request_id.into(),
+                    ..Problem::new(name, exit_code(name), message)
+                }
             }
             Error::Invalid { message } => Problem::usage(message),
             Error::RunEnded { ref reason, .. } => {
@@ -277,6 +284,10 @@ mod tests {
             problem.body(),
             "why\n  why   limit  3\n  next  pinrail bundle list support\n  more  pinrail explain BUNDLE_NOT_FOUND      revision 118\n"
         );
+        let two = [("next_1", "pinrail rollback a --from v1"), ("next_2", "pinrail status a")];
+        let problem = rejected("ROLLBACK_AMBIGUOUS", &two);
+        assert_eq!(problem.next, ["pinrail rollback a --from v1", "pinrail status a"]);
+        assert!(problem.why.is_empty());
         let near = rejected("AGENT_NOT_FOUND", &[("suggestion", "support")]);
         assert_eq!(near.next, ["did you mean support?"]);
     }

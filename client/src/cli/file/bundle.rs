@@ -197,8 +197,7 @@ fn indexes(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::IndexPart>, File
     let mut indexes = BTreeMap::new();
     for (name, mut table) in short_and_named(top, "index", "indexes")? {
         let version = required(&mut table, "version")?;
-        let embedding_model =
-            table.text("embedding_model")?.map_or_else(String::new, |(text, _)| text);
+        let embedding_model = required(&mut table, "embedding_model")?;
         table.finish()?;
         indexes.insert(name, v1::IndexPart { version, embedding_model });
     }
@@ -248,11 +247,16 @@ fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::Too
         let line = table.line();
         let name = required(&mut table, "name")?;
         check(&table, line, "tools", &name)?;
+        let version = required(&mut table, "version")?;
+        let class = table.word("side_effects", &classes)?.ok_or_else(|| {
+            let rule = "is missing: read_only, idempotent or destructive";
+            table.error(line, format!("{}: {rule}", table.key("side_effects")))
+        })?;
         let tool = v1::ToolPart {
-            version: required(&mut table, "version")?,
+            version,
             input_schema_json: schema(&mut table, "input_schema", files)?,
             output_schema_json: schema(&mut table, "output_schema", files)?,
-            side_effects: table.word("side_effects", &classes)?.map_or(0, Into::into),
+            side_effects: class.into(),
         };
         if tools.contains_key(&name) {
             return Err(table.error(line, format!("tools: {name} is there twice")));
@@ -431,7 +435,8 @@ mod tests {
 
     #[test]
     fn short_forms_stand_for_default() {
-        let text = SMALL.replace("[model]", "[models.default]") + "[index]\nversion='1'\n";
+        let text = SMALL.replace("[model]", "[models.default]")
+            + "[index]\nversion='1'\nembedding_model='e'\n";
         let manifest = read(&text, &[]).expect("valid");
         assert!(
             manifest.models.contains_key("default") && manifest.indexes.contains_key("default")
@@ -490,6 +495,11 @@ mod tests {
                 "bundle.toml:7: prompts.a: exactly one of file, text, digest is needed",
             ),
             ("[[tools]]\nname='t'", "bundle.toml:7: tools[0].version: is missing"),
+            (
+                "[[tools]]\nname='t'\nversion='1'",
+                "bundle.toml:7: tools[0].side_effects: is missing: read_only, idempotent or destructive",
+            ),
+            ("[indexes.kb]\nversion='1'", "bundle.toml:7: indexes.kb.embedding_model: is missing"),
             (
                 "[steps.a]\nmax_attempts=0",
                 "bundle.toml:8: steps.a.max_attempts: 0 is out of range: 1 to 1000",

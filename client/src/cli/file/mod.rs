@@ -45,3 +45,41 @@ fn read(path: &Path, why: &'static Reason) -> Result<String, FileError> {
     }
     std::fs::read_to_string(path).map_err(|cause| error(why, cause.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/FILES.md");
+
+    /// The first block of TOML below a heading of docs/FILES.md.
+    fn block(heading: &str) -> &'static str {
+        let section = PAGE.split(heading).nth(1).expect("the heading is there");
+        let start = section.find("```toml\n").expect("a block") + "```toml\n".len();
+        let end = section[start..].find("```").expect("its end");
+        &section[start..start + end]
+    }
+
+    #[test]
+    fn the_documented_policy_is_the_default_policy() {
+        let policy = agent::parse("FILES.md", block("## agent.toml")).expect("it is valid");
+        assert_eq!(policy, agent::default_policy());
+    }
+
+    #[test]
+    fn the_documented_bundle_is_valid() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (path, text) in [
+            ("prompts/system.md", "Be brief."),
+            ("tools/search.input.json", "{}"),
+            ("tools/search.output.json", "{}"),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        }
+        let around = bundle::Surroundings { variable: &|_| Some("0123abc".to_owned()), set: &[] };
+        let manifest = bundle::parse("FILES.md", block("## bundle.toml"), folder.path(), &around);
+        assert_eq!(manifest.expect("it is valid").models.len(), 2);
+    }
+}

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!((problem.reason.as_str(), problem.exit), ("CARD", 11));
         let problem =
             ended("r", v1::RunState::Expired, v1::EndReason::MaxAge, None).expect("expired");
-        assert_eq!(problem.message, "run r expired: max_age");
+        assert_eq!(problem.message.as_ref(), "run r expired: max_age");
         assert_eq!(problem.exit, 11);
     }
 }
