@@ -1,0 +1,300 @@
+//! The leader's memory, told as what workers and commands do to it.
+
+use pinrail_proto::log;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::*;
+
+const TTL: Duration = Duration::from_secs(30);
+const OPEN: Gate = Gate { paused: false, max_running: 100 };
+
+fn intro(worker: &str, slots: u32) -> Introduction {
+    Introduction {
+        agent: 1,
+        namespace: "default".into(),
+        agent_id: "support".into(),
+        bundle_id: "v1".into(),
+        worker_id: worker.into(),
+        code: String::new(),
+        verified: false,
+        steps: vec![],
+        slots,
+        version: String::new(),
+        node: "n0".into(),
+        lease: TTL,
+        heartbeat: TTL / 3,
+    }
+}
+
+fn step(run: &str) -> StepId {
+    StepId { agent: 1, run_id: run.into(), step: 1 }
+}
+
+fn ready(run: &str, revision: u64) -> Effect {
+    Effect::StepReady {
+        step: step(run),
+        bundle_id: "v1".into(),
+        attempt: 1,
+        ready_revision: revision,
+    }
+}
+
+fn leased(run: &str, worker: &str, revision: u64) -> Effect {
+    Effect::Leased {
+        step: step(run),
+        bundle_id: "v1".into(),
+        attempt: 1,
+        token: log::Token { incarnation: 7, revision },
+        worker_id: worker.into(),
+        lease_ms: 30_000,
+    }
+}
+
+fn ended(run: &str, worker: &str, revision: u64) -> Effect {
+    let token = log::Token { incarnation: 7, revision };
+    Effect::LeaseEnded { step: step(run), token, worker_id: worker.into() }
+}
+
+fn token(revision: u64) -> Token {
+    Token { incarnation: 7, revision }
+}
+
+fn held(run: &str, revision: u64) -> v1::HeldStep {
+    v1::HeldStep { token: Some(token(revision).into()), run_id: run.into(), step: 1 }
+}
+
+fn next(outgoing: &mut Outgoing) -> Option<Message> {
+    match outgoing.messages.try_recv() {
+        Ok(response) => response.message,
+        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+    }
+}
+
+/// A desk with one worker that granted its slots.
+fn desk(slots: u32) -> (Desk, SessionId, Outgoing, Instant) {
+    let (mut desk, now) = (Desk::for_term(1), Instant::now());
+    let (id, outgoing) = desk.open(intro("w", slots), &[], now, 1);
+    desk.credit(id, slots);
+    (desk, id, outgoing, now)
+}
+
+fn runs(matches: &[Match]) -> Vec<&str> {
+    matches.iter().map(|m| m.waiting.step.run_id.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ready_step_goes_to_a_free_slot_once() {
+    let (mut desk, id, mut outgoing, now) = desk(2);
+    assert_eq!(desk.effect(&ready("r", 1), now), Wake { assign: true, sweep: false });
+    let mut taken = desk.take(now, |_, _| Some(OPEN));
+    assert_eq!(runs(&taken), ["r"]);
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty());
+    assert!(desk.settle(taken.remove(0), Assigned::Leased(token(5)), now));
+    let assignment = v1::Assignment { token: Some(token(5).into()), ..Default::default() };
+    desk.send_assignment(id, assignment);
+    assert!(matches!(next(&mut outgoing), Some(Message::Assignment(_))));
+    desk.effect(&leased("r", "w", 5), now);
+    assert_eq!(desk.leases.len(), 1, "the effect tells of the same lease");
+    assert!(desk.look(now + Duration::from_secs(3)).is_empty(), "it was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_comes_back_with_a_credit_and_not_before() {
+    let (mut desk, id, _outgoing, now) = desk(1);
+    desk.effect(&ready("a", 1), now);
+    desk.effect(&ready("b", 2), now);
+    let mut taken = desk.take(now, |_, _| Some(OPEN));
+    assert_eq!(runs(&taken), ["a"]);
+    assert!(desk.settle(taken.remove(0), Assigned::Leased(token(5)), now));
+    desk.effect(&leased("a", "w", 5), now);
+    desk.effect(&ended("a", "w", 5), now);
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty(), "the worker did not say that it is free");
+    desk.credit(id, 1);
+    assert_eq!(runs(&desk.take(now, |_, _| Some(OPEN))), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_assignment_gives_slot_and_step_back_as_its_reason_says() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    desk.effect(&ready("a", 1), now);
+    let mut taken = desk.take(now, |_, _| Some(OPEN));
+    assert!(!desk.settle(taken.remove(0), Assigned::NotNow, now));
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty(), "left alone for a moment");
+    let later = now + BLOCKED;
+    let mut taken = desk.take(later, |_, _| Some(OPEN));
+    assert_eq!(runs(&taken), ["a"]);
+    assert!(!desk.settle(taken.remove(0), Assigned::Undecided, later));
+    let mut taken = desk.take(later, |_, _| Some(OPEN));
+    assert_eq!(runs(&taken), ["a"]);
+    assert!(!desk.settle(taken.remove(0), Assigned::Gone, later));
+    assert!(desk.take(later, |_, _| Some(OPEN)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_agent_gets_no_leases_until_it_changes() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    desk.effect(&ready("a", 1), now);
+    let paused = Gate { paused: true, max_running: 100 };
+    assert!(desk.take(now, |_, _| Some(paused)).is_empty());
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty(), "the gate is remembered");
+    desk.effect(&Effect::AgentChanged { agent: 1 }, now);
+    assert_eq!(runs(&desk.take(now, |_, _| Some(OPEN))), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_steps_run_than_the_policy_allows() {
+    let (mut desk, _id, _outgoing, now) = desk(8);
+    for (run, revision) in [("a", 1), ("b", 2), ("c", 3)] {
+        desk.effect(&ready(run, revision), now);
+    }
+    let gate = Gate { paused: false, max_running: 2 };
+    let mut taken = desk.take(now, |_, _| Some(gate));
+    assert_eq!(runs(&taken), ["a", "b"]);
+    for (revision, taken) in [(5, taken.remove(0)), (6, taken.remove(0))] {
+        desk.settle(taken, Assigned::Leased(token(revision)), now);
+    }
+    assert!(desk.take(now, |_, _| Some(gate)).is_empty());
+    desk.effect(&ended("a", "w", 5), now);
+    assert_eq!(runs(&desk.take(now, |_, _| Some(gate))), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_agrees_keeps_the_leases() {
+    let (mut desk, id, _outgoing, now) = desk(1);
+    desk.effect(&leased("a", "w", 5), now);
+    desk.leases.set_sent(token(5));
+    let digest = desk.leases.digest(&(1, "w".to_owned()));
+    let beat = v1::Heartbeat { held_digest: digest, held: vec![], free_slots: 0 };
+    let later = now + Duration::from_secs(29);
+    desk.heartbeat(id, &beat, later, 1);
+    assert!(desk.look(now + TTL).is_empty());
+    assert_eq!(desk.look(later + TTL).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_its_worker_lacks_ends_after_the_grace() {
+    let (mut desk, id, _outgoing, now) = desk(1);
+    desk.effect(&leased("a", "w", 5), now);
+    desk.leases.set_sent(token(5));
+    let nothing =
+        v1::Heartbeat { held_digest: Leases::empty_digest(), held: vec![], free_slots: 1 };
+    desk.heartbeat(id, &nothing, now + Duration::from_secs(1), 1);
+    assert!(desk.look(now + Duration::from_secs(1)).is_empty(), "it may be on its way");
+    let later = now + SENT_WITHIN;
+    desk.heartbeat(id, &nothing, later, 1);
+    assert_eq!(desk.look(later).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_state_does_not_know_is_taken_away() {
+    let (mut desk, id, mut outgoing, now) = desk(1);
+    desk.seen(9);
+    let beat =
+        |revision| v1::Heartbeat { held_digest: 1, held: vec![held("a", revision)], free_slots: 0 };
+    desk.heartbeat(id, &beat(10), now, 1);
+    assert_eq!(next(&mut outgoing), None, "its effect is not here yet");
+    desk.heartbeat(id, &beat(9), now, 1);
+    let Some(Message::Cancel(cancel)) = next(&mut outgoing) else { panic!("no cancel") };
+    assert!(cancel.lease_lost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_comes_back_keeps_what_it_holds_and_loses_the_rest() {
+    let (mut desk, id, _outgoing, now) = desk(4);
+    for (run, revision) in [("a", 5), ("b", 6)] {
+        desk.effect(&leased(run, "w", revision), now);
+        desk.leases.set_sent(token(revision));
+    }
+    desk.seen(6);
+    desk.disconnected(id);
+    assert!(desk.look(now + Duration::from_secs(5)).is_empty(), "it may come back");
+    let later = now + Duration::from_secs(6);
+    let (_, mut outgoing) = desk.open(intro("w", 4), &[held("a", 5), held("z", 2)], later, 1);
+    let over: Vec<_> = desk.look(later).into_iter().map(|(token, _)| token).collect();
+    assert_eq!(over, [token(6)]);
+    let Some(Message::Cancel(cancel)) = next(&mut outgoing) else { panic!("no cancel") };
+    assert_eq!(cancel.run_id, "z");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_the_worker_caused_is_no_news_to_it() {
+    let (mut desk, _id, mut outgoing, now) = desk(2);
+    for (run, revision) in [("a", 5), ("b", 6)] {
+        desk.effect(&leased(run, "w", revision), now);
+    }
+    desk.leases.set_ending(token(5), true);
+    desk.effect(&ended("a", "w", 5), now);
+    assert_eq!(next(&mut outgoing), None);
+    desk.effect(&ended("b", "w", 6), now);
+    let Some(Message::Cancel(cancel)) = next(&mut outgoing) else { panic!("no cancel") };
+    assert!(cancel.lease_lost && cancel.run_id == "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_never_left_ends() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    desk.effect(&leased("a", "w", 5), now);
+    assert!(desk.look(now + Duration::from_secs(1)).is_empty());
+    assert_eq!(desk.look(now + SENT_WITHIN).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ended_before_its_answer_came_is_not_sent() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    desk.effect(&ready("a", 1), now);
+    let mut taken = desk.take(now, |_, _| Some(OPEN));
+    desk.effect(&leased("a", "w", 5), now);
+    desk.effect(&ended("a", "w", 5), now);
+    desk.seen(6);
+    assert!(!desk.settle(taken.remove(0), Assigned::Leased(token(5)), now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_worker_is_forgotten_and_its_steps_go_to_others() {
+    let (mut desk, _id, outgoing, now) = desk(1);
+    let silent = now + TTL + Duration::from_secs(1);
+    desk.look(silent);
+    assert_eq!(outgoing.end.get(), Some(&SessionEnd::Silent));
+    assert_eq!(desk.sessions().count(), 0);
+    desk.effect(&ready("a", 1), silent);
+    assert!(desk.take(silent, |_, _| Some(OPEN)).is_empty());
+    let (id, _other) = desk.open(intro("x", 1), &[], silent, 1);
+    desk.credit(id, 1);
+    assert_eq!(runs(&desk.take(silent, |_, _| Some(OPEN))), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_the_leader_costs_nobody_anything() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    desk.effect(&leased("a", "w", 5), now);
+    desk.leases.set_sent(token(5));
+    desk.forgive(Duration::from_secs(60));
+    assert!(desk.look(now + Duration::from_secs(60) + TTL - Duration::from_millis(1)).is_empty());
+    assert_eq!(desk.sessions().count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_everything_again_keeps_slots_and_running_deadlines() {
+    let (mut desk, _id, _outgoing, now) = desk(2);
+    desk.effect(&leased("a", "w", 5), now);
+    desk.effect(&ready("lost", 6), now);
+    let later = now + Duration::from_secs(20);
+    let before = desk.forget_state();
+    desk.ready(step("b"), "v1", 1, 7, later);
+    desk.inherited(token(5), &step("a"), "v1", "w", TTL, later);
+    desk.remember(&before);
+    assert_eq!(desk.look(now + TTL).len(), 1, "its deadline ran on");
+    assert_eq!(runs(&desk.take(later, |_, _| Some(OPEN))), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_worker_is_told_and_gets_nothing_more() {
+    let (mut desk, id, mut outgoing, now) = desk(1);
+    let worker = desk.drain("default", "support", "w", now).expect("it is connected");
+    assert_eq!(worker.state, i32::from(v1::WorkerState::Draining));
+    assert!(matches!(next(&mut outgoing), Some(Message::Drain(_))));
+    desk.credit(id, 1);
+    desk.effect(&ready("a", 1), now);
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty());
+    assert_eq!(desk.drain("default", "support", "nobody", now), None);
+}

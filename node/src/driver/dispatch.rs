@@ -1,0 +1,189 @@
+//! Ready steps to free slots: takes what fits, proposes one `LeaseStep` each, many at once, and sends the assignments of
+//! those that apply granted.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::{log, reason};
+use pinrail_state_machine::effect::StepId;
+use pinrail_state_machine::query;
+use prost::Message as _;
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use super::desk::{Assigned, Gate};
+use super::lease::Token;
+use super::queues::{Match, SessionId};
+use super::state::ask;
+use super::{Dispatch, PROPOSE_TIMEOUT};
+use crate::raft::ProposeError;
+
+/// Proposals with assignments that may be on their way at once.
+const IN_FLIGHT: usize = 4;
+/// Queues that were left alone for a moment are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// After a proposal that nothing became of.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Assigns until its task is ended with the leadership.
+pub(super) async fn run(dispatch: Dispatch) {
+    let mut flying = FuturesUnordered::new();
+    loop {
+        if flying.len() < IN_FLIGHT {
+            let taken = take(&dispatch);
+            if !taken.is_empty() {
+                flying.push(assign(&dispatch, taken));
+                continue;
+            }
+        }
+        tokio::select! {
+            Some(()) = flying.next(), if !flying.is_empty() => {}
+            _ = timeout(LOOK_AGAIN, dispatch.inner.assign.notified()) => {}
+        }
+    }
+}
+
+fn take(dispatch: &Dispatch) -> Vec<Match> {
+    let load = |agent: u32, bundle: &str| {
+        let gate = ask(&dispatch.inner.replica, |read| {
+            Ok(query::dispatch::agent_gate(read, agent, bundle)?)
+        });
+        match gate {
+            Ok(gate) => Some(Gate { paused: gate.paused, max_running: gate.max_running }),
+            Err(error) => {
+                tracing::warn!(agent, bundle, %error, "the agent's gate cannot be read");
+                None
+            }
+        }
+    };
+    dispatch.with_desk(|desk| desk.take(Instant::now(), load)).unwrap_or_default()
+}
+
+async fn assign(dispatch: &Dispatch, taken: Vec<Match>) {
+    let commands = dispatch
+        .with_desk(|desk| {
+            taken
+                .iter()
+                .map(|m| desk.intro(m.session).map(|intro| lease(m, &intro.worker_id)))
+                .collect::<Vec<_>>()
+        })
+        .unwrap_or_default();
+    let (mut asked, mut commands_asked, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for (taken, command) in taken.into_iter().zip(commands) {
+        match command {
+            Some(command) => {
+                asked.push(taken);
+                commands_asked.push(command);
+            }
+            None => lost.push(taken),
+        }
+    }
+    settle(dispatch, lost.into_iter().map(|taken| (taken, Assigned::Undecided)));
+    if asked.is_empty() {
+        return;
+    }
+    match dispatch.inner.replica.propose_here(commands_asked, PROPOSE_TIMEOUT).await {
+        Ok(outcomes) => {
+            let became = outcomes.iter().map(became);
+            settle(dispatch, asked.into_iter().zip(became));
+        }
+        Err(error) => {
+            settle(dispatch, asked.into_iter().map(|taken| (taken, Assigned::Undecided)));
+            sleep(pause(&error)).await;
+        }
+    }
+    dispatch.inner.assign.notify_one();
+}
+
+/// How long to leave the log alone after it did not take a proposal.
+pub(super) fn pause(error: &ProposeError) -> Duration {
+    match error {
+        ProposeError::Overloaded { retry_after } => *retry_after,
+        ProposeError::NoLeader
+        | ProposeError::NoQuorum
+        | ProposeError::NotLeader { .. }
+        | ProposeError::Unknown { .. }
+        | ProposeError::TooLarge { .. }
+        | ProposeError::Stopping => PAUSE,
+    }
+}
+
+fn lease(taken: &Match, worker_id: &str) -> Bytes {
+    let waiting = &taken.waiting;
+    encode(Kind::LeaseStep(log::LeaseStep {
+        step: Some(step_ref(&waiting.step)),
+        attempt: waiting.attempt,
+        taker: Some(log::Taker {
+            worker_id: worker_id.to_owned(),
+            bundle_id: waiting.bundle_id.clone(),
+        }),
+    }))
+}
+
+fn became(outcome: &log::Outcome) -> Assigned {
+    match &outcome.result {
+        Some(Answer::Step(result)) => {
+            result.token.as_ref().map_or(Assigned::Gone, |token| Assigned::Leased(token.into()))
+        }
+        Some(Answer::Rejection(rejection)) => {
+            let not_now = [reason::AGENT_PAUSED.name, reason::QUOTA_EXCEEDED.name];
+            if not_now.contains(&rejection.reason.as_str()) {
+                Assigned::NotNow
+            } else {
+                Assigned::Gone
+            }
+        }
+        // No other answer belongs to a lease.
+        Some(_) | None => Assigned::Gone,
+    }
+}
+
+fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, Assigned)>) {
+    let now = Instant::now();
+    let mut granted = Vec::new();
+    dispatch.with_desk(|desk| {
+        for (taken, became) in settled {
+            let (session, step) = (taken.session, taken.waiting.step.clone());
+            if desk.settle(taken, became, now)
+                && let Assigned::Leased(token) = became
+            {
+                granted.push((session, step, token));
+            }
+        }
+    });
+    for (session, step, token) in granted {
+        send(dispatch, session, &step, token);
+    }
+}
+
+/// Reads what a leased step is and puts it on its worker's stream. What cannot be read is not sent; its lease ends.
+pub(super) fn send(dispatch: &Dispatch, session: SessionId, step: &StepId, token: Token) {
+    let assignment =
+        ask(&dispatch.inner.replica, |read| Ok(query::dispatch::assignment(read, step)?));
+    match assignment {
+        Ok(assignment) if assignment.token.as_ref().map(Token::from) == Some(token) => {
+            tracing::debug!(
+                agent = assignment.agent_id,
+                bundle = assignment.bundle_id,
+                run = assignment.run_id,
+                step = assignment.step,
+                attempt = assignment.attempt,
+                "step assigned"
+            );
+            dispatch.with_desk(|desk| desk.send_assignment(session, assignment));
+        }
+        Ok(_) => tracing::debug!(run = step.run_id, step = step.step, "the lease is over already"),
+        Err(error) => {
+            tracing::warn!(run = step.run_id, step = step.step, %error, "step cannot be read");
+        }
+    }
+}
+
+pub(super) fn step_ref(step: &StepId) -> log::StepRef {
+    log::StepRef { agent: step.agent, run_id: step.run_id.clone(), step: step.step }
+}
+
+pub(super) fn encode(kind: Kind) -> Bytes {
+    Bytes::from(log::Command { header: None, kind: Some(kind) }.encode_to_vec())
+}

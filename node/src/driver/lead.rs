@@ -1,0 +1,182 @@
+//! Starts the leader's work when this node begins to lead, and ends it when it leads no more.
+//!
+//! ```text
+//!   not leading ──here──> subscribe to effects, rebuild the desk, run the loops ──not here, or another term──┐
+//!        ^───────────────── end the loops, end all worker streams, forget the desk ──────────────────────────┘
+//! ```
+//! The feed is subscribed to before the state is read, so nothing is missed between the two. Effects that the read has
+//! seen already are skipped; those that were lost make it read again.
+
+use std::sync::Arc;
+
+use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::query;
+use pinrail_state_machine::store::Fault;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::desk::Desk;
+use super::session::SessionEnd;
+use super::{Dispatch, dispatch as assigning, expiry, metrics, sweep};
+use crate::raft::{AppliedBatch, ReadError};
+
+/// Rows that one look at the state takes; then others have their turn.
+const PAGE: usize = 1_000;
+/// After the state could not be read.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Follows the leadership until the replica is gone.
+pub(super) async fn run(dispatch: Dispatch) {
+    let mut leadership = dispatch.inner.replica.leadership();
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        if !now.here {
+            if leadership.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        tracing::info!(term = now.term, "this node leads: it hands out work");
+        let mut tasks = begin(&dispatch, now.term);
+        let replica_is_there = loop {
+            if leadership.changed().await.is_err() {
+                break false;
+            }
+            let seen = leadership.borrow_and_update();
+            if !seen.here || seen.term != now.term {
+                break true;
+            }
+        };
+        tasks.shutdown().await;
+        end(&dispatch);
+        if !replica_is_there {
+            return;
+        }
+    }
+}
+
+fn begin(dispatch: &Dispatch, term: u64) -> JoinSet<()> {
+    let feed = dispatch.inner.replica.feed();
+    *dispatch.inner.desk.lock() = Some(Desk::for_term(term));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(attend(dispatch.clone(), feed));
+    tasks.spawn(assigning::run(dispatch.clone()));
+    tasks.spawn(expiry::run(dispatch.clone()));
+    tasks.spawn(sweep::run(dispatch.clone()));
+    tasks.spawn(metrics::run(dispatch.clone()));
+    tasks
+}
+
+fn end(dispatch: &Dispatch) {
+    let desk = dispatch.inner.desk.lock().take();
+    if let Some(mut desk) = desk {
+        desk.close_all(&SessionEnd::NotLeader);
+    }
+    metrics::forget();
+    tracing::info!("this node leads no more: it hands out no work");
+}
+
+/// Reads the state once and takes in every effect from there on.
+async fn attend(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<AppliedBatch>>) {
+    loop {
+        let seen = match rebuild(&dispatch).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                tracing::warn!(%error, "what waits cannot be read");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        loop {
+            match feed.recv().await {
+                Ok(batch) if batch.revision <= seen => {}
+                Ok(batch) => take_in(&dispatch, &batch),
+                Err(RecvError::Lagged(lost)) => {
+                    tracing::warn!(lost, "effects were lost; everything is read again");
+                    break;
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
+    let now = Instant::now();
+    let (mut assign, mut sweep) = (false, false);
+    dispatch.with_desk(|desk| {
+        for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
+            let wake = desk.effect(effect, now);
+            assign |= wake.assign;
+            sweep |= wake.sweep;
+        }
+        desk.seen(batch.revision);
+    });
+    for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
+        if let Effect::RunClosed { agent, run_id } = effect {
+            metrics::run_closed(dispatch, *agent, run_id);
+        }
+    }
+    if assign {
+        dispatch.inner.assign.notify_one();
+    }
+    if sweep {
+        dispatch.inner.sweep.notify_one();
+    }
+}
+
+/// Reads what waits, what is leased and what is due. The revision that it has seen at least.
+async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
+    let replica = &dispatch.inner.replica;
+    let began = Instant::now();
+    let seen = replica.read(query::position)?.revision;
+    let Some(before) = dispatch.with_desk(Desk::forget_state) else { return Ok(seen) };
+    let (mut ready, mut after) = (0, None::<Vec<u8>>);
+    loop {
+        let page =
+            replica.read(|read| query::dispatch::ready_steps(read, after.as_deref(), PAGE))?;
+        after = page.last().map(|row| row.key.to_vec());
+        ready += page.len();
+        let full = page.len() == PAGE;
+        dispatch.with_desk(|desk| {
+            for row in page {
+                desk.ready(row.step, &row.bundle_id, row.attempt, row.ready_revision, began);
+            }
+        });
+        if !full {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    after = None;
+    loop {
+        let page =
+            replica.read(|read| query::dispatch::leased_steps(read, after.as_deref(), PAGE))?;
+        after = page.last().map(|row| row.key.to_vec());
+        let full = page.len() == PAGE;
+        let now = Instant::now();
+        dispatch.with_desk(|desk| {
+            for row in page {
+                let (token, ttl) = ((&row.token).into(), Duration::from_millis(row.lease_ms));
+                desk.inherited(token, &row.step, &row.bundle_id, &row.worker_id, ttl, now);
+            }
+        });
+        if !full {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let due = replica.read(query::dispatch::next_deadlines)?;
+    let leases = dispatch.with_desk(|desk| {
+        due.iter().for_each(|(agent, due_ms)| desk.set_due(*agent, *due_ms));
+        desk.remember(&before);
+        desk.seen(seen);
+        desk.leases.len()
+    });
+    tracing::info!(ready, leases, agents = due.len(), took = ?began.elapsed(), "work was read");
+    dispatch.inner.assign.notify_one();
+    dispatch.inner.sweep.notify_one();
+    Ok(seen)
+}

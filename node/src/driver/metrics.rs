@@ -1,0 +1,210 @@
+//! The names of what the driver measures, and the task that publishes what is counted at a moment. Labels are agent and
+//! bundle, never a run. Only a leader publishes; what it published last is taken back when it leads no more.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use pinrail_proto::v1;
+use pinrail_state_machine::query;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::Dispatch;
+use super::state::{agent_name, ask, run as run_record};
+
+/// Steps that ended, by outcome: completed, failed, handed_back, expired.
+pub(crate) const STEPS: &str = "pinrail_steps_total";
+/// Steps that wait for a worker.
+pub(crate) const READY: &str = "pinrail_ready_steps";
+/// Age of the step that waits longest, in seconds.
+pub(crate) const OLDEST_READY: &str = "pinrail_oldest_ready_seconds";
+/// Pins that are not over.
+pub(crate) const OPEN_PINS: &str = "pinrail_open_pins";
+/// Connected workers.
+pub(crate) const WORKERS: &str = "pinrail_workers";
+/// Free slots of connected workers.
+pub(crate) const FREE_SLOTS: &str = "pinrail_free_slots";
+/// Leased steps of the whole cluster.
+pub(crate) const LEASES: &str = "pinrail_leases";
+/// Runs that ended, by outcome.
+pub(crate) const RUNS: &str = "pinrail_runs_total";
+
+/// How often gauges are published.
+const EVERY: Duration = Duration::from_secs(2);
+/// Agents whose pins are published.
+const AGENTS: u32 = 1_000;
+
+/// How a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepOutcome {
+    Completed,
+    Failed,
+    HandedBack,
+    Expired,
+}
+
+impl StepOutcome {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::HandedBack => "handed_back",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// Says what each metric means, once.
+pub fn describe() {
+    metrics::describe_counter!(STEPS, "Steps that ended, by agent, bundle and outcome");
+    metrics::describe_gauge!(READY, "Steps that wait for a worker");
+    metrics::describe_gauge!(OLDEST_READY, "Age of the step that waits longest");
+    metrics::describe_gauge!(OPEN_PINS, "Pins that are not over");
+    metrics::describe_gauge!(WORKERS, "Connected workers");
+    metrics::describe_gauge!(FREE_SLOTS, "Free slots of connected workers");
+    metrics::describe_gauge!(LEASES, "Leased steps");
+    metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
+}
+
+/// Counts a step that ended.
+pub(super) fn step(agent: &str, bundle: &str, outcome: StepOutcome) {
+    let labels = [
+        ("agent", agent.to_owned()),
+        ("bundle", bundle.to_owned()),
+        ("outcome", outcome.name().to_owned()),
+    ];
+    metrics::counter!(STEPS, &labels).increment(1);
+}
+
+/// Counts a run that ended.
+pub(super) fn run_closed(dispatch: &Dispatch, agent: u32, run_id: &str) {
+    let replica = &dispatch.inner.replica;
+    let Some(run) = run_record(replica, agent, run_id) else { return };
+    let Some((_, agent)) = agent_name(replica, agent) else { return };
+    let outcome = outcome(run.state());
+    tracing::info!(agent, bundle = run.bundle_id, run = run_id, outcome, "run ended");
+    let labels = [("agent", agent), ("bundle", run.bundle_id), ("outcome", outcome.to_owned())];
+    metrics::counter!(RUNS, &labels).increment(1);
+}
+
+fn outcome(state: v1::RunState) -> &'static str {
+    match state {
+        v1::RunState::Completed => "completed",
+        v1::RunState::Failed => "failed",
+        v1::RunState::Cancelled => "cancelled",
+        v1::RunState::Expired => "expired",
+        v1::RunState::Continued => "continued",
+        v1::RunState::Unspecified
+        | v1::RunState::Scheduled
+        | v1::RunState::Queued
+        | v1::RunState::Running
+        | v1::RunState::Waiting
+        | v1::RunState::Paused
+        | v1::RunState::Cancelling => "open",
+    }
+}
+
+/// One gauge: name, agent, bundle.
+type Gauge = (&'static str, String, String);
+type Gauges = BTreeMap<Gauge, f64>;
+
+/// What was published last, so that what is not counted any more goes to zero.
+static PUBLISHED: Mutex<Gauges> = Mutex::new(Gauges::new());
+
+/// Publishes until its task is ended with the leadership.
+pub(super) async fn run(dispatch: Dispatch) {
+    loop {
+        publish(measure(&dispatch));
+        sleep(EVERY).await;
+    }
+}
+
+/// This node leads no more: it has nothing to say.
+pub(super) fn forget() {
+    publish(Gauges::new());
+}
+
+fn publish(gauges: Gauges) {
+    let mut published = PUBLISHED.lock();
+    let over = published.keys().filter(|key| !gauges.contains_key(*key));
+    let zero: Vec<_> = over.map(|key| (key.clone(), 0.0)).collect();
+    for ((name, agent, bundle), value) in zero.iter().map(|(k, v)| (k, v)).chain(&gauges) {
+        if agent.is_empty() {
+            metrics::gauge!(*name).set(*value);
+        } else {
+            let labels = [("agent", agent.clone()), ("bundle", bundle.clone())];
+            metrics::gauge!(*name, &labels).set(*value);
+        }
+    }
+    *published = gauges;
+}
+
+fn measure(dispatch: &Dispatch) -> Gauges {
+    let now = Instant::now();
+    let mut gauges = Gauges::new();
+    let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
+    let mut depths = Vec::new();
+    dispatch.with_desk(|desk| {
+        for (agent, bundle, depth, oldest) in desk.queues.depths() {
+            depths.push((agent, bundle.to_owned(), depth, now.duration_since(oldest)));
+        }
+        for (session, held) in desk.sessions().filter(|(session, _)| session.connected()) {
+            let it = &session.intro;
+            let mut add = |name, value| {
+                let key = (name, it.agent_id.clone(), it.bundle_id.clone());
+                *gauges.entry(key).or_default() += value;
+            };
+            add(WORKERS, 1.0);
+            add(FREE_SLOTS, f64::from(session.free(held)));
+        }
+        let leases = u32::try_from(desk.leases.len()).unwrap_or(u32::MAX);
+        gauges.insert((LEASES, String::new(), String::new()), f64::from(leases));
+    });
+    let mut oldest = Duration::ZERO;
+    for (number, bundle, depth, age) in depths {
+        oldest = oldest.max(age);
+        let name = numbers.entry(number).or_insert_with(|| {
+            agent_name(&dispatch.inner.replica, number).map(|(_, name)| name).unwrap_or_default()
+        });
+        let depth = u32::try_from(depth).unwrap_or(u32::MAX);
+        *gauges.entry((READY, name.clone(), bundle)).or_default() += f64::from(depth);
+    }
+    gauges.insert((OLDEST_READY, String::new(), String::new()), oldest.as_secs_f64());
+    open_pins(dispatch, &mut gauges);
+    gauges
+}
+
+fn open_pins(dispatch: &Dispatch, gauges: &mut Gauges) {
+    let pins = ask(&dispatch.inner.replica, |read| {
+        let mut pins = Vec::new();
+        for namespace in query::namespaces(read)? {
+            let (agents, _) = query::agents(read, &namespace.namespace, AGENTS, "")?;
+            for agent in agents {
+                let (bundles, _) =
+                    query::bundles(read, &namespace.namespace, &agent.agent_id, AGENTS, "")?;
+                let of = |bundle: v1::Bundle| {
+                    let open = bundle.open_pins.map_or(0, |open| open.total);
+                    (agent.agent_id.clone(), bundle.bundle_id, open)
+                };
+                pins.extend(bundles.into_iter().map(of));
+            }
+        }
+        Ok(pins)
+    });
+    for (agent, bundle, open) in pins.unwrap_or_default() {
+        let open = u32::try_from(open).unwrap_or(u32::MAX);
+        *gauges.entry((OPEN_PINS, agent, bundle)).or_default() += f64::from(open);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_no_more_is_published_as_zero() {
+        let key = |bundle: &str| (READY, "a".to_owned(), bundle.to_owned());
+        publish(Gauges::from([(key("v1"), 3.0), (key("v2"), 1.0)]));
+        publish(Gauges::from([(key("v2"), 2.0)]));
+        assert_eq!(*PUBLISHED.lock(), Gauges::from([(key("v2"), 2.0)]));
+    }
+}

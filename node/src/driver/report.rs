@@ -1,0 +1,387 @@
+//! What a worker reports, in the order in which it reported: packed into commands, proposed together, answered one by
+//! one. Reports are never shed: they free what the cluster has too much of.
+
+use bytes::Bytes;
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::v1::work_request::Message as Request;
+use pinrail_proto::v1::work_response::Message as Response;
+use pinrail_proto::{id, limits, log, reason, time, v1};
+use pinrail_state_machine::effect::StepId;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::desk::PROPOSALS;
+use super::dispatch::{encode, pause, send};
+use super::hello::rejection;
+use super::lease::Token;
+use super::queues::SessionId;
+use super::session::Introduction;
+use super::{Dispatch, PROPOSE_TIMEOUT, metrics};
+use crate::raft::ProposeError;
+
+/// A report on its way through the log.
+struct Report {
+    sequence: u64,
+    token: Token,
+    step: StepId,
+    command: Bytes,
+    /// When it is accepted, the lease is over so.
+    ends: Option<metrics::StepOutcome>,
+}
+
+/// What became of a pack of reports.
+enum Became {
+    Answered(Vec<log::Outcome>),
+    Unknown(String),
+    TooLarge,
+    /// This node leads no more. The worker's stream ends, and the worker reports again to the next leader.
+    NotHere,
+}
+
+/// Proposes a worker's reports until its stream or the leadership is over.
+pub(super) async fn run(
+    dispatch: Dispatch,
+    id: SessionId,
+    intro: Introduction,
+    mut inbox: mpsc::Receiver<v1::WorkRequest>,
+) {
+    let mut waiting: Vec<v1::WorkRequest> = Vec::new();
+    while inbox.recv_many(&mut waiting, PROPOSALS).await > 0 {
+        let mut reports = Vec::new();
+        for request in waiting.drain(..) {
+            let sequence = request.sequence;
+            match report(&intro, request) {
+                Ok(report) => reports.push(report),
+                Err(refused) => answer(&dispatch, id, sequence, refuse(*refused, 0)),
+            }
+        }
+        while !reports.is_empty() {
+            let rest = reports.split_off(pack(&reports));
+            if !propose(&dispatch, id, &intro, reports).await {
+                return;
+            }
+            reports = rest;
+        }
+    }
+}
+
+/// How many of these go into one proposal: at least one, at most a batch's bytes.
+fn pack(reports: &[Report]) -> usize {
+    let mut bytes = 0;
+    let fits = reports.iter().take_while(|report| {
+        bytes += report.command.len();
+        bytes <= limits::BATCH_BYTES
+    });
+    fits.count().max(1)
+}
+
+/// False: the session is over.
+async fn propose(
+    dispatch: &Dispatch,
+    id: SessionId,
+    intro: &Introduction,
+    reports: Vec<Report>,
+) -> bool {
+    let mark = |ending| {
+        dispatch.with_desk(|desk| {
+            for report in reports.iter().filter(|report| report.ends.is_some()) {
+                desk.leases.set_ending(report.token, ending);
+            }
+        });
+    };
+    mark(true);
+    let commands: Vec<Bytes> = reports.iter().map(|report| report.command.clone()).collect();
+    match decide(dispatch, id, commands).await {
+        Became::Answered(outcomes) => {
+            for (report, outcome) in reports.iter().zip(outcomes) {
+                settle(dispatch, id, intro, report, outcome);
+            }
+            dispatch.inner.assign.notify_one();
+        }
+        Became::Unknown(message) => {
+            mark(false);
+            for report in &reports {
+                let unknown = v1::Unknown { message: message.clone() };
+                answer(dispatch, id, report.sequence, Response::Unknown(unknown));
+            }
+        }
+        Became::TooLarge => {
+            mark(false);
+            for report in &reports {
+                let size = report.command.len();
+                let max = limits::COMMAND_BYTES;
+                let message = format!("the report has {size} bytes; at most {max} are allowed");
+                let refused = rejection(reason::LIMIT_EXCEEDED, message);
+                answer(dispatch, id, report.sequence, refuse(refused, 0));
+            }
+        }
+        Became::NotHere => return false,
+    }
+    true
+}
+
+/// Proposes until the log took the commands, or it is certain that this node cannot say what became of them.
+async fn decide(dispatch: &Dispatch, id: SessionId, commands: Vec<Bytes>) -> Became {
+    loop {
+        let known = dispatch.with_desk(|desk| desk.intro(id).is_some());
+        if known != Some(true) {
+            return Became::NotHere;
+        }
+        match dispatch.inner.replica.propose_here(commands.clone(), PROPOSE_TIMEOUT).await {
+            Ok(outcomes) => return Became::Answered(outcomes),
+            Err(ProposeError::Unknown { why }) => return Became::Unknown(why),
+            Err(ProposeError::TooLarge { .. }) => return Became::TooLarge,
+            Err(ProposeError::NotLeader { .. } | ProposeError::Stopping) => return Became::NotHere,
+            Err(
+                error @ (ProposeError::Overloaded { .. }
+                | ProposeError::NoLeader
+                | ProposeError::NoQuorum),
+            ) => sleep(pause(&error)).await,
+        }
+    }
+}
+
+fn settle(
+    dispatch: &Dispatch,
+    id: SessionId,
+    intro: &Introduction,
+    report: &Report,
+    outcome: log::Outcome,
+) {
+    let revision = outcome.revision;
+    let (closed, next) = match outcome.result {
+        Some(Answer::Rejection(refused)) => {
+            dispatch.with_desk(|desk| desk.leases.set_ending(report.token, false));
+            answer(dispatch, id, report.sequence, refuse(refused, revision));
+            return;
+        }
+        Some(Answer::Step(result)) => {
+            let step = StepId { step: result.step, ..report.step.clone() };
+            (result.closed, result.token.map(|token| (step, Token::from(&token))))
+        }
+        // A memory write, or an answer without content.
+        Some(_) | None => (false, None),
+    };
+    if let Some(ended) = report.ends {
+        metrics::step(&intro.agent_id, &intro.bundle_id, ended);
+        tracing::debug!(
+            agent = intro.agent_id,
+            bundle = intro.bundle_id,
+            run = report.step.run_id,
+            step = report.step.step,
+            outcome = ended.name(),
+            "step reported"
+        );
+        dispatch.with_desk(|desk| desk.reported(report.token));
+    }
+    let done = v1::Done { revision, closed };
+    answer(dispatch, id, report.sequence, Response::Done(done));
+    // The run's next step is leased already; its worker kept the slot.
+    if let Some((step, token)) = next
+        && report.ends.is_some()
+        && dispatch.with_desk(|desk| desk.granted(id, token, &step, Instant::now())) == Some(true)
+    {
+        send(dispatch, id, &step, token);
+    }
+}
+
+fn answer(dispatch: &Dispatch, id: SessionId, sequence: u64, message: Response) {
+    dispatch.with_desk(|desk| desk.answer(id, sequence, message));
+}
+
+fn refuse(rejection: log::Rejection, revision: u64) -> Response {
+    Response::Refused(v1::Refused {
+        code: reason::find(&rejection.reason).map_or(INTERNAL, |reason| reason.code),
+        reason: rejection.reason,
+        message: rejection.message,
+        revision,
+        metadata: rejection.metadata,
+    })
+}
+
+/// gRPC's code of a reason that this binary does not know.
+const INTERNAL: i32 = 13;
+
+type Refusal = Box<log::Rejection>;
+
+/// Checks a report and encodes its command.
+fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refusal> {
+    let of = |run_id: &str, step: u32, token: Option<&v1::StepToken>| {
+        id::check_token("run id", run_id).map_err(bad_id)?;
+        let token = token.map(Token::from).ok_or_else(|| bad("the report has no token"))?;
+        Ok((StepId { agent: intro.agent, run_id: run_id.to_owned(), step }, token))
+    };
+    let (step, token, kind, ends) = match request.message {
+        Some(Request::Complete(it)) => {
+            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            (
+                step.clone(),
+                token,
+                complete(intro, &step, token, it)?,
+                Some(metrics::StepOutcome::Completed),
+            )
+        }
+        Some(Request::Fail(it)) => {
+            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            (step.clone(), token, fail(&step, token, it), Some(metrics::StepOutcome::Failed))
+        }
+        Some(Request::Checkpoint(it)) => {
+            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            (step.clone(), token, checkpoint(&step, token, it)?, None)
+        }
+        Some(Request::HandBack(it)) => {
+            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let kind = Kind::HandBackStep(log::HandBackStep {
+                step: Some(step_ref(&step)),
+                token: Some(token.into()),
+            });
+            (step, token, kind, Some(metrics::StepOutcome::HandedBack))
+        }
+        Some(Request::MemoryPut(it)) => {
+            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            (step.clone(), token, memory(intro, &step, token, it)?, None)
+        }
+        Some(Request::Hello(_) | Request::Credit(_) | Request::Heartbeat(_)) | None => {
+            return Err(bad("not a report"));
+        }
+    };
+    let command = encode(kind);
+    if command.len() > limits::COMMAND_BYTES {
+        let (size, max) = (command.len(), limits::COMMAND_BYTES);
+        return Err(too_large("report", size, max));
+    }
+    Ok(Report { sequence: request.sequence, token, step, command, ends })
+}
+
+fn complete(
+    intro: &Introduction,
+    step: &StepId,
+    token: Token,
+    it: v1::CompleteStep,
+) -> Result<Kind, Refusal> {
+    use log::complete_step::Outcome;
+    use v1::complete_step::Outcome as Reported;
+    let outcome = match it.outcome {
+        Some(Reported::Next(next)) => {
+            id::check_name("step", &next.name).map_err(bad_id)?;
+            let input = check_payload("the next step's input", next.input)?;
+            Outcome::Next(log::NextStep { name: next.name, input })
+        }
+        Some(Reported::Done(output)) => {
+            Outcome::Done(check_payload("the output", Some(output))?.unwrap_or_default())
+        }
+        None => return Err(bad("a completion says what is next, or the run's output")),
+    };
+    let taker =
+        || log::Taker { worker_id: intro.worker_id.clone(), bundle_id: intro.bundle_id.clone() };
+    Ok(Kind::CompleteStep(log::CompleteStep {
+        step: Some(step_ref(step)),
+        token: Some(token.into()),
+        outcome: Some(outcome),
+        usage: it.usage,
+        lease_next: it.lease_next.then(taker),
+    }))
+}
+
+fn fail(step: &StepId, token: Token, it: v1::FailStep) -> Kind {
+    let mut failure = it.failure.unwrap_or_default();
+    failure.reason = clip(failure.reason, limits::NAME_BYTES);
+    failure.message = clip(failure.message, limits::TEXT_BYTES);
+    Kind::FailStep(log::FailStep {
+        step: Some(step_ref(step)),
+        token: Some(token.into()),
+        failure: Some(failure),
+        usage: it.usage,
+    })
+}
+
+fn checkpoint(step: &StepId, token: Token, it: v1::RecordCheckpoint) -> Result<Kind, Refusal> {
+    let checkpoint = it.checkpoint.ok_or_else(|| bad("the checkpoint is missing"))?;
+    id::check_token("checkpoint name", &checkpoint.name).map_err(bad_id)?;
+    Ok(Kind::RecordCheckpoint(log::RecordCheckpoint {
+        step: Some(step_ref(step)),
+        token: Some(token.into()),
+        name: checkpoint.name,
+        value: check_payload("the checkpoint", checkpoint.value)?,
+        order: checkpoint.order,
+    }))
+}
+
+fn memory(
+    intro: &Introduction,
+    step: &StepId,
+    token: Token,
+    it: v1::WorkerMemoryPut,
+) -> Result<Kind, Refusal> {
+    id::check_memory_key(&it.key).map_err(bad_id)?;
+    let ttl_ms = match &it.ttl {
+        Some(ttl) => time::millis(ttl).ok_or_else(|| bad("ttl is negative or too large"))?,
+        None => 0,
+    };
+    let agent = Some(log::AgentRef {
+        namespace: intro.namespace.clone(),
+        agent_id: intro.agent_id.clone(),
+    });
+    let lease = log::LeasedRun { step: Some(step_ref(step)), token: Some(token.into()) };
+    let target = Some(log::MemoryTarget { target: Some(log::memory_target::Target::Lease(lease)) });
+    let expected_key_revision = it.expected_revision;
+    Ok(match check_payload("the value", it.value)? {
+        Some(value) => Kind::PutMemory(log::PutMemory {
+            agent,
+            target,
+            key: it.key,
+            value: Some(value),
+            ttl_ms,
+            expected_key_revision,
+        }),
+        None => Kind::DeleteMemory(log::DeleteMemory {
+            agent,
+            target,
+            key: it.key,
+            expected_key_revision,
+        }),
+    })
+}
+
+fn step_ref(step: &StepId) -> log::StepRef {
+    super::dispatch::step_ref(step)
+}
+
+fn check_payload(what: &str, payload: Option<v1::Payload>) -> Result<Option<v1::Payload>, Refusal> {
+    if let Some(payload) = &payload {
+        let (size, max) = (payload.data.len(), limits::PAYLOAD_BYTES);
+        if size > max {
+            return Err(too_large(what, size, max));
+        }
+        if payload.content_type.len() > limits::ID_BYTES {
+            return Err(too_large("a content type", payload.content_type.len(), limits::ID_BYTES));
+        }
+    }
+    Ok(payload)
+}
+
+fn too_large(what: &str, size: usize, max: usize) -> Refusal {
+    let message = format!("{what} has {size} bytes; at most {max} are allowed");
+    Box::new(rejection(reason::LIMIT_EXCEEDED, message))
+}
+
+fn bad(message: &str) -> Refusal {
+    Box::new(rejection(reason::INVALID_REQUEST, message.to_owned()))
+}
+
+fn bad_id(error: id::IdError) -> Refusal {
+    Box::new(rejection(reason::INVALID_ID, error.to_string()))
+}
+
+/// The longest beginning of at most `max` bytes.
+fn clip(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
