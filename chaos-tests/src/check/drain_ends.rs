@@ -86,8 +86,10 @@ fn never_early(run: &RunFinal, losses: &[Loss<'_>], findings: &mut Findings) {
 }
 
 fn in_time(case: &Case<'_>, run: &RunFinal, losses: &[Loss<'_>], findings: &mut Findings) {
+    // The last loss counts: a return before it cleared the earlier deadlines.
     let Some(loss) = losses
         .iter()
+        .rev()
         .find(|loss| loss.bundle_id == run.pin.bundle_id && loss.epoch > run.pin.epoch)
     else {
         return;

@@ -144,3 +144,47 @@ fn tail(path: &Path, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(program: &str, args: &[&str], folder: &Path) -> Launch {
+        Launch {
+            what: program.to_owned(),
+            program: program.into(),
+            args: args.iter().map(Into::into).collect(),
+            env: Vec::new(),
+            log: folder.join("log"),
+        }
+    }
+
+    #[tokio::test]
+    async fn frozen_process_is_seen_stopped_and_a_killed_one_gone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut process =
+            Process::start(&launch("sleep", &["60"], folder.path())).expect("it starts");
+        process.freeze().await.expect("it is seen stopped");
+        assert_eq!(process.kernel_state(), Some('T'));
+        process.thaw().expect("it goes on");
+        process.must_run().expect("it still runs");
+        process.kill().await.expect("it is gone");
+        assert!(process.freeze().await.is_err(), "what is gone cannot be frozen");
+    }
+
+    #[tokio::test]
+    async fn process_that_ends_by_itself_is_noticed_with_its_last_words() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let launch = launch("sh", &["-c", "echo broken; exit 3"], folder.path());
+        let mut process = Process::start(&launch).expect("it starts");
+        let deadline = Instant::now() + EFFECT;
+        let error = loop {
+            match process.must_run() {
+                Err(error) => break error.to_string(),
+                Ok(()) if Instant::now() > deadline => panic!("its end was not noticed"),
+                Ok(()) => sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert!(error.contains("broken"), "{error}");
+    }
+}
