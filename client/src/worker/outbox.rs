@@ -4,7 +4,7 @@
 //! Pure bookkeeping: time comes in as an argument and nothing is sent from here. Bounded by the slots: a step waits for
 //! its answers, and an attempt ends once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pinrail_proto::{reason, v1};
 use tokio::sync::oneshot;
@@ -24,8 +24,6 @@ struct Entry {
     token: Token,
     message: Message,
     reply: Option<Reply>,
-    /// On the present stream, waiting for its answer.
-    sent: bool,
     not_before: Option<Instant>,
     attempts: u32,
     /// An earlier copy may have been done.
@@ -37,13 +35,15 @@ struct Entry {
 pub(crate) struct Outbox {
     last_sequence: u64,
     entries: BTreeMap<u64, Entry>,
+    /// Those that are not on the present stream.
+    unsent: BTreeSet<u64>,
 }
 
 /// What an answer means for the worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// The lease of this token is over; `closed`: so is the run.
-    LeaseOver { token: Token, closed: bool, lease_next: bool },
+    /// The lease of this token is over; `next`: the run goes on with a next step.
+    LeaseOver { token: Token, next: bool },
     /// Somebody inside the step was answered, or the answer was about nothing that is known.
     Other,
     /// It will be sent again.
@@ -54,61 +54,42 @@ impl Outbox {
     /// Takes a message in. Its sequence number stays the same however often it is sent.
     pub(crate) fn push(&mut self, token: Token, message: Message, reply: Option<Reply>) {
         self.last_sequence += 1;
-        let entry = Entry {
-            token,
-            message,
-            reply,
-            sent: false,
-            not_before: None,
-            attempts: 0,
-            uncertain: false,
-        };
+        let entry =
+            Entry { token, message, reply, not_before: None, attempts: 0, uncertain: false };
         self.entries.insert(self.last_sequence, entry);
+        self.unsent.insert(self.last_sequence);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether a completion that asks for the run's next step is not answered yet.
-    pub(crate) fn asks_for_next(&self, run_id: &str) -> bool {
-        self.entries.values().any(|entry| match &entry.message {
-            Message::Complete(complete) => complete.lease_next && complete.run_id == run_id,
-            Message::Fail(_)
-            | Message::HandBack(_)
-            | Message::Checkpoint(_)
-            | Message::MemoryPut(_)
-            | Message::Hello(_)
-            | Message::Credit(_)
-            | Message::Heartbeat(_) => false,
-        })
-    }
-
     /// The next message that should be sent now.
     pub(crate) fn due(&self, now: Instant) -> Option<(u64, v1::WorkRequest)> {
-        let due = |entry: &Entry| !entry.sent && entry.not_before.is_none_or(|at| at <= now);
-        let (sequence, entry) = self.entries.iter().find(|(_, entry)| due(entry))?;
+        let unsent = self.unsent.iter().filter_map(|one| self.entries.get_key_value(one));
+        let mut due = unsent.filter(|(_, entry)| entry.not_before.is_none_or(|at| at <= now));
+        let (sequence, entry) = due.next()?;
         let message = Some(entry.message.clone());
         Some((*sequence, v1::WorkRequest { sequence: *sequence, message }))
     }
 
     /// When the next message that waits may be sent.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter(|entry| !entry.sent).filter_map(|entry| entry.not_before).min()
+        let unsent = self.unsent.iter().filter_map(|sequence| self.entries.get(sequence));
+        unsent.filter_map(|entry| entry.not_before).min()
     }
 
     pub(crate) fn mark_sent(&mut self, sequence: u64) {
-        if let Some(entry) = self.entries.get_mut(&sequence) {
-            entry.sent = true;
-        }
+        self.unsent.remove(&sequence);
     }
 
     /// The stream is gone: whether what was sent had been done is not known.
     pub(crate) fn stream_lost(&mut self) {
-        for entry in self.entries.values_mut().filter(|entry| entry.sent) {
-            entry.sent = false;
-            entry.not_before = None;
-            entry.uncertain = true;
+        for (sequence, entry) in &mut self.entries {
+            if self.unsent.insert(*sequence) {
+                entry.not_before = None;
+                entry.uncertain = true;
+            }
         }
     }
 
@@ -131,6 +112,7 @@ impl Outbox {
         let Some(mut entry) = self.entries.remove(&sequence) else { return Settled::Other };
         if entry.becomes_failure(&refused) {
             self.entries.insert(sequence, entry);
+            self.unsent.insert(sequence);
             return Settled::Again;
         }
         let mismatch = refused.reason == reason::REVISION_MISMATCH.name;
@@ -153,6 +135,7 @@ impl Outbox {
             .map(|(sequence, _)| *sequence)
             .collect();
         for sequence in gone {
+            self.unsent.remove(&sequence);
             if let Some(entry) = self.entries.remove(&sequence) {
                 entry.settle(Err(StepError::stale()), false);
             }
@@ -161,7 +144,7 @@ impl Outbox {
 
     fn again(&mut self, sequence: u64, now: Instant, uncertain: bool) -> Settled {
         let Some(entry) = self.entries.get_mut(&sequence) else { return Settled::Other };
-        entry.sent = false;
+        self.unsent.insert(sequence);
         entry.not_before = Some(now + backoff(entry.attempts));
         entry.attempts = entry.attempts.saturating_add(1);
         entry.uncertain |= uncertain;
@@ -194,7 +177,6 @@ impl Entry {
             failure: Some(error.into_failure()),
             usage: complete.usage.clone(),
         });
-        self.sent = false;
         true
     }
 
@@ -213,7 +195,7 @@ impl Entry {
             drop(reply.send(answer));
         }
         match over {
-            Some(lease_next) => Settled::LeaseOver { token: self.token, closed, lease_next },
+            Some(asked) => Settled::LeaseOver { token: self.token, next: asked && !closed },
             None => Settled::Other,
         }
     }
@@ -248,7 +230,7 @@ mod tests {
         outbox.stream_lost();
         assert_eq!(send_all(&mut outbox, now), [1]);
         let settled = outbox.done(1, &v1::Done { closed: true, ..Default::default() });
-        let over = Settled::LeaseOver { token: TOKEN, closed: true, lease_next: true };
+        let over = Settled::LeaseOver { token: TOKEN, next: false };
         assert_eq!(settled, over);
         assert!(outbox.is_empty());
     }
@@ -273,7 +255,7 @@ mod tests {
         outbox.push(TOKEN, complete(true), None);
         send_all(&mut outbox, now);
         let refused = v1::Refused { reason: "LEASE_STALE".into(), ..Default::default() };
-        let over = Settled::LeaseOver { token: TOKEN, closed: false, lease_next: false };
+        let over = Settled::LeaseOver { token: TOKEN, next: false };
         assert_eq!(outbox.refused(1, refused, now), over);
         assert!(outbox.is_empty());
     }

@@ -287,13 +287,15 @@ impl Runtime {
             Some(work_response::Message::Welcome(_)) | None => return,
         };
         match settled {
-            Settled::LeaseOver { token, closed, lease_next } => {
-                let lease = self.held.remove(&token);
-                if let Some(lease) = lease.filter(|_| lease_next) {
-                    self.slots.completed(&lease.run_id, closed, now);
-                }
-            }
+            Settled::LeaseOver { token, next } => self.lease_over(token, next),
             Settled::Other | Settled::Again => {}
+        }
+    }
+
+    /// `next`: the run goes on with a step that this worker asked for.
+    fn lease_over(&mut self, token: Token, next: bool) {
+        if let Some(lease) = self.held.remove(&token) {
+            self.slots.over(&lease.run_id, next, Instant::now());
         }
     }
 
@@ -302,11 +304,12 @@ impl Runtime {
         if self.held.contains_key(&token) {
             return;
         }
-        let completing = self.outbox.asks_for_next(&assignment.run_id);
-        self.slots.assigned(&assignment.run_id, completing);
+        self.slots.assigned(&assignment.run_id);
         let lease = Lease { run_id: assignment.run_id.clone(), step: assignment.step };
         self.held.insert(token, lease);
-        if !self.takes_work() || assignment.bundle_id != self.plan.hello.bundle_id {
+        let crowded = self.running.len() >= self.slots.all() as usize;
+        let foreign = assignment.bundle_id != self.plan.hello.bundle_id;
+        if !self.takes_work() || crowded || foreign {
             return self.hand_back(token, &assignment);
         }
         let Some(handler) = self.plan.handlers.get(&assignment.name).cloned() else {
@@ -357,7 +360,7 @@ impl Runtime {
         let Some(token) = cancel.token.map(Token::from) else { return };
         if cancel.lease_lost {
             tracing::info!(run = cancel.run_id, step = cancel.step, "lease lost; step dropped");
-            self.held.remove(&token);
+            self.lease_over(token, false);
             self.outbox.drop_lease(token);
             if let Some(tell) = self.running.remove(&token) {
                 tell.send_replace(Signal::Drop);
@@ -386,12 +389,15 @@ impl Runtime {
             return;
         }
         let Some(mut message) = finished.message else {
-            self.held.remove(&finished.token);
+            self.lease_over(finished.token, false);
             return;
         };
         if let work_request::Message::Complete(complete) = &mut message {
             let goes_on = self.stop_at.is_none() && !self.draining;
             complete.lease_next = goes_on && self.serves_next(complete);
+            if complete.lease_next {
+                self.slots.asked(&complete.run_id);
+            }
         }
         self.outbox.push(finished.token, message, None);
     }

@@ -16,13 +16,21 @@ pub(crate) struct Slots {
     granted: u32,
     /// By run: until when a slot is kept for its next step.
     kept: BTreeMap<String, Instant>,
+    /// Runs with a completion on its way that asks for the next step.
+    asked: BTreeSet<String>,
     /// Runs whose next step came before the answer to the completion.
     early: BTreeSet<String>,
 }
 
 impl Slots {
     pub(crate) fn new(all: u32) -> Slots {
-        Slots { all, granted: 0, kept: BTreeMap::new(), early: BTreeSet::new() }
+        Slots {
+            all,
+            granted: 0,
+            kept: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            early: BTreeSet::new(),
+        }
     }
 
     /// A new stream: nothing is granted yet.
@@ -32,21 +40,32 @@ impl Slots {
         self.early.clear();
     }
 
-    /// A step came. `completing`: a completion of its run that asked for it is not answered yet.
-    pub(crate) fn assigned(&mut self, run_id: &str, completing: bool) {
+    /// All slots.
+    pub(crate) fn all(&self) -> u32 {
+        self.all
+    }
+
+    /// A completion is on its way that asks for the run's next step.
+    pub(crate) fn asked(&mut self, run_id: &str) {
+        self.asked.insert(run_id.to_owned());
+    }
+
+    /// A step came.
+    pub(crate) fn assigned(&mut self, run_id: &str) {
         if self.kept.remove(run_id).is_some() {
             return;
         }
-        if completing && self.early.insert(run_id.to_owned()) {
+        if self.asked.remove(run_id) {
+            self.early.insert(run_id.to_owned());
             return;
         }
         self.granted = self.granted.saturating_sub(1);
     }
 
-    /// A completion was done that asked for the run's next step.
-    pub(crate) fn completed(&mut self, run_id: &str, closed: bool, now: Instant) {
-        let came = self.early.remove(run_id);
-        if !came && !closed {
+    /// A lease is over. `next`: its completion was done, and the run goes on.
+    pub(crate) fn over(&mut self, run_id: &str, next: bool, now: Instant) {
+        self.early.remove(run_id);
+        if self.asked.remove(run_id) && next {
             self.kept.insert(run_id.to_owned(), now + KEPT);
         }
     }
@@ -86,7 +105,7 @@ mod tests {
         slots.granted(credits);
         assert_eq!(credits, 4);
         assert_eq!(slots.grant(0, now), 0);
-        slots.assigned("a", false);
+        slots.assigned("a");
         assert_eq!(slots.grant(1, now), 0, "the step fills the slot");
         assert_eq!(slots.grant(0, now), 1, "the step is over");
     }
@@ -96,12 +115,13 @@ mod tests {
         let (mut slots, now) = (Slots::new(1), Instant::now());
         let credits = slots.grant(0, now);
         slots.granted(credits);
-        slots.assigned("a", false);
-        slots.completed("a", false, now);
+        slots.assigned("a");
+        slots.asked("a");
+        slots.over("a", true, now);
         assert_eq!(slots.grant(0, now), 0, "kept for the next step");
-        slots.assigned("a", false);
+        slots.assigned("a");
         assert_eq!(slots.grant(1, now), 0);
-        slots.completed("a", true, now);
+        slots.over("a", false, now);
         assert_eq!(slots.grant(0, now), 1);
     }
 
@@ -110,9 +130,10 @@ mod tests {
         let (mut slots, now) = (Slots::new(2), Instant::now());
         let credits = slots.grant(0, now);
         slots.granted(credits);
-        slots.assigned("a", false);
-        slots.assigned("a", true);
-        slots.completed("a", false, now);
+        slots.assigned("a");
+        slots.asked("a");
+        slots.assigned("a");
+        slots.over("a", true, now);
         assert_eq!(slots.grant(1, now), 0, "one runs, one credit is still given");
         assert_eq!(slots.grant(0, now), 1);
     }
@@ -120,7 +141,8 @@ mod tests {
     #[test]
     fn a_next_step_that_does_not_come_gives_its_slot_back() {
         let (mut slots, now) = (Slots::new(1), Instant::now());
-        slots.completed("a", false, now);
+        slots.asked("a");
+        slots.over("a", true, now);
         assert_eq!(slots.grant(0, now), 0);
         let later = slots.next_due().expect("a slot is kept");
         assert_eq!(slots.grant(0, later), 1);

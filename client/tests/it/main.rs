@@ -1,5 +1,7 @@
 //! The client and the worker against members that follow a script: the wire is real, only the answers are the test's.
 
 mod calls;
+#[cfg(feature = "cli")]
+mod files;
 mod member;
 mod worker;
