@@ -70,7 +70,9 @@ impl<'a> Machine<'a> {
         let command = log::Command::decode(encoded.clone())
             .map_err(|error| Fault(format!("command does not decode: {error}")))?;
         let kind = command.kind.ok_or_else(|| {
-            Fault("the log holds a command that this binary does not know: it is too old".to_owned())
+            Fault(
+                "the log holds a command that this binary does not know: it is too old".to_owned(),
+            )
         })?;
         let header = command.header.unwrap_or_default();
         self.cluster.revision += 1;
@@ -89,7 +91,9 @@ impl<'a> Machine<'a> {
                 self.cluster = finished.cluster;
                 (answer, finished.effects, finished.writes)
             }
-            Err(Stop::Rejected(rejection)) => (Answer::Rejection(rejection), Vec::new(), BTreeMap::new()),
+            Err(Stop::Rejected(rejection)) => {
+                (Answer::Rejection(rejection), Vec::new(), BTreeMap::new())
+            }
             Err(Stop::Fault(fault)) => return Err(fault),
         };
         self.cluster.state_hash = chain(&self.cluster, &writes);

@@ -29,7 +29,10 @@ pub(crate) fn once(
         return answer_again(&row, &digest);
     }
     if txn.cluster.dedupe_rows >= limits::DEDUPE_ROWS {
-        return Err(reject(reason::OVERLOADED, "too many request ids are remembered; try again later"));
+        return Err(reject(
+            reason::OVERLOADED,
+            "too many request ids are remembered; try again later",
+        ));
     }
     let answer = verb(txn, command)?;
     let outcome = log::Outcome { revision: txn.revision, result: Some(answer.clone()) };
@@ -54,7 +57,10 @@ pub(crate) fn forget(txn: &mut Txn<'_>, request_id: &str) {
 
 fn answer_again(row: &DedupeRecord, digest: &[u8; 32]) -> Result<Answer, Stop> {
     if row.digest != digest.as_slice() {
-        return Err(reject(reason::REQUEST_ID_REUSED, "the request id was used for another request"));
+        return Err(reject(
+            reason::REQUEST_ID_REUSED,
+            "the request id was used for another request",
+        ));
     }
     let outcome = log::Outcome::decode(row.outcome.clone())
         .map_err(|error| crate::store::Fault(format!("kept answer does not decode: {error}")))?;

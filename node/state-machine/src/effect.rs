@@ -21,11 +21,24 @@ pub enum Effect {
     /// A step waits no longer without having been leased: its run ended, or the agent was paused.
     StepWithdrawn { step: StepId, bundle_id: String },
     /// A worker got a step.
-    Leased { step: StepId, bundle_id: String, attempt: u32, token: Token, worker_id: String, lease_ms: u64 },
+    Leased {
+        step: StepId,
+        bundle_id: String,
+        attempt: u32,
+        token: Token,
+        worker_id: String,
+        lease_ms: u64,
+    },
     /// A lease is over, whatever the reason; the worker's slot is free.
     LeaseEnded { step: StepId, token: Token, worker_id: String },
     /// The holder should stop within `grace_ms`; its result is accepted until then.
-    CancelRequested { step: StepId, token: Token, worker_id: String, reason: EndReason, grace_ms: u64 },
+    CancelRequested {
+        step: StepId,
+        token: Token,
+        worker_id: String,
+        reason: EndReason,
+        grace_ms: u64,
+    },
     /// Waiters for its result can be told.
     RunClosed { agent: u32, run_id: String },
     /// Something of this agent is due at `due_ms`: the sweep should look then.

@@ -105,12 +105,24 @@ impl Timer {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
-            AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive, MemoryTtl,
-            Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
+            AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive,
+            MemoryTtl, Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
         };
         [
-            RunExpires, RunHardEnd, DrainSoft, DrainHard, Backoff, StartBy, AttemptEnd, KeepAlive,
-            CancelBy, Retention, RollbackSweep, Dedupe, Events, MemoryTtl,
+            RunExpires,
+            RunHardEnd,
+            DrainSoft,
+            DrainHard,
+            Backoff,
+            StartBy,
+            AttemptEnd,
+            KeepAlive,
+            CancelBy,
+            Retention,
+            RollbackSweep,
+            Dedupe,
+            Events,
+            MemoryTtl,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)

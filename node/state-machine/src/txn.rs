@@ -46,7 +46,15 @@ pub(crate) struct Finished {
 impl<'a> Txn<'a> {
     pub(crate) fn new(base: &'a dyn Read, cluster: ClusterRecord, header: Header) -> Self {
         let (revision, now) = (cluster.revision, cluster.now_ms);
-        Self { overlay: Overlay::new(base), cluster, revision, now, header, events: vec![], effects: vec![] }
+        Self {
+            overlay: Overlay::new(base),
+            cluster,
+            revision,
+            now,
+            header,
+            events: vec![],
+            effects: vec![],
+        }
     }
 
     pub(crate) fn get<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
@@ -105,7 +113,11 @@ impl<'a> Txn<'a> {
         for (index, event) in (0_u32..).zip(std::mem::take(&mut self.events)) {
             self.put(Key::new(Kind::Event).u64(self.revision).u32(index).build(), &event);
         }
-        Finished { writes: self.overlay.into_writes(), cluster: self.cluster, effects: self.effects }
+        Finished {
+            writes: self.overlay.into_writes(),
+            cluster: self.cluster,
+            effects: self.effects,
+        }
     }
 }
 

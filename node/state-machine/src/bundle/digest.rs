@@ -1,0 +1,115 @@
+//! Digests of a bundle: SHA-256 of each of the five parts and over all of them.
+//!
+//! The encoding is ours and fixed: every field is its length in eight big-endian bytes and its bytes, maps in
+//! the order of their keys. `message`, `labels` and `parent` are not part of it; entry and steps are.
+
+use pinrail_proto::v1;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+/// Hashes fields so that no two lists of fields look alike.
+struct Fields(Sha256);
+
+impl Fields {
+    fn new(part: &str) -> Self {
+        let fields = Self(Sha256::new());
+        fields.field(part.as_bytes())
+    }
+
+    fn field(mut self, bytes: &[u8]) -> Self {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn hex(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}
+
+/// SHA-256 of a text in lower-case hex.
+pub(crate) fn of_text(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+pub(crate) fn parts(manifest: &v1::BundleManifest) -> v1::PartDigests {
+    let code = manifest.code.clone().unwrap_or_default();
+    let mut prompts = Fields::new("prompts");
+    for (name, prompt) in &manifest.prompts {
+        prompts = prompts.field(name.as_bytes()).field(prompt.digest.as_bytes());
+    }
+    let mut models = Fields::new("models");
+    for (name, model) in &manifest.models {
+        models = models
+            .field(name.as_bytes())
+            .field(model.provider.as_bytes())
+            .field(model.name.as_bytes())
+            .field(model.snapshot.as_bytes())
+            .field(model.parameters_json.as_bytes());
+    }
+    let mut indexes = Fields::new("indexes");
+    for (name, index) in &manifest.indexes {
+        indexes = indexes.field(name.as_bytes()).field(of_index(index).as_bytes());
+    }
+    let mut tools = Fields::new("tools");
+    for (name, tool) in &manifest.tools {
+        tools = tools
+            .field(name.as_bytes())
+            .field(tool.version.as_bytes())
+            .field(of_tool(tool).as_bytes());
+    }
+    let code = Fields::new("code").field(code.git_commit.as_bytes()).field(code.image.as_bytes());
+    v1::PartDigests {
+        code: code.hex(),
+        prompts: prompts.hex(),
+        models: models.hex(),
+        indexes: indexes.hex(),
+        tools: tools.hex(),
+    }
+}
+
+pub(crate) fn whole(manifest: &v1::BundleManifest, parts: &v1::PartDigests) -> String {
+    let mut fields = Fields::new("bundle");
+    for part in [&parts.code, &parts.prompts, &parts.models, &parts.indexes, &parts.tools] {
+        fields = fields.field(part.as_bytes());
+    }
+    fields = fields.field(manifest.entry.as_bytes());
+    for (name, step) in &manifest.steps {
+        fields = fields.field(name.as_bytes()).field(&step.encode_to_vec());
+    }
+    fields.hex()
+}
+
+/// Parts with a version of their own: (part, name, version, digest of the content).
+pub(crate) fn versioned(
+    manifest: &v1::BundleManifest,
+) -> Vec<(&'static str, String, String, String)> {
+    let indexes = manifest
+        .indexes
+        .iter()
+        .map(|(name, index)| ("index", name.clone(), index.version.clone(), of_index(index)));
+    let tools = manifest
+        .tools
+        .iter()
+        .map(|(name, tool)| ("tool", name.clone(), tool.version.clone(), of_tool(tool)));
+    indexes.chain(tools).collect()
+}
+
+fn of_index(index: &v1::IndexPart) -> String {
+    Fields::new("index")
+        .field(index.version.as_bytes())
+        .field(index.embedding_model.as_bytes())
+        .hex()
+}
+
+pub(crate) fn of_step(step: &v1::StepPolicy) -> String {
+    hex::encode(Sha256::digest(step.encode_to_vec()))
+}
+
+pub(crate) fn of_tool(tool: &v1::ToolPart) -> String {
+    Fields::new("tool")
+        .field(tool.input_schema_json.as_bytes())
+        .field(tool.output_schema_json.as_bytes())
+        .field(&i32::from(tool.side_effects()).to_be_bytes())
+        .hex()
+}

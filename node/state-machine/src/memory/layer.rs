@@ -1,0 +1,82 @@
+//! Layers and their tree of bases.
+
+use pinrail_proto::log::{AgentRecord, Ancestor, BundleRecord, LayerRecord};
+
+use crate::bundle;
+use crate::outcome::Stop;
+use crate::store::{Fault, Read};
+use crate::txn::{Txn, get};
+
+use super::layer_key;
+
+pub(crate) fn layer(
+    read: &dyn Read,
+    agent: u32,
+    number: u32,
+) -> Result<Option<LayerRecord>, Fault> {
+    get(read, &layer_key(agent, number))
+}
+
+/// Opens the layer that a switch gives the bundle: on the live layer, frozen at this revision. A layer that the
+/// bundle got as a candidate is fixed instead; its base moved with the live layer until now.
+pub(crate) fn open_layer_for_switch(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    to: &mut BundleRecord,
+    live: Option<&BundleRecord>,
+) -> Result<(), Stop> {
+    let ancestors = match live {
+        Some(live) if live.layer != 0 => freeze(txn, agent.number, live.layer)?,
+        Some(_) | None => Vec::new(),
+    };
+    let candidate = layer(txn.read(), agent.number, to.layer)?.filter(|layer| layer.moving);
+    let record = match candidate {
+        Some(candidate) => LayerRecord { moving: false, ancestors, ..candidate },
+        None => LayerRecord {
+            number: next(agent),
+            bundle_id: to.bundle_id.clone(),
+            created_revision: txn.revision,
+            ancestors,
+            ..LayerRecord::default()
+        },
+    };
+    to.layer = record.number;
+    txn.put(layer_key(agent.number, record.number), &record);
+    Ok(())
+}
+
+/// The layer of a bundle that has not been live yet; opened when the first run or write asks for it.
+pub(crate) fn candidate(txn: &mut Txn<'_>, agent: &mut AgentRecord, to: &mut BundleRecord) -> u32 {
+    if to.layer != 0 {
+        return to.layer;
+    }
+    let record = LayerRecord {
+        number: next(agent),
+        bundle_id: to.bundle_id.clone(),
+        created_revision: txn.revision,
+        moving: true,
+        ..LayerRecord::default()
+    };
+    to.layer = record.number;
+    txn.put(layer_key(agent.number, record.number), &record);
+    crate::agent::save(txn, agent);
+    bundle::save(txn, agent.number, to);
+    record.number
+}
+
+/// Freezes a layer as the base of another one: what that sees of it ends at this revision.
+fn freeze(txn: &mut Txn<'_>, agent: u32, number: u32) -> Result<Vec<Ancestor>, Stop> {
+    let mut base = layer(txn.read(), agent, number)?
+        .ok_or_else(|| Fault(format!("agent {agent} has no memory layer {number}")))?;
+    base.frozen_revision = txn.revision;
+    let mut ancestors = vec![Ancestor { layer: number, up_to_revision: txn.revision }];
+    ancestors.extend(base.ancestors.iter().copied());
+    txn.put(layer_key(agent, number), &base);
+    Ok(ancestors)
+}
+
+fn next(agent: &mut AgentRecord) -> u32 {
+    let number = agent.next_layer;
+    agent.next_layer += 1;
+    number
+}

@@ -1,0 +1,278 @@
+//! What a leader rebuilds its queues from, and what it tells a worker.
+
+use pinrail_proto::log::{CheckpointRecord, ClusterRecord, StepRecord, Token};
+use pinrail_proto::time::timestamp;
+use pinrail_proto::v1::{self, Payload};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::apply::cluster_key;
+use crate::effect::StepId;
+use crate::key::{Key, Kind, Parts};
+use crate::outcome::Stop;
+use crate::run::{self, ends};
+use crate::store::{Fault, KeyRange, Order, Read};
+use crate::txn::{decode, get};
+use crate::{agent, bundle, step};
+
+/// A step that waits for a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyStep {
+    /// Where to go on.
+    pub key: Vec<u8>,
+    pub step: StepId,
+    pub bundle_id: String,
+    /// The attempt to start.
+    pub attempt: u32,
+    pub ready_revision: u64,
+}
+
+/// A step that a worker holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasedStep {
+    /// Where to go on.
+    pub key: Vec<u8>,
+    pub step: StepId,
+    pub bundle_id: String,
+    pub token: Token,
+    pub worker_id: String,
+    pub lease_ms: u64,
+}
+
+/// What holds an agent's queue back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gate {
+    pub paused: bool,
+    pub running: u64,
+    pub max_running: u64,
+}
+
+/// Steps of all agents that wait for a worker, behind `after`, at most `limit`.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn ready_steps(
+    read: &dyn Read,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<ReadyStep>, Fault> {
+    let rows = read.scan(&range_of(Kind::Ready, after), Order::Ascending, limit)?;
+    let mut ready = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        let mut parts = Parts::new(&key);
+        let (agent, bundle, revision) = (parts.u32(), parts.text(), parts.u64());
+        let (run, number) = (parts.text(), parts.u32());
+        let (Some(agent), Some(bundle), Some(ready_revision), Some(run), Some(number)) =
+            (agent, bundle, revision, run, number)
+        else {
+            return Err(broken(&key));
+        };
+        let record = existing(read, agent, run, number)?;
+        ready.push(ReadyStep {
+            step: StepId { agent, run_id: run.to_owned(), step: number },
+            bundle_id: bundle.to_owned(),
+            attempt: record.attempt + 1,
+            ready_revision,
+            key: key.to_vec(),
+        });
+    }
+    Ok(ready)
+}
+
+/// Steps of all agents that a worker holds, behind `after`, at most `limit`.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn leased_steps(
+    read: &dyn Read,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<LeasedStep>, Fault> {
+    let rows = read.scan(&range_of(Kind::Leased, after), Order::Ascending, limit)?;
+    let mut leased = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        let mut parts = Parts::new(&key);
+        let (Some(agent), Some(run), Some(number)) = (parts.u32(), parts.text(), parts.u32())
+        else {
+            return Err(broken(&key));
+        };
+        let record = existing(read, agent, run, number)?;
+        leased.push(LeasedStep {
+            step: StepId { agent, run_id: run.to_owned(), step: number },
+            bundle_id: record.bundle_id,
+            token: record.token.unwrap_or_default(),
+            worker_id: record.worker_id,
+            lease_ms: record.lease_ms,
+            key: key.to_vec(),
+        });
+    }
+    Ok(leased)
+}
+
+/// The earliest deadline of each agent that has one; agent 0 is the cluster's own.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn next_deadlines(read: &dyn Read) -> Result<Vec<(u32, u64)>, Fault> {
+    let mut found = Vec::new();
+    let mut range = Key::new(Kind::Deadline).range();
+    loop {
+        let rows = read.scan(&range, Order::Ascending, 1)?;
+        let Some((key, _)) = rows.first() else { return Ok(found) };
+        let mut parts = Parts::new(key);
+        let (Some(agent), Some(due_ms)) = (parts.u32(), parts.u64()) else {
+            return Err(broken(key));
+        };
+        found.push((agent, due_ms));
+        let Some(next) = agent.checked_add(1) else { return Ok(found) };
+        range.start = Key::of(Kind::Deadline, next).build();
+    }
+}
+
+/// The earliest deadline of one agent.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn next_deadline(read: &dyn Read, agent: u32) -> Result<Option<u64>, Fault> {
+    let rows = read.scan(&Key::of(Kind::Deadline, agent).range(), Order::Ascending, 1)?;
+    let Some((key, _)) = rows.first() else { return Ok(None) };
+    let mut parts = Parts::new(key);
+    parts.u32();
+    parts.u64().map(Some).ok_or_else(|| broken(key))
+}
+
+/// What a worker needs to execute the attempt that it leased.
+///
+/// # Errors
+/// `RUN_NOT_FOUND` when run or step are gone.
+pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> {
+    let gone = || run::not_found(&id.run_id);
+    let run = run::find(read, id.agent, &id.run_id)?.ok_or_else(gone)?;
+    let step = step::find(read, id.agent, &id.run_id, id.step)?.ok_or_else(gone)?;
+    let agent = agent::by_number(read, id.agent)?.ok_or_else(gone)?;
+    let bundle = bundle::existing(read, id.agent, &run.bundle_id)?;
+    let soft_ms = ends(&run, &bundle).soft_ms;
+    Ok(v1::Assignment {
+        run_id: id.run_id.clone(),
+        step: id.step,
+        name: step.name,
+        attempt: step.attempt,
+        token: step
+            .token
+            .map(|t| v1::StepToken { incarnation: t.incarnation, revision: t.revision }),
+        bundle_id: run.bundle_id.clone(),
+        kind: run.kind,
+        input: Some(input(read, id.agent, &id.run_id, id.step)?),
+        checkpoints: checkpoints(read, id)?,
+        layer: u64::from(run.layer),
+        deadline: timestamp(step.attempt_deadline_ms.min(soft_ms)),
+        expires_at: timestamp(run.expires_ms),
+        cluster_time: timestamp(super::position(read)?.now_ms),
+        agent_id: agent.agent_id,
+        labels: run.labels,
+        suppress_side_effects: false,
+    })
+}
+
+/// Input of a step; the first one's is the run's.
+pub(super) fn input(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Payload, Fault> {
+    let row = if number <= 1 {
+        Key::of(Kind::RunInput, agent).last(run_id)
+    } else {
+        Key::of(Kind::StepInput, agent).text(run_id).u32(number).build()
+    };
+    Ok(get(read, &row)?.unwrap_or_default())
+}
+
+fn checkpoints(read: &dyn Read, id: &StepId) -> Result<Vec<v1::Checkpoint>, Fault> {
+    let prefix = Key::of(Kind::Checkpoint, id.agent).text(&id.run_id).u32(id.step);
+    let skip = prefix.clone().build().len();
+    let rows = read.scan(&prefix.range(), Order::Ascending, usize::MAX)?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (key, value) in rows {
+        let record: CheckpointRecord = decode(&key, &value)?;
+        found.push(v1::Checkpoint {
+            name: String::from_utf8_lossy(&key[skip..]).into_owned(),
+            value: record.value,
+            order: record.order,
+        });
+    }
+    found.sort_by_key(|checkpoint| checkpoint.order);
+    Ok(found)
+}
+
+/// What holds the queue of an agent's bundle back. An agent that is gone is paused.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn agent_gate(read: &dyn Read, number: u32, bundle_id: &str) -> Result<Gate, Fault> {
+    let gone = Gate { paused: true, ..Gate::default() };
+    let Some(agent) = agent::by_number(read, number)? else { return Ok(gone) };
+    let Some(bundle) = bundle::find(read, number, bundle_id)? else { return Ok(gone) };
+    Ok(Gate {
+        paused: agent.paused || bundle.paused,
+        running: agent.running_steps,
+        max_running: agent.max_running,
+    })
+}
+
+/// A full scan: SHA-256 over all rows in key order, without the cluster's identity, so that a restored cluster
+/// compares equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentHash {
+    pub hash: [u8; 32],
+    pub keys: u64,
+}
+
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn content_hash(read: &dyn Read) -> Result<ContentHash, Fault> {
+    const CHUNK: usize = 1_000;
+    let mut hash = Sha256::new();
+    let mut keys = 0;
+    let mut range = KeyRange { start: vec![0], end: vec![u8::MAX] };
+    loop {
+        let rows = read.scan(&range, Order::Ascending, CHUNK)?;
+        for (key, value) in &rows {
+            let value =
+                if **key == *cluster_key() { anonymous(key, value)? } else { value.to_vec() };
+            hash.update((key.len() as u64).to_be_bytes());
+            hash.update(key);
+            hash.update((value.len() as u64).to_be_bytes());
+            hash.update(value);
+            keys += 1;
+        }
+        match rows.last() {
+            Some((last, _)) if rows.len() == CHUNK => range = range.after(last),
+            Some(_) | None => return Ok(ContentHash { hash: hash.finalize().into(), keys }),
+        }
+    }
+}
+
+fn anonymous(key: &[u8], value: &bytes::Bytes) -> Result<Vec<u8>, Fault> {
+    let cluster: ClusterRecord = decode(key, value)?;
+    let bare = ClusterRecord { cluster_id: bytes::Bytes::new(), incarnation: 0, ..cluster };
+    Ok(bare.encode_to_vec())
+}
+
+fn range_of(kind: Kind, after: Option<&[u8]>) -> KeyRange {
+    let range = Key::new(kind).range();
+    match after {
+        Some(key) => range.after(key),
+        None => range,
+    }
+}
+
+fn existing(read: &dyn Read, agent: u32, run_id: &str, number: u32) -> Result<StepRecord, Fault> {
+    step::find(read, agent, run_id, number)?
+        .ok_or_else(|| Fault(format!("step {number} of run {run_id} is indexed and not there")))
+}
+
+fn broken(key: &[u8]) -> Fault {
+    Fault(format!("key {} does not come apart", hex::encode(key)))
+}

@@ -1,0 +1,48 @@
+//! Reads of the route and of drains.
+
+use pinrail_proto::{reason, v1};
+
+use crate::outcome::{Stop, reject};
+use crate::store::Read;
+use crate::{agent, bundle, route};
+
+/// The drain of one bundle; or (`bundle_id` empty) of every bundle that has open pins or a drain deadline.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `BUNDLE_NOT_FOUND`.
+pub fn drains(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    bundle_id: &str,
+) -> Result<Vec<v1::Drain>, Stop> {
+    let agent = agent::find(read, namespace, agent)?;
+    let records = if bundle_id.is_empty() {
+        let mut all = bundle::all(read, agent.number)?;
+        all.retain(|record| bundle::open_pins(record) > 0 || record.drain_deadline_ms != 0);
+        all
+    } else {
+        vec![bundle::existing(read, agent.number, bundle_id)?]
+    };
+    records.iter().map(|record| Ok(route::drain_message(read, &agent, record)?)).collect()
+}
+
+/// The bundle that a run started now would get, the route's epoch, and the endpoint of the bundle's environment.
+/// `_key` decides once there are canary shares.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `NO_LIVE_BUNDLE`.
+pub fn resolve_route(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    _key: &str,
+) -> Result<(String, u64, String), Stop> {
+    let agent = agent::find(read, namespace, agent)?;
+    if agent.live_bundle_id.is_empty() {
+        let message = format!("agent {} has no live bundle", agent.agent_id);
+        return Err(reject(reason::NO_LIVE_BUNDLE, message));
+    }
+    let live = bundle::existing(read, agent.number, &agent.live_bundle_id)?;
+    Ok((live.bundle_id, agent.epoch, live.endpoint))
+}

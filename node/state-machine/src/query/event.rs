@@ -1,0 +1,98 @@
+//! Reads of the event stream: one order, resumable from a revision.
+
+use pinrail_proto::log::EventRecord;
+use pinrail_proto::time::timestamp;
+use pinrail_proto::{reason, v1};
+
+use crate::key::{Key, Kind, Parts};
+use crate::outcome::{Stop, reject};
+use crate::store::{Order, Read, Row};
+use crate::txn::decode;
+
+/// Which events are meant. Empty fields mean all.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    pub namespace: String,
+    pub agent_id: String,
+    /// A type, or a prefix of types that ends in `.`.
+    pub type_: String,
+    pub after_revision: u64,
+    pub newest_first: bool,
+}
+
+impl EventFilter {
+    /// Whether an event is meant, its revision aside.
+    #[must_use]
+    pub fn matches(&self, event: &v1::Event) -> bool {
+        let same = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
+        let of_type = if self.type_.ends_with('.') {
+            event.r#type.starts_with(&self.type_)
+        } else {
+            same(&self.type_, &event.r#type)
+        };
+        of_type && same(&self.namespace, &event.namespace) && same(&self.agent_id, &event.agent_id)
+    }
+}
+
+/// Rows that one call looks at, so that a filter which matches little costs no full scan.
+const LOOKED_AT: usize = 10_000;
+
+/// At most `limit` events, never part of a revision's only, and the revision to go on after.
+///
+/// # Errors
+/// `COMPACTED` when events after `after_revision` are gone already.
+pub fn events(
+    read: &dyn Read,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<(Vec<v1::Event>, u64), Stop> {
+    let cluster = super::cluster(read)?;
+    if !filter.newest_first && filter.after_revision < cluster.events_compacted {
+        let message = format!("events up to revision {} are gone", cluster.events_compacted);
+        return Err(reject(reason::COMPACTED, message).with("oldest", cluster.events_compacted + 1));
+    }
+    let mut range = Key::new(Kind::Event).range();
+    range.start = Key::new(Kind::Event).u64(filter.after_revision.saturating_add(1)).build();
+    let order = if filter.newest_first { Order::Descending } else { Order::Ascending };
+    let rows = read.scan(&range, order, LOOKED_AT)?;
+    let looked_at_all = rows.len() < LOOKED_AT;
+    let mut found: Vec<v1::Event> = Vec::new();
+    let mut next = filter.after_revision;
+    for row in &rows {
+        let event = message(row)?;
+        let full = found.len() >= limit;
+        if full && found.last().is_some_and(|last| last.revision != event.revision) {
+            return Ok((found, next));
+        }
+        next = event.revision;
+        if filter.matches(&event) {
+            found.push(event);
+        }
+    }
+    // A page cut inside a revision would lose its other events: go on after the one before it.
+    if !looked_at_all {
+        found.retain(|event| event.revision != next);
+        next = next.saturating_sub(1);
+    } else {
+        next = next.max(cluster.revision);
+    }
+    Ok((found, next))
+}
+
+fn message((key, value): &Row) -> Result<v1::Event, Stop> {
+    let record: EventRecord = decode(key, value)?;
+    let mut parts = Parts::new(key);
+    Ok(v1::Event {
+        revision: parts.u64().unwrap_or(0),
+        index: parts.u32().unwrap_or(0),
+        at: timestamp(record.at_ms),
+        r#type: record.r#type,
+        namespace: record.namespace,
+        agent_id: record.agent_id,
+        bundle_id: record.bundle_id,
+        run_id: record.run_id,
+        actor: record.actor,
+        reason: record.reason,
+        attributes: record.attributes,
+    })
+}

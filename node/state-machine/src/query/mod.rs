@@ -1,0 +1,25 @@
+//! Reads: pure functions over one moment of the state that give the API's messages, or say that there is nothing.
+//!
+//! They decide nothing and change nothing. A namespace of "" means `default`.
+
+mod agent;
+mod bundle;
+pub mod dispatch;
+mod drain;
+mod event;
+mod memory;
+mod page;
+mod pin;
+mod position;
+mod run;
+mod step;
+
+pub use agent::{agent, agent_number, agents, namespaces};
+pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
+pub use drain::{drains, resolve_route};
+pub use event::{EventFilter, events};
+pub use memory::{memory_get, memory_history, memory_list};
+pub use pin::{pin, pins};
+pub use position::{Position, cluster, position};
+pub use run::{RunFilter, explain_run, result, run, runs};
+pub use step::steps;

@@ -1,0 +1,44 @@
+//! Pages of lists. A page token is the last key of the page before, in hex; a forged one is refused when it lies
+//! outside of the list's range.
+
+use pinrail_proto::{limits, reason};
+
+use crate::outcome::{Stop, reject};
+use crate::store::{KeyRange, Order, Read, Row};
+
+/// Rows of one page, and the token of the next one (empty: there is none).
+pub(super) fn page(
+    read: &dyn Read,
+    range: &KeyRange,
+    size: u32,
+    token: &str,
+) -> Result<(Vec<Row>, String), Stop> {
+    let size = size_of(size) as usize;
+    let rest = resume(range, token)?;
+    let mut rows = read.scan(&rest, Order::Ascending, size + 1)?;
+    let next = if rows.len() > size {
+        rows.truncate(size);
+        rows.last().map_or_else(String::new, |(key, _)| hex::encode(key))
+    } else {
+        String::new()
+    };
+    Ok((rows, next))
+}
+
+/// The part of a range behind a token.
+pub(super) fn resume(range: &KeyRange, token: &str) -> Result<KeyRange, Stop> {
+    if token.is_empty() {
+        return Ok(range.clone());
+    }
+    let forged = || reject(reason::INVALID_REQUEST, "the page token is not one of this list");
+    let key = hex::decode(token).map_err(|_| forged())?;
+    if key < range.start || key >= range.end {
+        return Err(forged());
+    }
+    Ok(range.clone().after(&key))
+}
+
+/// The size of a page: the default for 0, never more than the limit.
+pub(super) fn size_of(asked: u32) -> u32 {
+    if asked == 0 { limits::PAGE_DEFAULT } else { asked.min(limits::PAGE) }
+}

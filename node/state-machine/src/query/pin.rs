@@ -1,0 +1,51 @@
+//! Reads of pins.
+
+use pinrail_proto::v1;
+
+use crate::outcome::Stop;
+use crate::run::{is_over, pin_message};
+use crate::store::Read;
+use crate::{agent, bundle};
+
+use super::run::{locate, open_pins};
+
+/// The pin of a run. Runs of this version are never repinned, so a pin that is found does not move.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
+pub fn pin(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    run_id: &str,
+) -> Result<v1::LookupPinResponse, Stop> {
+    let (agent, run) = locate(read, namespace, agent, run_id)?;
+    let bundle = bundle::existing(read, agent.number, &run.bundle_id)?;
+    Ok(v1::LookupPinResponse {
+        run_id: run.run_id.clone(),
+        bundle_id: run.bundle_id.clone(),
+        pin: Some(pin_message(&run, &bundle)),
+        open: !is_over(run.state()),
+        movable: false,
+        revision: super::position(read)?.revision,
+    })
+}
+
+/// A page of the open pins of a bundle (of the live one when it is empty), oldest first.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `BUNDLE_NOT_FOUND`; `INVALID_REQUEST` for a forged token.
+pub fn pins(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    bundle_id: &str,
+    page_size: u32,
+    token: &str,
+) -> Result<(Vec<v1::Pin>, String), Stop> {
+    let agent = agent::find(read, namespace, agent)?;
+    let bundle_id = if bundle_id.is_empty() { &agent.live_bundle_id } else { bundle_id };
+    let bundle = bundle::existing(read, agent.number, bundle_id)?;
+    let (runs, next) = open_pins(read, &agent, bundle_id, page_size, token)?;
+    Ok((runs.iter().map(|run| pin_message(run, &bundle)).collect(), next))
+}

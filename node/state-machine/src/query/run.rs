@@ -1,0 +1,272 @@
+//! Reads of runs: one, lists, results, explanations.
+
+use pinrail_proto::log::{AgentRecord, RunRecord};
+use pinrail_proto::time::timestamp;
+use pinrail_proto::v1::{self, RunState};
+
+use crate::key::{Key, Kind, Parts};
+use crate::outcome::Stop;
+use crate::run::{find, is_over, not_found, pin_message};
+use crate::store::{Fault, KeyRange, Order, Read};
+use crate::txn::{decode, get};
+use crate::{agent, bundle};
+
+use super::page::{page, resume, size_of};
+
+/// States in which a run is not over, in the order in which lists of open runs show them.
+const OPEN: [RunState; 6] = [
+    RunState::Scheduled,
+    RunState::Queued,
+    RunState::Running,
+    RunState::Waiting,
+    RunState::Paused,
+    RunState::Cancelling,
+];
+
+/// Which runs are meant. Empty fields mean all.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    pub state: RunState,
+    pub bundle_id: String,
+    /// Only runs that are not over.
+    pub open: bool,
+}
+
+/// A run with its input and output. The agent may be empty for run ids that our libraries made.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
+pub fn run(read: &dyn Read, namespace: &str, agent: &str, run_id: &str) -> Result<v1::Run, Stop> {
+    let (agent, record) = locate(read, namespace, agent, run_id)?;
+    let mut run = message(read, &agent, &record)?;
+    run.input = get(read, &Key::of(Kind::RunInput, agent.number).last(run_id))?;
+    run.output = get(read, &Key::of(Kind::RunOutput, agent.number).last(run_id))?;
+    Ok(run)
+}
+
+/// Finds a run and its agent; without the agent's name by the hash that a library's run id begins with.
+pub(super) fn locate(
+    read: &dyn Read,
+    namespace: &str,
+    agent_id: &str,
+    run_id: &str,
+) -> Result<(AgentRecord, RunRecord), Stop> {
+    if !agent_id.is_empty() {
+        let agent = agent::find(read, namespace, agent_id)?;
+        let run = find(read, agent.number, run_id)?.ok_or_else(|| not_found(run_id))?;
+        return Ok((agent, run));
+    }
+    let hash = run_id.get(..8).ok_or_else(|| not_found(run_id))?;
+    let mut prefix = Key::new(Kind::AgentHash).build();
+    prefix.extend_from_slice(hash.as_bytes());
+    for (key, _) in read.scan(&KeyRange::prefix(&prefix), Order::Ascending, 16)? {
+        let number = key.last_chunk::<4>().map_or(0, |n| u32::from_be_bytes(*n));
+        if let (Some(agent), Some(run)) =
+            (agent::by_number(read, number)?, find(read, number, run_id)?)
+        {
+            return Ok((agent, run));
+        }
+    }
+    Err(not_found(run_id))
+}
+
+/// A page of an agent's runs without inputs and outputs, and the token of the next page. A list of one state is
+/// in the order of bundle and start; others go by run id or state.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`; `INVALID_REQUEST` for a forged token.
+pub fn runs(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    filter: &RunFilter,
+    page_size: u32,
+    token: &str,
+) -> Result<(Vec<v1::Run>, String), Stop> {
+    let agent = agent::find(read, namespace, agent)?;
+    let (ids, next) = if filter.state != RunState::Unspecified {
+        by_states(read, &agent, &[filter.state], &filter.bundle_id, page_size, token)?
+    } else if filter.open {
+        by_states(read, &agent, &OPEN, &filter.bundle_id, page_size, token)?
+    } else if !filter.bundle_id.is_empty() {
+        by_states(read, &agent, &all_states(), &filter.bundle_id, page_size, token)?
+    } else {
+        let (rows, next) = page(read, &Key::of(Kind::Run, agent.number).range(), page_size, token)?;
+        let id = |key: &[u8]| String::from_utf8_lossy(&key[5..]).into_owned();
+        (rows.iter().map(|(key, _)| id(key)).collect(), next)
+    };
+    let mut runs = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(record) = find(read, agent.number, &id)? {
+            runs.push(message(read, &agent, &record)?);
+        }
+    }
+    Ok((runs, next))
+}
+
+fn all_states() -> Vec<RunState> {
+    (1..=11).filter_map(|number| RunState::try_from(number).ok()).collect()
+}
+
+/// Ids from the index of states, state by state, and the token to go on with.
+fn by_states(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    states: &[RunState],
+    bundle_id: &str,
+    page_size: u32,
+    token: &str,
+) -> Result<(Vec<String>, String), Stop> {
+    let size = size_of(page_size) as usize;
+    let whole = Key::of(Kind::RunByState, agent.number).range();
+    let behind = resume(&whole, token)?.start;
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    for state in states {
+        let state = u8::try_from(i32::from(*state)).unwrap_or(0);
+        let prefix = Key::of(Kind::RunByState, agent.number).u8(state);
+        let mut range =
+            if bundle_id.is_empty() { prefix.range() } else { prefix.text(bundle_id).range() };
+        if behind > range.start {
+            range.start.clone_from(&behind);
+        }
+        let wanted = size + 1 - keys.len();
+        keys.extend(
+            read.scan(&range, Order::Ascending, wanted)?.into_iter().map(|(k, _)| k.to_vec()),
+        );
+        if keys.len() > size {
+            break;
+        }
+    }
+    let more = keys.len() > size;
+    keys.truncate(size);
+    let next = if more { keys.last().map_or_else(String::new, hex::encode) } else { String::new() };
+    let ids = keys.iter().map(|key| id_of_state_key(key)).collect::<Result<_, Fault>>()?;
+    Ok((ids, next))
+}
+
+fn id_of_state_key(key: &[u8]) -> Result<String, Fault> {
+    let mut parts = Parts::new(key);
+    (parts.u32(), parts.u8(), parts.text(), parts.u64());
+    parts.last().map(str::to_owned).ok_or_else(|| Fault("a row of runs has no id".to_owned()))
+}
+
+/// State and result of a run, whether it is over or not.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
+pub fn result(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    run_id: &str,
+) -> Result<v1::GetResultResponse, Stop> {
+    let (agent, record) = locate(read, namespace, agent, run_id)?;
+    Ok(v1::GetResultResponse {
+        run_id: record.run_id.clone(),
+        bundle_id: record.bundle_id.clone(),
+        state: record.state,
+        closed: is_over(record.state()),
+        output: get(read, &Key::of(Kind::RunOutput, agent.number).last(run_id))?,
+        failure: record.failure.clone(),
+        end_reason: record.end_reason,
+        revision: super::position(read)?.revision,
+    })
+}
+
+/// The run, its steps, its bundle, the bundle that was live before that, and what differs between the two.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
+pub fn explain_run(
+    read: &dyn Read,
+    namespace: &str,
+    agent_id: &str,
+    run_id: &str,
+) -> Result<v1::ExplainRunResponse, Stop> {
+    let (agent, record) = locate(read, namespace, agent_id, run_id)?;
+    let (steps, _) = super::steps(read, &agent.namespace, &agent.agent_id, run_id, 0, "")?;
+    let pinned = bundle::existing(read, agent.number, &record.bundle_id)?;
+    let pinned = bundle::message(read, &agent, &pinned)?;
+    let previous = match previous(read, &agent, &record.bundle_id)? {
+        Some(previous) => Some(bundle::message(read, &agent, &previous)?),
+        None => None,
+    };
+    let changes = match (&previous, &pinned.manifest) {
+        (Some(v1::Bundle { manifest: Some(before), .. }), Some(after)) => {
+            bundle::diff(before, after)
+        }
+        (Some(_) | None, Some(_) | None) => Vec::new(),
+    };
+    Ok(v1::ExplainRunResponse {
+        run: Some(run(read, namespace, agent_id, run_id)?),
+        steps,
+        bundle: Some(pinned),
+        previous_bundle: previous,
+        changes,
+        revision: super::position(read)?.revision,
+    })
+}
+
+/// The bundle whose layer this bundle's layer was opened on: the one that was live before it.
+fn previous(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    bundle_id: &str,
+) -> Result<Option<pinrail_proto::log::BundleRecord>, Fault> {
+    let Some(record) = bundle::find(read, agent.number, bundle_id)? else { return Ok(None) };
+    let Some(layer) = crate::memory::layer(read, agent.number, record.layer)? else {
+        return Ok(None);
+    };
+    let Some(base) = layer.ancestors.first() else { return Ok(None) };
+    let Some(base) = crate::memory::layer(read, agent.number, base.layer)? else { return Ok(None) };
+    bundle::find(read, agent.number, &base.bundle_id)
+}
+
+/// The API's view of a run, without input and output.
+fn message(read: &dyn Read, agent: &AgentRecord, run: &RunRecord) -> Result<v1::Run, Fault> {
+    let pin =
+        bundle::find(read, agent.number, &run.bundle_id)?.map(|bundle| pin_message(run, &bundle));
+    Ok(v1::Run {
+        namespace: agent.namespace.clone(),
+        agent_id: agent.agent_id.clone(),
+        run_id: run.run_id.clone(),
+        kind: run.kind,
+        state: run.state,
+        pin,
+        external: run.external,
+        labels: run.labels.clone(),
+        started_at: timestamp(run.started_ms),
+        ended_at: timestamp(run.ended_ms),
+        end_reason: run.end_reason,
+        failure: run.failure.clone(),
+        usage: run.usage.clone(),
+        steps: run.step,
+        current_step: run.step_name.clone(),
+        input: None,
+        output: None,
+        restarts: run.restarts,
+        revision: run.revision,
+    })
+}
+
+/// A page of the open pins of a bundle, oldest first.
+pub(super) fn open_pins(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    bundle_id: &str,
+    page_size: u32,
+    token: &str,
+) -> Result<(Vec<RunRecord>, String), Stop> {
+    let range = Key::of(Kind::OpenPin, agent.number).text(bundle_id).range();
+    let (rows, next) = page(read, &range, page_size, token)?;
+    let mut records = Vec::with_capacity(rows.len());
+    for (key, _) in rows {
+        let mut parts = Parts::new(&key);
+        (parts.u32(), parts.text(), parts.u64());
+        let row = Key::of(Kind::Run, agent.number).last(parts.last().unwrap_or_default());
+        if let Some(value) = read.get(&row)? {
+            records.push(decode(&row, &value)?);
+        }
+    }
+    Ok((records, next))
+}

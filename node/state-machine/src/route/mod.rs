@@ -1,0 +1,28 @@
+//! The route of an agent: which bundle new runs start on, and how it changes.
+//!
+//! Every change is one command whatever the number of pins: it moves the route, counts the epoch on, sets the
+//! drain deadline of the bundle that lost its traffic, and opens or re-activates a memory layer. What has to be
+//! done run by run follows in bounded sweeps, and nothing waits for them: each command that touches a run
+//! checks the deadline and the rollback's mark itself.
+
+mod drain;
+mod rollback;
+mod switch;
+
+use pinrail_proto::log::AgentRecord;
+
+use crate::effect::Effect;
+use crate::txn::Txn;
+
+pub(crate) use drain::{message as drain_message, oldest_pin_ms, set_drain};
+pub(crate) use rollback::rollback;
+pub(crate) use switch::switch;
+
+/// Notes that the route moved.
+fn moved(txn: &mut Txn<'_>, agent: &mut AgentRecord) {
+    agent.epoch += 1;
+    agent.route_changed_ms = txn.now;
+    agent.route_revision = txn.revision;
+    agent.revision = txn.revision;
+    txn.effect(Effect::AgentChanged { agent: agent.number });
+}

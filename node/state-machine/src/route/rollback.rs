@@ -1,0 +1,185 @@
+//! The rollback: one command that returns to the bundle that was live before, and says what becomes of the runs
+//! of the one that it leaves.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{AgentRecord, BundleRecord, LayerRecord, Rollback, RollbackMark};
+use pinrail_proto::{limits, reason, v1};
+
+use crate::event::With as _;
+use crate::key::Timer;
+use crate::outcome::{Stop, reject};
+use crate::txn::Txn;
+use crate::{agent, bundle, event, memory};
+
+use super::{drain, moved};
+
+pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop> {
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    agent::expect_revision(txn, agent.revision)?;
+    let unnamed = it.from_bundle_id.is_empty() || it.from_inferred;
+    if unnamed && is_recent(txn, &agent) {
+        return Err(ambiguous(txn, &agent)?);
+    }
+    let from_id = match it.from_bundle_id.as_str() {
+        "" => agent.live_bundle_id.clone(),
+        named => named.to_owned(),
+    };
+    if from_id.is_empty() {
+        return Err(reject(reason::NO_LIVE_BUNDLE, "no bundle is live: there is nothing to leave"));
+    }
+    let from = bundle::load(txn, agent.number, &from_id)?;
+    let in_flight = in_flight(txn, &agent, it)?;
+    if from_id != agent.live_bundle_id {
+        return again(txn, &agent, from, in_flight);
+    }
+    if agent.standby_bundle_id.is_empty() {
+        let message = format!("there is no bundle to return to from {from_id}");
+        return Err(reject(reason::NOTHING_TO_ROLL_BACK, message));
+    }
+    go_back(txn, &mut agent, from, in_flight)
+}
+
+fn go_back(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    mut from: BundleRecord,
+    in_flight: v1::InFlight,
+) -> Result<Answer, Stop> {
+    let mut to = bundle::load(txn, agent.number, &agent.standby_bundle_id)?;
+    drain::clear(txn, agent.number, &mut to);
+    to.revision = txn.revision;
+    bundle::save(txn, agent.number, &to);
+
+    agent.live_bundle_id.clone_from(&to.bundle_id);
+    agent.standby_bundle_id.clear();
+    agent.last_rollback_ms = txn.now;
+    moved(txn, agent);
+
+    from.rejected = true;
+    drain::begin(txn, agent, &mut from);
+    mark(txn, agent, &mut from, &to, in_flight);
+    bundle::save(txn, agent.number, &from);
+    let answer = v1::RollbackResponse {
+        agent_id: agent.agent_id.clone(),
+        from_bundle_id: from.bundle_id.clone(),
+        to_bundle_id: to.bundle_id.clone(),
+        epoch: agent.epoch,
+        already: false,
+        in_flight: in_flight.into(),
+        drain: Some(drain::message(txn.read(), agent, &from)?),
+        memory_keys_hidden: hidden_keys(txn, agent, &from)?,
+        side_effects: side_effects(&from),
+        revision: txn.revision,
+        target_workers: 0,
+        target_free_slots: 0,
+    };
+    from.last_rollback = Some(answer.clone());
+    bundle::save(txn, agent.number, &from);
+    agent::save(txn, agent);
+    txn.event(
+        event::of_bundle("route.rolled_back", agent, &to.bundle_id)
+            .with("from", &from.bundle_id)
+            .with("epoch", agent.epoch)
+            .with("in_flight", in_flight.as_str_name()),
+    );
+    Ok(Answer::Rollback(answer))
+}
+
+/// The bundle has no traffic any more: the earlier answer, and perhaps a stricter policy for its runs.
+fn again(
+    txn: &mut Txn<'_>,
+    agent: &AgentRecord,
+    mut from: BundleRecord,
+    in_flight: v1::InFlight,
+) -> Result<Answer, Stop> {
+    let Some(mut answer) = from.last_rollback.clone() else {
+        let message =
+            format!("bundle {} has no traffic that could be taken from it", from.bundle_id);
+        return Err(reject(reason::NOTHING_TO_ROLL_BACK, message)
+            .with("live_bundle_id", &agent.live_bundle_id));
+    };
+    answer.already = true;
+    let earlier = answer.in_flight();
+    if strictness(in_flight) > strictness(earlier)
+        && let Some(to) = bundle::find(txn.read(), agent.number, &answer.to_bundle_id)?
+    {
+        mark(txn, agent, &mut from, &to, in_flight);
+        answer.set_in_flight(in_flight);
+        from.last_rollback = Some(v1::RollbackResponse { already: false, ..answer.clone() });
+        bundle::save(txn, agent.number, &from);
+    }
+    Ok(Answer::Rollback(answer))
+}
+
+/// Every later command of the left bundle's runs obeys the mark first, so it is exact before any sweep has run.
+fn mark(
+    txn: &mut Txn<'_>,
+    agent: &AgentRecord,
+    from: &mut BundleRecord,
+    to: &BundleRecord,
+    in_flight: v1::InFlight,
+) {
+    if in_flight == v1::InFlight::Keep || agent.external && in_flight == v1::InFlight::Restart {
+        from.mark = None;
+        return;
+    }
+    from.mark = Some(RollbackMark {
+        revision: txn.revision,
+        in_flight: in_flight.into(),
+        to_bundle_id: to.bundle_id.clone(),
+        to_layer: to.layer,
+        epoch: agent.epoch,
+        sweeping: true,
+    });
+    txn.set_timer(agent.number, txn.now, Timer::RollbackSweep, from.bundle_id.as_bytes());
+}
+
+fn in_flight(txn: &Txn<'_>, agent: &AgentRecord, it: &Rollback) -> Result<v1::InFlight, Stop> {
+    Ok(match it.in_flight() {
+        v1::InFlight::Unspecified => {
+            agent::policy(txn.read(), agent.number)?.rollback.unwrap_or_default().in_flight()
+        }
+        asked @ (v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart) => asked,
+    })
+}
+
+fn strictness(in_flight: v1::InFlight) -> u8 {
+    match in_flight {
+        v1::InFlight::Unspecified | v1::InFlight::Keep => 0,
+        v1::InFlight::Restart => 1,
+        v1::InFlight::Cancel => 2,
+    }
+}
+
+fn is_recent(txn: &Txn<'_>, agent: &AgentRecord) -> bool {
+    agent.last_rollback_ms != 0 && txn.now < agent.last_rollback_ms + limits::ROLLBACK_AMBIGUOUS_MS
+}
+
+/// Both things that may be meant, as commands: the earlier rollback once more, or one from the live bundle.
+fn ambiguous(txn: &Txn<'_>, agent: &AgentRecord) -> Result<Stop, Stop> {
+    let left = bundle::all(txn.read(), agent.number)?
+        .into_iter()
+        .filter_map(|b| b.last_rollback.map(|answer| (answer.revision, b.bundle_id)))
+        .max()
+        .map_or_else(String::new, |(_, bundle_id)| bundle_id);
+    let message = "the agent was rolled back within the last 15 minutes; name the bundle to leave";
+    let command = |bundle: &str| format!("pinrail rollback {} --from {bundle}", agent.agent_id);
+    Ok(reject(reason::ROLLBACK_AMBIGUOUS, message)
+        .with("live_bundle_id", &agent.live_bundle_id)
+        .with("next_1", command(&left))
+        .with("next_2", command(&agent.live_bundle_id)))
+}
+
+fn hidden_keys(txn: &Txn<'_>, agent: &AgentRecord, from: &BundleRecord) -> Result<u64, Stop> {
+    let layer: Option<LayerRecord> = memory::layer(txn.read(), agent.number, from.layer)?;
+    Ok(layer.map_or(0, |layer| layer.keys.min(limits::HIDDEN_KEYS)))
+}
+
+fn side_effects(from: &BundleRecord) -> Vec<v1::SideEffect> {
+    let effect = |e: &pinrail_proto::log::EffectCount| v1::SideEffect {
+        tool: e.tool.clone(),
+        class: e.class,
+        calls: e.calls,
+    };
+    from.effects.iter().map(effect).collect()
+}

@@ -1,0 +1,56 @@
+//! Cancelling a run: cooperative first, forced after the grace.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{CancelRun, RunResult};
+use pinrail_proto::v1::{EndReason, RunState};
+
+use crate::agent;
+use crate::key::Timer;
+use crate::outcome::Stop;
+use crate::txn::Txn;
+
+use super::settle::{end, is_leased, tell_holder};
+use super::{End, Subject, close, ends, is_over, set_state, settle};
+
+pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> {
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let mut subject = Subject::load(txn, &agent, &it.run_id)?;
+    agent::expect_revision(txn, subject.run.revision)?;
+    settle(txn, &mut subject)?;
+    let already = is_over(subject.run.state());
+    if !already {
+        request(txn, &mut subject);
+    }
+    subject.save(txn);
+    Ok(Answer::Run(RunResult { state: subject.run.state, already, keep_until_ms: 0 }))
+}
+
+fn request(txn: &mut Txn<'_>, subject: &mut Subject) {
+    if !is_leased(subject) {
+        close(txn, subject, End::Cancelled(EndReason::Requested));
+        return;
+    }
+    if subject.run.state() == RunState::Cancelling {
+        return;
+    }
+    let grace_ms = subject.run.grace_ms;
+    let by_ms = (txn.now + grace_ms).min(ends(&subject.run, &subject.bundle).hard_ms);
+    subject.run.cancel_by_ms = by_ms;
+    subject.run.set_end_reason(EndReason::Requested);
+    set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
+    let object = subject.run.run_id.clone();
+    txn.set_timer(subject.agent.number, by_ms, Timer::CancelBy, object.as_bytes());
+    tell_holder(txn, subject, EndReason::Requested, by_ms - txn.now);
+}
+
+/// How a run that is being cancelled ends when its step is over and it may not go on.
+pub(crate) fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let how = match subject.run.end_reason() {
+        reason @ (EndReason::Requested | EndReason::Rollback) => End::Cancelled(reason),
+        EndReason::MaxAge | EndReason::DrainCap | EndReason::KeepAlive | EndReason::Unspecified => {
+            let reason = ends(&subject.run, &subject.bundle).reason;
+            end(&subject.run, reason)
+        }
+    };
+    close(txn, subject, how);
+}

@@ -1,0 +1,79 @@
+//! External runs: their end and their keep-alive are told from outside.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{FinishRun, KeepRun, RunResult};
+use pinrail_proto::v1::{self, Outcome};
+use pinrail_proto::{limits, reason};
+
+use crate::agent;
+use crate::agent::policy::too_large;
+use crate::key::{Key, Kind, Timer};
+use crate::outcome::{Stop, reject};
+use crate::txn::Txn;
+
+use super::{End, Subject, add_usage, close, is_over, settle};
+
+/// Ends an external run. The first call wins; a later one gets what that one said.
+pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> {
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let mut subject = Subject::load(txn, &agent, &it.run_id)?;
+    must_be_external(&subject)?;
+    let size = it.output.as_ref().map_or(0, |output| output.data.len());
+    if size > limits::PAYLOAD_BYTES {
+        return Err(too_large("output bytes", size, limits::PAYLOAD_BYTES));
+    }
+    let end = match it.outcome() {
+        Outcome::Completed => End::Completed,
+        Outcome::Failed => End::Failed(it.failure.clone().unwrap_or_else(|| v1::Failure {
+            reason: "FAILED".to_owned(),
+            ..v1::Failure::default()
+        })),
+        Outcome::Unspecified => {
+            return Err(reject(reason::INVALID_REQUEST, "outcome must be completed or failed"));
+        }
+    };
+    settle(txn, &mut subject)?;
+    let already = is_over(subject.run.state());
+    if !already {
+        if let Some(usage) = &it.usage {
+            add_usage(&mut subject, usage);
+        }
+        if let Some(output) = &it.output {
+            txn.put(Key::of(Kind::RunOutput, agent.number).last(&it.run_id), output);
+        }
+        close(txn, &mut subject, end);
+    }
+    subject.save(txn);
+    Ok(Answer::Run(RunResult { state: subject.run.state, already, keep_until_ms: 0 }))
+}
+
+/// Says that an external run is alive; nothing extends its pin.
+pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let mut subject = Subject::load(txn, &agent, &it.run_id)?;
+    must_be_external(&subject)?;
+    settle(txn, &mut subject)?;
+    if is_over(subject.run.state()) {
+        let message = format!("run {:?} is over", it.run_id);
+        return Err(
+            reject(reason::RUN_CLOSED, message).with("state", subject.run.state().as_str_name())
+        );
+    }
+    if subject.agent.keep_alive_ms != 0 {
+        let object = it.run_id.as_bytes();
+        let number = agent.number;
+        txn.clear_timer(number, subject.run.keep_until_ms, Timer::KeepAlive, object);
+        subject.run.keep_until_ms = txn.now + subject.agent.keep_alive_ms;
+        txn.set_timer(number, subject.run.keep_until_ms, Timer::KeepAlive, object);
+    }
+    subject.save(txn);
+    let keep_until_ms = subject.run.keep_until_ms;
+    Ok(Answer::Run(RunResult { state: subject.run.state, already: false, keep_until_ms }))
+}
+
+fn must_be_external(subject: &Subject) -> Result<(), Stop> {
+    if subject.run.external {
+        return Ok(());
+    }
+    Err(reject(reason::RUN_NOT_EXTERNAL, "the run is executed by workers, which end it"))
+}

@@ -1,0 +1,156 @@
+//! Runs: executions of an agent, each pinned to the bundle that it started on.
+//!
+//! ```text
+//!  queued ──lease──> running ──done──> completed
+//!    │                 │ └─attempts used up─> failed (or paused)
+//!    │                 └─soft end, cancel──> cancelling ──grace──> cancelled | expired
+//!    └──soft end, cancel──> cancelled | expired
+//! ```
+//! Every command that touches a run settles it first (`settle.rs`): the rollback's mark and the ends of its pin
+//! count at that moment, whether or not a sweep has come by.
+
+mod cancel;
+mod close;
+mod finish;
+mod restart;
+mod retention;
+mod settle;
+mod start;
+mod usage;
+
+use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StepRecord};
+use pinrail_proto::v1::RunState;
+use pinrail_proto::{reason, v1};
+
+use crate::key::{Key, Kind};
+use crate::outcome::{Stop, reject};
+use crate::store::{Fault, Read};
+use crate::txn::{Txn, get};
+use crate::{agent, bundle};
+
+pub(crate) use cancel::{cancel, cancel_now};
+pub(crate) use close::{End, close};
+pub(crate) use finish::{finish, keep};
+pub(crate) use retention::forget;
+pub(crate) use settle::{ends, settle};
+pub(crate) use start::start;
+pub(crate) use usage::add as add_usage;
+
+/// A run and what its commands read and change with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) agent: AgentRecord,
+    /// The bundle that the run is pinned to.
+    pub(crate) bundle: BundleRecord,
+    pub(crate) run: RunRecord,
+    /// The step that is open or was last; none for external runs.
+    pub(crate) step: Option<StepRecord>,
+}
+
+impl Subject {
+    /// Loads a run by its agent's number; `None` when there is no such run.
+    pub(crate) fn find(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Self>, Stop> {
+        let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
+        let agent = agent::load(txn, agent)?;
+        let bundle = bundle::load(txn, agent.number, &run.bundle_id)?;
+        let step = match run.step {
+            0 => None,
+            number => crate::step::find(txn.read(), agent.number, run_id, number)?,
+        };
+        Ok(Some(Self { agent, bundle, run, step }))
+    }
+
+    /// # Errors
+    /// `RUN_NOT_FOUND`.
+    pub(crate) fn load(txn: &Txn<'_>, agent: &AgentRecord, run_id: &str) -> Result<Self, Stop> {
+        Self::find(txn, agent.number, run_id)?.ok_or_else(|| not_found(run_id))
+    }
+
+    /// Writes back everything that a command may have changed.
+    pub(crate) fn save(&mut self, txn: &mut Txn<'_>) {
+        self.run.revision = txn.revision;
+        agent::save(txn, &self.agent);
+        bundle::save(txn, self.agent.number, &self.bundle);
+        save(txn, self.agent.number, &self.run);
+        if let Some(step) = &self.step {
+            crate::step::save(txn, self.agent.number, &self.run.run_id, step);
+        }
+    }
+}
+
+pub(crate) fn not_found(run_id: &str) -> Stop {
+    reject(reason::RUN_NOT_FOUND, format!("there is no run {run_id:?}"))
+}
+
+pub(crate) fn find(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<RunRecord>, Fault> {
+    get(read, &Key::of(Kind::Run, agent).last(run_id))
+}
+
+pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &RunRecord) {
+    txn.put(Key::of(Kind::Run, agent).last(&run.run_id), run);
+}
+
+/// Whether nothing can happen to it any more.
+pub(crate) fn is_over(state: RunState) -> bool {
+    match state {
+        RunState::Completed
+        | RunState::Failed
+        | RunState::Cancelled
+        | RunState::Expired
+        | RunState::Continued => true,
+        RunState::Unspecified
+        | RunState::Scheduled
+        | RunState::Queued
+        | RunState::Running
+        | RunState::Waiting
+        | RunState::Paused
+        | RunState::Cancelling => false,
+    }
+}
+
+/// Moves a run to another state, its place in the index of states with it.
+pub(crate) fn set_state(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, state: RunState) {
+    if run.state() == state {
+        return;
+    }
+    if run.state() != RunState::Unspecified {
+        txn.delete(state_key(agent, run));
+    }
+    run.set_state(state);
+    txn.mark(state_key(agent, run), &[]);
+}
+
+/// Place of a run in the index of states.
+pub(crate) fn state_key(agent: u32, run: &RunRecord) -> Vec<u8> {
+    let state = u8::try_from(i32::from(run.state())).unwrap_or(0);
+    Key::of(Kind::RunByState, agent)
+        .u8(state)
+        .text(&run.bundle_id)
+        .u64(run.started_ms)
+        .last(&run.run_id)
+}
+
+/// Place of an open pin among those of its bundle.
+pub(crate) fn pin_key(agent: u32, run: &RunRecord) -> Vec<u8> {
+    Key::of(Kind::OpenPin, agent).text(&run.bundle_id).u64(run.pinned_ms).last(&run.run_id)
+}
+
+/// The API's view of a pin.
+pub(crate) fn pin_message(run: &RunRecord, bundle: &BundleRecord) -> v1::Pin {
+    use pinrail_proto::time::timestamp;
+    let ends = ends(run, bundle);
+    v1::Pin {
+        run_id: run.run_id.clone(),
+        bundle_id: run.bundle_id.clone(),
+        layer: u64::from(run.layer),
+        reason: run.pin_reason,
+        pinned_at: timestamp(run.pinned_ms),
+        expires_at: timestamp(run.expires_ms),
+        soft_end: timestamp(ends.soft_ms),
+        hard_end: timestamp(ends.hard_ms),
+        epoch: run.epoch,
+        endpoint: bundle.endpoint.clone(),
+        movable: false,
+        revision: run.pinned_revision,
+    }
+}

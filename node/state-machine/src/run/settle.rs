@@ -1,0 +1,127 @@
+//! Brings a run up to date: the rollback's mark and the ends of its pin, judged by cluster time.
+
+use pinrail_proto::log::{BundleRecord, RunRecord};
+use pinrail_proto::v1::{EndReason, InFlight, RunState, StepState};
+
+use crate::effect::Effect;
+use crate::outcome::Stop;
+use crate::step::step_id;
+use crate::txn::Txn;
+
+use super::{End, Subject, close, is_over, restart, set_state};
+
+/// When a pin ends, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ends {
+    /// From here on: no new lease, no new step.
+    pub(crate) soft_ms: u64,
+    /// From here on nothing is accepted any more.
+    pub(crate) hard_ms: u64,
+    pub(crate) reason: EndReason,
+}
+
+/// The soft end is the earlier of the pin's own and its bundle's drain deadline; the hard end a grace later.
+pub(crate) fn ends(run: &RunRecord, bundle: &BundleRecord) -> Ends {
+    let own = Ends {
+        soft_ms: run.expires_ms,
+        hard_ms: run.expires_ms + run.grace_ms,
+        reason: EndReason::MaxAge,
+    };
+    if bundle.drain_deadline_ms == 0 || run.expires_ms <= bundle.drain_deadline_ms {
+        return own;
+    }
+    Ends {
+        soft_ms: bundle.drain_deadline_ms,
+        hard_ms: bundle.drain_deadline_ms + bundle.drain_grace_ms,
+        reason: EndReason::DrainCap,
+    }
+}
+
+/// Obeys what has come to be true of a run since it was last touched. The caller saves the subject.
+pub(crate) fn settle(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    if is_over(subject.run.state()) {
+        return Ok(());
+    }
+    obey_mark(txn, subject)?;
+    if is_over(subject.run.state()) {
+        return Ok(());
+    }
+    obey_ends(txn, subject);
+    Ok(())
+}
+
+fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let Some(mark) = subject.bundle.mark.clone() else { return Ok(()) };
+    if subject.run.pinned_revision > mark.revision {
+        return Ok(());
+    }
+    match mark.in_flight() {
+        InFlight::Unspecified | InFlight::Keep => Ok(()),
+        InFlight::Cancel => {
+            close(txn, subject, End::Cancelled(EndReason::Rollback));
+            Ok(())
+        }
+        InFlight::Restart => restart::restart(txn, subject, &mark),
+    }
+}
+
+fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let ends = ends(&subject.run, &subject.bundle);
+    if txn.now >= ends.hard_ms {
+        close(txn, subject, end(&subject.run, ends.reason));
+        return;
+    }
+    if subject.run.cancel_by_ms != 0 && txn.now >= subject.run.cancel_by_ms {
+        close(txn, subject, End::Cancelled(EndReason::Requested));
+        return;
+    }
+    if subject.run.external {
+        let silent = subject.run.keep_until_ms != 0 && txn.now >= subject.run.keep_until_ms;
+        if silent {
+            close(txn, subject, End::Expired(EndReason::KeepAlive));
+        }
+        return;
+    }
+    if txn.now < ends.soft_ms {
+        return;
+    }
+    if is_leased(subject) {
+        warn(txn, subject, ends);
+    } else {
+        close(txn, subject, end(&subject.run, ends.reason));
+    }
+}
+
+/// How a run ends at an end of its pin. An external run always expires; the reason tells which end it was.
+pub(super) fn end(run: &RunRecord, reason: EndReason) -> End {
+    if reason == EndReason::DrainCap && !run.external {
+        End::Cancelled(reason)
+    } else {
+        End::Expired(reason)
+    }
+}
+
+pub(super) fn is_leased(subject: &Subject) -> bool {
+    subject.step.as_ref().is_some_and(|step| step.state() == StepState::Leased)
+}
+
+/// Tells the lease holder once; its result is accepted until the hard end.
+fn warn(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) {
+    if subject.run.state() == RunState::Cancelling {
+        return;
+    }
+    set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
+    subject.run.set_end_reason(ends.reason);
+    tell_holder(txn, subject, ends.reason, ends.hard_ms.saturating_sub(txn.now));
+}
+
+pub(super) fn tell_holder(txn: &mut Txn<'_>, subject: &Subject, reason: EndReason, grace_ms: u64) {
+    let Some(step) = &subject.step else { return };
+    txn.effect(Effect::CancelRequested {
+        step: step_id(subject.agent.number, &subject.run, step),
+        token: step.token.unwrap_or_default(),
+        worker_id: step.worker_id.clone(),
+        reason,
+        grace_ms,
+    });
+}

@@ -1,0 +1,51 @@
+//! Checkpoints: memoised results inside a step, fenced by the lease, kept for the next attempt.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{CheckpointRecord, RecordCheckpoint, StepResult};
+use pinrail_proto::{id, limits, reason};
+
+use crate::agent::policy::too_large;
+use crate::key::{Key, Kind};
+use crate::outcome::{Stop, reject};
+use crate::txn::Txn;
+
+use super::held;
+
+pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Answer, Stop> {
+    id::check_token("checkpoint name", &it.name)
+        .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+    let value = it.value.clone().unwrap_or_default();
+    if value.data.len() > limits::PAYLOAD_BYTES {
+        return Err(too_large("checkpoint bytes", value.data.len(), limits::PAYLOAD_BYTES));
+    }
+    let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    let number = subject.run.step;
+    let row = Key::of(Kind::Checkpoint, subject.agent.number)
+        .text(&subject.run.run_id)
+        .u32(number)
+        .last(&it.name);
+    let answer = Answer::Step(StepResult { closed: false, token: None, step: number });
+    if let Some(recorded) = txn.get::<CheckpointRecord>(&row)? {
+        if recorded.value.as_ref() == Some(&value) {
+            return Ok(answer);
+        }
+        let message = format!("checkpoint {:?} is recorded with another value", it.name);
+        return Err(reject(reason::CHECKPOINT_MISMATCH, message));
+    }
+    let stored = subject.run.stored_bytes + value.data.len() as u64;
+    if stored > limits::RUN_STORED_BYTES {
+        let message = format!("the run would store {stored} bytes");
+        return Err(reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::RUN_STORED_BYTES));
+    }
+    let Some(step) = &mut subject.step else { return Ok(answer) };
+    if step.checkpoints >= limits::STEP_CHECKPOINTS {
+        let message = format!("the step has {} checkpoints", step.checkpoints);
+        return Err(reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::STEP_CHECKPOINTS));
+    }
+    step.checkpoints += 1;
+    let record = CheckpointRecord { order: step.checkpoints, value: Some(value) };
+    subject.run.stored_bytes = stored;
+    txn.put(row, &record);
+    subject.save(txn);
+    Ok(answer)
+}

@@ -1,0 +1,155 @@
+//! Completion: the result is recorded once, and the run ends or goes on with its next step, which the same
+//! worker may get in this one command.
+
+use pinrail_proto::log::complete_step::Outcome;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{CompleteStep, NextStep, StepResult, Token};
+use pinrail_proto::v1::{Payload, RunState, StepState};
+use pinrail_proto::{id, limits, reason};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::agent::policy::too_large;
+use crate::key::{Key, Kind};
+use crate::outcome::{Stop, reject};
+use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over};
+use crate::txn::Txn;
+
+use super::lease::{grant, may_lease};
+use super::queue::{enqueue, open, unleash};
+use super::{find, held, save};
+
+pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, Stop> {
+    check(it)?;
+    let digest = digest(it);
+    if let Some(answer) = recorded(txn, it, &digest)? {
+        return Ok(answer);
+    }
+    let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    if let Some(usage) = &it.usage {
+        add_usage(&mut subject, usage);
+    }
+    record(txn, &mut subject, &digest);
+    let (closed, token) = match &it.outcome {
+        Some(Outcome::Done(output)) => {
+            store(txn, &mut subject, Kind::RunOutput, output);
+            close(txn, &mut subject, End::Completed);
+            (true, None)
+        }
+        Some(Outcome::Next(next)) => go_on(txn, &mut subject, next, it)?,
+        None => {
+            return Err(reject(
+                reason::INVALID_REQUEST,
+                "a completion names a next step or an output",
+            ));
+        }
+    };
+    subject.save(txn);
+    Ok(Answer::Step(StepResult { closed, token, step: subject.run.step }))
+}
+
+/// Ends the attempt with its result.
+fn record(txn: &mut Txn<'_>, subject: &mut Subject, digest: &[u8; 32]) {
+    unleash(txn, subject);
+    let Some(step) = &mut subject.step else { return };
+    step.set_state(StepState::Completed);
+    step.ended_ms = txn.now;
+    step.completion_digest = digest.to_vec().into();
+    step.completion_revision = txn.revision;
+}
+
+fn go_on(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    next: &NextStep,
+    it: &CompleteStep,
+) -> Result<(bool, Option<Token>), Stop> {
+    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
+    if past || subject.run.state() == RunState::Cancelling {
+        cancel_now(txn, subject);
+        return Ok((true, None));
+    }
+    if subject.run.step >= limits::RUN_STEPS {
+        let message = format!("the run has {} steps", subject.run.step);
+        return Err(reject(reason::STEP_LIMIT, message).with("limit", limits::RUN_STEPS));
+    }
+    let input = next.input.clone().unwrap_or_default();
+    let stored = subject.run.stored_bytes + input.data.len() as u64;
+    if stored > limits::RUN_STORED_BYTES {
+        let message = format!("the run would store {stored} bytes");
+        return Err(reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::RUN_STORED_BYTES));
+    }
+    subject.run.stored_bytes = stored;
+    let agent = subject.agent.number;
+    // The finished step's row is written here: the subject goes on with the next one.
+    if let Some(step) = &subject.step {
+        save(txn, agent, &subject.run.run_id, step);
+    }
+    open(txn, subject, &next.name)?;
+    let row =
+        Key::of(Kind::StepInput, agent).text(&subject.run.run_id).u32(subject.run.step).build();
+    txn.put(row, &input);
+    match &it.lease_next {
+        Some(taker) if may_lease(txn, subject, taker).is_ok() => {
+            Ok((false, Some(grant(txn, subject, taker)?)))
+        }
+        Some(_) | None => {
+            enqueue(txn, subject);
+            Ok((false, None))
+        }
+    }
+}
+
+fn store(txn: &mut Txn<'_>, subject: &mut Subject, kind: Kind, payload: &Payload) {
+    subject.run.stored_bytes += payload.data.len() as u64;
+    txn.put(Key::of(kind, subject.agent.number).last(&subject.run.run_id), payload);
+}
+
+/// The answer of a completion that was recorded before, for the worker that did not hear it.
+fn recorded(txn: &Txn<'_>, it: &CompleteStep, digest: &[u8; 32]) -> Result<Option<Answer>, Stop> {
+    let asked = it.step.clone().unwrap_or_default();
+    if id::check_token("run id", &asked.run_id).is_err() {
+        return Ok(None);
+    }
+    let Some(step) = find(txn.read(), asked.agent, &asked.run_id, asked.step)? else {
+        return Ok(None);
+    };
+    let same = step.state() == StepState::Completed
+        && step.token == it.token
+        && step.completion_digest == digest.as_slice();
+    if !same {
+        return Ok(None);
+    }
+    let run = crate::run::find(txn.read(), asked.agent, &asked.run_id)?;
+    let closed = run.as_ref().is_none_or(|run| is_over(run.state()));
+    // The lease that came with the first answer, if the same worker still holds it.
+    let number = run.as_ref().map_or(0, |run| run.step);
+    let following = find(txn.read(), asked.agent, &asked.run_id, number)?;
+    let token = following
+        .filter(|s| number == asked.step + 1 && s.state() == StepState::Leased)
+        .filter(|s| s.token.is_some_and(|token| token.revision == step.completion_revision))
+        .and_then(|s| s.token);
+    Ok(Some(Answer::Step(StepResult { closed, token, step: number })))
+}
+
+fn check(it: &CompleteStep) -> Result<(), Stop> {
+    let (what, payload) = match &it.outcome {
+        Some(Outcome::Done(output)) => ("output bytes", Some(output)),
+        Some(Outcome::Next(next)) => {
+            id::check_name("step", &next.name)
+                .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+            ("step input bytes", next.input.as_ref())
+        }
+        None => ("", None),
+    };
+    let size = payload.map_or(0, |payload| payload.data.len());
+    if size > limits::PAYLOAD_BYTES {
+        return Err(too_large(what, size, limits::PAYLOAD_BYTES));
+    }
+    Ok(())
+}
+
+fn digest(it: &CompleteStep) -> [u8; 32] {
+    let same = CompleteStep { lease_next: None, ..it.clone() };
+    Sha256::digest(same.encode_to_vec()).into()
+}

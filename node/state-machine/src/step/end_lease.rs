@@ -1,0 +1,70 @@
+//! Ends of a lease without a result: handed back by its worker, or expired by the leader.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{ExpireLease, HandBackStep, StepResult};
+use pinrail_proto::v1::RunState;
+
+use crate::event;
+use crate::event::With as _;
+use crate::outcome::Stop;
+use crate::run::{Subject, cancel_now, ends, is_over};
+use crate::txn::Txn;
+
+use super::fail::{failure, retry_or_end};
+use super::held;
+use super::queue::{enqueue, unleash};
+
+/// The worker gives the lease back unused: it costs no attempt.
+pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, Stop> {
+    let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    unleash(txn, &mut subject);
+    if let Some(step) = &mut subject.step {
+        step.attempt = step.attempt.saturating_sub(1);
+    }
+    go_on(txn, &mut subject);
+    Ok(answer(txn, &mut subject))
+}
+
+/// The leader has not heard of the worker for a lease's time. The attempt counts, and the step waits for another
+/// worker at once.
+pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop> {
+    let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    unleash(txn, &mut subject);
+    let (name, attempt, used_up) = subject.step.as_ref().map_or_else(Default::default, |s| {
+        (s.name.clone(), s.attempt, s.attempt >= s.max_attempts)
+    });
+    txn.event(
+        event::of_run("lease.expired", &subject.agent, &subject.run.bundle_id, &subject.run.run_id)
+            .with("step", name)
+            .with("attempt", attempt),
+    );
+    if used_up {
+        let failure =
+            failure("LEASE_EXPIRED", "the worker was not heard of for a lease's time", false);
+        retry_or_end(txn, &mut subject, failure)?;
+    } else {
+        go_on(txn, &mut subject);
+    }
+    Ok(answer(txn, &mut subject))
+}
+
+fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
+    if past || subject.run.state() == RunState::Cancelling {
+        if let Some(step) = &mut subject.step {
+            step.set_state(pinrail_proto::v1::StepState::Cancelled);
+        }
+        cancel_now(txn, subject);
+    } else {
+        enqueue(txn, subject);
+    }
+}
+
+fn answer(txn: &mut Txn<'_>, subject: &mut Subject) -> Answer {
+    subject.save(txn);
+    Answer::Step(StepResult {
+        closed: is_over(subject.run.state()),
+        token: None,
+        step: subject.run.step,
+    })
+}

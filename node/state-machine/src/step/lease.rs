@@ -1,0 +1,108 @@
+//! Leasing: a worker of the pinned bundle gets the right to execute one attempt.
+
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{LeaseStep, StepResult, Taker, Token};
+use pinrail_proto::reason;
+use pinrail_proto::v1::{RunState, StepState};
+
+use crate::bundle;
+use crate::effect::Effect;
+use crate::key::{Key, Kind, Timer};
+use crate::outcome::{Stop, reject};
+use crate::run::{Subject, ends, is_over, set_state, settle};
+use crate::txn::Txn;
+
+use super::queue::dequeue;
+use super::{object, step_id};
+
+pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
+    let asked = it.step.clone().unwrap_or_default();
+    let taker = it.taker.clone().unwrap_or_default();
+    let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
+        return Err(not_ready("the run is gone"));
+    };
+    settle(txn, &mut subject)?;
+    let ready = subject.step.as_ref().is_some_and(|step| {
+        step.number == asked.step
+            && step.state() == StepState::Ready
+            && step.attempt + 1 == it.attempt
+    });
+    if !ready {
+        return Err(not_ready("the step does not wait for a worker in this attempt"));
+    }
+    may_lease(txn, &subject, &taker)?;
+    dequeue(txn, &mut subject);
+    let token = grant(txn, &mut subject, &taker)?;
+    subject.save(txn);
+    Ok(Answer::Step(StepResult { closed: false, token: Some(token), step: asked.step }))
+}
+
+/// Whether the open step may go to this worker now. P1: only to one of the pinned bundle.
+pub(super) fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop> {
+    if taker.bundle_id != subject.run.bundle_id {
+        let message = format!(
+            "the run is pinned to bundle {}; the worker serves {}",
+            subject.run.bundle_id, taker.bundle_id
+        );
+        return Err(reject(reason::BUNDLE_MISMATCH, message));
+    }
+    if is_over(subject.run.state()) || subject.run.state() == RunState::Cancelling {
+        return Err(reject(reason::RUN_CLOSED, "the run is over or being cancelled"));
+    }
+    if txn.now >= ends(&subject.run, &subject.bundle).soft_ms {
+        return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
+    }
+    if subject.agent.paused || subject.bundle.paused {
+        return Err(reject(reason::AGENT_PAUSED, "the agent or the bundle is paused"));
+    }
+    if subject.agent.running_steps >= subject.agent.max_running {
+        let message = format!("the agent has {} running steps", subject.agent.running_steps);
+        return Err(
+            reject(reason::QUOTA_EXCEEDED, message).with("limit", subject.agent.max_running)
+        );
+    }
+    Ok(())
+}
+
+/// Hands out the lease of the open step, which is in no queue.
+pub(super) fn grant(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    taker: &Taker,
+) -> Result<Token, Stop> {
+    let token = Token { incarnation: txn.cluster.incarnation, revision: txn.revision };
+    let number = subject.agent.number;
+    let name = subject.step.as_ref().map_or_else(String::new, |step| step.name.clone());
+    let policy = bundle::step_policy(txn.read(), number, &subject.bundle.bundle_id, &name)?;
+    let Subject { agent, run, step: Some(step), .. } = subject else {
+        return Err(not_ready("the run has no open step"));
+    };
+    step.set_state(StepState::Leased);
+    step.attempt += 1;
+    step.token = Some(token);
+    step.worker_id.clone_from(&taker.worker_id);
+    step.leased_ms = txn.now;
+    step.lease_ms = policy.lease_ms;
+    step.attempt_deadline_ms = txn.now + policy.start_to_close_ms;
+    step.timer_ms = step.attempt_deadline_ms;
+    let object = object(&run.run_id, step.number);
+    txn.set_timer(number, step.timer_ms, Timer::AttemptEnd, &object);
+    let mut leased = Key::of(Kind::Leased, number).build();
+    leased.extend_from_slice(&object);
+    txn.mark(leased, &[]);
+    agent.running_steps += 1;
+    set_state(txn, number, run, RunState::Running);
+    txn.effect(Effect::Leased {
+        step: step_id(number, run, step),
+        bundle_id: run.bundle_id.clone(),
+        attempt: step.attempt,
+        token,
+        worker_id: step.worker_id.clone(),
+        lease_ms: step.lease_ms,
+    });
+    Ok(token)
+}
+
+fn not_ready(why: &str) -> Stop {
+    reject(reason::STEP_NOT_READY, why)
+}

@@ -1,0 +1,108 @@
+//! Steps: one unit of work of a run at a time, its attempts, its lease.
+//!
+//! ```text
+//!  ready ──lease──> leased ──complete──> completed
+//!    ▲                │ ├──fail, attempts left──> backoff ──timer──> ready
+//!    │                │ └──fail, attempts used up──> failed | dead (the run is paused)
+//!    └──hand back, expire──┘
+//! ```
+//! A lease is judged by its token alone, never by a clock: its deadline lives in the leader's memory, and it
+//! ends by the leader's own command.
+
+mod checkpoint;
+mod complete;
+mod end_lease;
+mod fail;
+mod lease;
+mod queue;
+
+use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
+use pinrail_proto::v1::{RunState, StepState};
+use pinrail_proto::{id, reason};
+
+use crate::effect::StepId;
+use crate::key::{Key, Kind};
+use crate::outcome::{Stop, reject};
+use crate::run::{Subject, is_over, settle};
+use crate::store::{Fault, Read};
+use crate::txn::{Txn, get};
+
+pub(crate) use checkpoint::checkpoint;
+pub(crate) use complete::complete;
+pub(crate) use end_lease::{expire, hand_back};
+pub(crate) use fail::{attempt_over, fail, start_by_over};
+pub(crate) use lease::lease;
+pub(crate) use queue::{close, open_first, ready_again};
+
+pub(crate) fn find(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Option<StepRecord>, Fault> {
+    get(read, &Key::of(Kind::Step, agent).text(run_id).u32(number).build())
+}
+
+pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &StepRecord) {
+    txn.put(Key::of(Kind::Step, agent).text(run_id).u32(step.number).build(), step);
+}
+
+pub(crate) fn step_id(agent: u32, run: &RunRecord, step: &StepRecord) -> StepId {
+    StepId { agent, run_id: run.run_id.clone(), step: step.number }
+}
+
+/// Object of a step's timers, and the tail of its index rows.
+fn object(run_id: &str, number: u32) -> Vec<u8> {
+    let mut object = run_id.as_bytes().to_vec();
+    object.push(0);
+    object.extend_from_slice(&number.to_be_bytes());
+    object
+}
+
+/// Takes a timer's object apart.
+pub(crate) fn parse_object(object: &[u8]) -> Option<(String, u32)> {
+    let (head, number) = object.split_last_chunk::<4>()?;
+    let run_id = std::str::from_utf8(head.strip_suffix(&[0])?).ok()?;
+    Some((run_id.to_owned(), u32::from_be_bytes(*number)))
+}
+
+/// The run whose open step is held under this token, settled. Everything that a worker reports goes through here.
+///
+/// # Errors
+/// `LEASE_STALE` when the token is not the current one; `PIN_EXPIRED` when the pin's hard end is past.
+pub(crate) fn held(
+    txn: &mut Txn<'_>,
+    step: Option<&StepRef>,
+    token: Option<&Token>,
+) -> Result<Subject, Stop> {
+    let asked = step.cloned().unwrap_or_default();
+    id::check_token("run id", &asked.run_id)
+        .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+    let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
+        return Err(stale("the run is gone"));
+    };
+    let was_over = is_over(subject.run.state());
+    settle(txn, &mut subject)?;
+    if is_over(subject.run.state()) && !was_over && subject.bundle.mark.is_none() {
+        return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
+    }
+    if !is_current(&subject, asked.step, token) {
+        return Err(stale("the lease is not current any more"));
+    }
+    Ok(subject)
+}
+
+/// P2: only the holder of the current token is heard.
+fn is_current(subject: &Subject, number: u32, token: Option<&Token>) -> bool {
+    let Some(step) = &subject.step else { return false };
+    step.number == number
+        && step.state() == StepState::Leased
+        && token.is_some()
+        && step.token.as_ref() == token
+        && !is_over(subject.run.state())
+        && subject.run.state() != RunState::Paused
+}
+
+fn stale(why: &str) -> Stop {
+    reject(reason::LEASE_STALE, why)
+}

@@ -1,0 +1,142 @@
+//! How a step enters and leaves the queue of its bundle, and how it gives up what it holds.
+
+use pinrail_proto::log::StepRecord;
+use pinrail_proto::v1::{RunState, StepState};
+
+use crate::bundle;
+use crate::effect::Effect;
+use crate::key::{Key, Kind, Timer};
+use crate::outcome::Stop;
+use crate::run::{Subject, set_state};
+use crate::txn::Txn;
+
+use super::{object, step_id};
+
+/// Opens a run's first step; its input is the run's.
+pub(crate) fn open_first(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
+    open(txn, subject, name)?;
+    enqueue(txn, subject);
+    Ok(())
+}
+
+/// Makes the run's next step; it is not in the queue yet.
+pub(super) fn open(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
+    let policy =
+        bundle::step_policy(txn.read(), subject.agent.number, &subject.bundle.bundle_id, name)?;
+    subject.run.step += 1;
+    name.clone_into(&mut subject.run.step_name);
+    let start_by_ms = match policy.schedule_to_start_ms {
+        0 => 0,
+        wait => txn.now + wait,
+    };
+    subject.step = Some(StepRecord {
+        number: subject.run.step,
+        name: name.to_owned(),
+        max_attempts: policy.max_attempts,
+        lease_ms: policy.lease_ms,
+        start_by_ms,
+        bundle_id: subject.run.bundle_id.clone(),
+        ..StepRecord::default()
+    });
+    Ok(())
+}
+
+/// Puts the open step into the queue of its bundle.
+pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let agent = subject.agent.number;
+    let Subject { bundle, run, step: Some(step), .. } = subject else { return };
+    step.set_state(StepState::Ready);
+    step.ready_ms = txn.now;
+    step.ready_revision = txn.revision;
+    step.token = None;
+    step.worker_id.clear();
+    txn.mark(ready_key(agent, &run.bundle_id, &run.run_id, step), &[]);
+    bundle.ready_steps += 1;
+    if step.start_by_ms != 0 {
+        step.timer_ms = step.start_by_ms;
+        txn.set_timer(agent, step.timer_ms, Timer::StartBy, &object(&run.run_id, step.number));
+    }
+    if run.state() != RunState::Cancelling {
+        set_state(txn, agent, run, RunState::Queued);
+    }
+    txn.effect(Effect::StepReady {
+        step: step_id(agent, run, step),
+        bundle_id: run.bundle_id.clone(),
+        attempt: step.attempt + 1,
+        ready_revision: step.ready_revision,
+    });
+}
+
+/// Takes a step that waits for a worker out of the queue.
+pub(super) fn dequeue(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let agent = subject.agent.number;
+    let Subject { bundle, run, step: Some(step), .. } = subject else { return };
+    txn.delete(ready_key(agent, &run.bundle_id, &run.run_id, step));
+    bundle.ready_steps = bundle.ready_steps.saturating_sub(1);
+    clear_timer(txn, agent, &run.run_id, step, Timer::StartBy);
+}
+
+/// Ends the lease of the open step; the worker's slot is free.
+pub(crate) fn unleash(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let agent_number = subject.agent.number;
+    let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    let mut leased = Key::of(Kind::Leased, agent_number).build();
+    leased.extend_from_slice(&object(&run.run_id, step.number));
+    txn.delete(leased);
+    clear_timer(txn, agent_number, &run.run_id, step, Timer::AttemptEnd);
+    agent.running_steps = agent.running_steps.saturating_sub(1);
+    txn.effect(Effect::LeaseEnded {
+        step: step_id(agent_number, run, step),
+        token: step.token.unwrap_or_default(),
+        worker_id: step.worker_id.clone(),
+    });
+}
+
+/// A step whose lease or backoff is over waits for a worker again.
+pub(crate) fn ready_again(txn: &mut Txn<'_>, subject: &mut Subject) {
+    enqueue(txn, subject);
+}
+
+/// Closes the open step of a run that ends, whatever it was doing.
+pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
+    let Some(step) = &subject.step else { return };
+    match step.state() {
+        StepState::Ready => {
+            let withdrawn = Effect::StepWithdrawn {
+                step: step_id(subject.agent.number, &subject.run, step),
+                bundle_id: subject.run.bundle_id.clone(),
+            };
+            dequeue(txn, subject);
+            txn.effect(withdrawn);
+        }
+        StepState::Leased => unleash(txn, subject),
+        StepState::Backoff => {
+            let Subject { agent, run, step: Some(step), .. } = subject else { return };
+            clear_timer(txn, agent.number, &run.run_id, step, Timer::Backoff);
+        }
+        StepState::Unspecified | StepState::Waiting | StepState::Dead => {}
+        StepState::Completed | StepState::Failed | StepState::Cancelled => return,
+    }
+    let Some(step) = &mut subject.step else { return };
+    step.set_state(state);
+    step.ended_ms = txn.now;
+}
+
+pub(super) fn clear_timer(
+    txn: &mut Txn<'_>,
+    agent: u32,
+    run_id: &str,
+    step: &mut StepRecord,
+    timer: Timer,
+) {
+    if step.timer_ms != 0 {
+        txn.clear_timer(agent, step.timer_ms, timer, &object(run_id, step.number));
+        step.timer_ms = 0;
+    }
+}
+
+fn ready_key(agent: u32, bundle_id: &str, run_id: &str, step: &StepRecord) -> Vec<u8> {
+    let mut key = Key::of(Kind::Ready, agent).text(bundle_id).u64(step.ready_revision).build();
+    key.extend_from_slice(&object(run_id, step.number));
+    key
+}

@@ -1,0 +1,232 @@
+//! The sweep: works off what is due of one agent, in order and bounded. Whatever is late acts as if it had come
+//! in time, for every command checks the ends itself; the sweep makes it visible.
+
+use pinrail_proto::limits;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{Tick, TickResult};
+use pinrail_proto::v1::StepState;
+
+use crate::key::{Key, Kind, Parts, Timer};
+use crate::outcome::Stop;
+use crate::run::{self, Subject};
+use crate::store::{Fault, KeyRange, Row};
+use crate::txn::Txn;
+use crate::{bundle, dedupe, memory, step};
+
+/// Rows of the deadline index that are looked at in one go.
+const CHUNK: usize = 64;
+
+pub(crate) fn tick(txn: &mut Txn<'_>, it: &Tick) -> Result<Answer, Stop> {
+    let mut left = it.max_items.clamp(1, limits::TICK_ITEMS);
+    let asked = left;
+    let due = due_range(it.agent, txn.now);
+    loop {
+        let rows = txn.scan(&due, CHUNK)?;
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            if left == 0 {
+                return Ok(Answer::Tick(TickResult { items: asked, more: true }));
+            }
+            left -= work_off(txn, it.agent, &row, left)?;
+        }
+    }
+    Ok(Answer::Tick(TickResult { items: asked - left, more: false }))
+}
+
+/// What is due of an agent at `now`.
+fn due_range(agent: u32, now: u64) -> KeyRange {
+    KeyRange {
+        start: Key::of(Kind::Deadline, agent).build(),
+        end: Key::of(Kind::Deadline, agent).u64(now.saturating_add(1)).build(),
+    }
+}
+
+/// Works off one row, with at most `left` units of work. Answers how many it took: at least one.
+fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Result<u32, Stop> {
+    let mut parts = Parts::new(key);
+    let (_, due_ms, timer) = (parts.u32(), parts.u64(), parts.u8().and_then(Timer::from_number));
+    let Some(timer) = timer else {
+        return Err(Fault(format!("deadline row {} has an unknown timer", hex::encode(key))).into());
+    };
+    let object = parts.rest().to_vec();
+    let text = || String::from_utf8_lossy(&object).into_owned();
+    match timer {
+        Timer::DrainSoft | Timer::DrainHard | Timer::RollbackSweep => {
+            return sweep(txn, agent, key, value, timer, &text(), due_ms.unwrap_or(0), left);
+        }
+        Timer::Retention => {
+            let gone = run::forget(txn, agent, &text())?;
+            if gone {
+                txn.delete(key.to_vec());
+            }
+            return Ok(1);
+        }
+        Timer::Events => {
+            if forget_events(txn)? {
+                txn.delete(key.to_vec());
+            }
+            return Ok(1);
+        }
+        Timer::RunExpires | Timer::RunHardEnd | Timer::KeepAlive | Timer::CancelBy => {
+            txn.delete(key.to_vec());
+            settle(txn, agent, &text())?;
+        }
+        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd => {
+            txn.delete(key.to_vec());
+            step_timer(txn, agent, timer, &object)?;
+        }
+        Timer::Dedupe => {
+            txn.delete(key.to_vec());
+            dedupe::forget(txn, &text());
+        }
+        Timer::MemoryTtl => {
+            txn.delete(key.to_vec());
+            memory::expire(txn, agent, &object)?;
+        }
+    }
+    Ok(1)
+}
+
+fn settle(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
+    let Some(mut subject) = Subject::find(txn, agent, run_id)? else { return Ok(()) };
+    run::settle(txn, &mut subject)?;
+    subject.save(txn);
+    Ok(())
+}
+
+fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Result<(), Stop> {
+    let Some((run_id, number)) = step::parse_object(object) else { return Ok(()) };
+    let Some(mut subject) = Subject::find(txn, agent, &run_id)? else { return Ok(()) };
+    if subject.run.step != number {
+        return Ok(());
+    }
+    run::settle(txn, &mut subject)?;
+    if subject.run.step == number && !run::is_over(subject.run.state()) {
+        let backing_off =
+            |s: &Subject| s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff);
+        match timer {
+            Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
+            Timer::StartBy => step::start_by_over(txn, &mut subject)?,
+            Timer::Backoff if backing_off(&subject) => {
+                if let Some(step) = &mut subject.step {
+                    step.timer_ms = 0;
+                }
+                step::ready_again(txn, &mut subject);
+            }
+            Timer::Backoff
+            | Timer::RunExpires
+            | Timer::RunHardEnd
+            | Timer::DrainSoft
+            | Timer::DrainHard
+            | Timer::KeepAlive
+            | Timer::CancelBy
+            | Timer::Retention
+            | Timer::RollbackSweep
+            | Timer::Dedupe
+            | Timer::Events
+            | Timer::MemoryTtl => {}
+        }
+    }
+    subject.save(txn);
+    Ok(())
+}
+
+/// Settles the open pins of a bundle, oldest first, from where the last tick stopped: the row's value is the
+/// last pin's key.
+#[expect(clippy::too_many_arguments, reason = "one row's parts, read once by the caller")]
+fn sweep(
+    txn: &mut Txn<'_>,
+    agent: u32,
+    key: &[u8],
+    cursor: &[u8],
+    timer: Timer,
+    bundle_id: &str,
+    due_ms: u64,
+    left: u32,
+) -> Result<u32, Stop> {
+    let Some(record) = bundle::find(txn.read(), agent, bundle_id)? else {
+        txn.delete(key.to_vec());
+        return Ok(1);
+    };
+    let current = match timer {
+        Timer::DrainSoft => record.drain_deadline_ms == due_ms,
+        Timer::DrainHard => record.drain_deadline_ms + record.drain_grace_ms == due_ms,
+        Timer::RollbackSweep => record.mark.is_some(),
+        Timer::RunExpires
+        | Timer::RunHardEnd
+        | Timer::Backoff
+        | Timer::StartBy
+        | Timer::AttemptEnd
+        | Timer::KeepAlive
+        | Timer::CancelBy
+        | Timer::Retention
+        | Timer::Dedupe
+        | Timer::Events
+        | Timer::MemoryTtl => false,
+    };
+    let mut pins = Key::of(Kind::OpenPin, agent).text(bundle_id).range();
+    if !cursor.is_empty() {
+        pins = pins.after(cursor);
+    }
+    let rows = if current { txn.scan(&pins, left as usize)? } else { Vec::new() };
+    for (pin, _) in &rows {
+        let mut parts = Parts::new(pin);
+        (parts.u32(), parts.text(), parts.u64());
+        let run_id = parts.last().unwrap_or_default().to_owned();
+        settle(txn, agent, &run_id)?;
+    }
+    match rows.last() {
+        Some((last, _)) if rows.len() == left as usize => txn.mark(key.to_vec(), last),
+        Some(_) | None => end_sweep(txn, agent, key, timer, bundle_id)?,
+    }
+    Ok(u32::try_from(rows.len()).unwrap_or(left).max(1))
+}
+
+fn end_sweep(
+    txn: &mut Txn<'_>,
+    agent: u32,
+    key: &[u8],
+    timer: Timer,
+    bundle_id: &str,
+) -> Result<(), Stop> {
+    txn.delete(key.to_vec());
+    if timer == Timer::RollbackSweep
+        && let Some(mut record) = bundle::find(txn.read(), agent, bundle_id)?
+        && let Some(mark) = &mut record.mark
+    {
+        mark.sweeping = false;
+        bundle::save(txn, agent, &record);
+    }
+    Ok(())
+}
+
+/// Deletes events that are older than they are kept. Answers whether all such are gone.
+fn forget_events(txn: &mut Txn<'_>) -> Result<bool, Stop> {
+    let before_ms = txn.now.saturating_sub(limits::EVENTS_MS);
+    let rows = txn.scan(&Key::new(Kind::Event).range(), CHUNK)?;
+    let mut old = 0;
+    for (key, value) in &rows {
+        let event: pinrail_proto::log::EventRecord = crate::txn::decode(key, value)?;
+        if event.at_ms >= before_ms {
+            break;
+        }
+        txn.cluster.events_compacted = Parts::new(key).u64().unwrap_or(0);
+        txn.delete(key.to_vec());
+        old += 1;
+    }
+    if old == CHUNK {
+        return Ok(false);
+    }
+    watch_events(txn);
+    Ok(true)
+}
+
+/// Sees to it that old events are looked for again.
+pub(crate) fn watch_events(txn: &mut Txn<'_>) {
+    txn.set_timer(0, txn.now + EVENTS_SWEEP_MS, Timer::Events, &[]);
+}
+
+/// How often old events are looked for.
+const EVENTS_SWEEP_MS: u64 = 600_000;
