@@ -99,6 +99,11 @@ impl Context {
         self.request.lock().clone()
     }
 
+    /// The write is acknowledged: what follows only reads.
+    pub(super) fn acknowledged(&self) {
+        self.request.lock().clear();
+    }
+
     /// What a read asks for.
     pub(super) fn read(&self) -> Option<v1::ReadOptions> {
         self.local.then(|| v1::ReadOptions {

@@ -7,6 +7,7 @@ use pinrail_proto::id;
 
 use super::context::Done;
 use super::problem::{self, Problem};
+use super::view;
 
 /// Where each file goes, and what is in it.
 const FILES: &[(&str, &str)] = &[
@@ -62,7 +63,7 @@ pub(super) fn init(args: &Init) -> Done {
             .replace("{{package}}", &package(&name))
             .replace("{{client}}", &client);
         write(&absolute.join(path), &text)?;
-        println!("{}", args.dir.join(path).display());
+        view::write(format!("{}\n", args.dir.join(path).display()).as_bytes())?;
     }
     let dir = args.dir.display();
     eprintln!("next  cd {dir}");

@@ -305,6 +305,20 @@ mod tests {
     }
 
     #[test]
+    fn what_scripts_rely_on_is_at_the_top() {
+        let start = of(&v1::StartRunResponse::default());
+        let pin = of(&v1::LookupPinResponse::default());
+        for key in ["run_id", "bundle_id", "revision"] {
+            assert!(start.get(key).is_some() && pin.get(key).is_some(), "{key}");
+        }
+        let switch = of(&v1::SwitchResponse::default());
+        let rollback = of(&v1::RollbackResponse::default());
+        for key in ["agent_id", "from_bundle_id", "to_bundle_id", "epoch", "revision"] {
+            assert!(switch.get(key).is_some() && rollback.get(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
     fn base64_pads() {
         let cases: [(&[u8], &str); 4] =
             [(b"", ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v")];

@@ -121,6 +121,8 @@ async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, O
     let mut context = Context::new(settings, globals).map_err(failed)?;
     context.settle().await.map_err(failed)?;
     tokio::select! {
+        // The verb first: while it asks a question, nothing catches Ctrl-C away from the terminal.
+        biased;
         done = verb(&context, command) => done.map_err(|mut problem| {
             problem.advise(&context.subject(), &context.request_id());
             failed(problem)
@@ -237,6 +239,41 @@ mod tests {
             let words = ["pinrail", noun, "list", "support"];
             assert!(grammar().try_get_matches_from(words).is_ok(), "{noun}");
         }
+    }
+
+    /// Runs a command line against this endpoint; the exit code.
+    async fn exit(endpoint: &str, words: &[&str]) -> u8 {
+        let matches = grammar().try_get_matches_from(words).expect("it parses");
+        let command = <Command as clap::FromArgMatches>::from_arg_matches(&matches);
+        let globals = <Globals as clap::FromArgMatches>::from_arg_matches(&matches);
+        let mut globals = globals.expect("it parses");
+        globals.endpoint = Some(endpoint.to_owned());
+        globals.timeout = Some("300ms".to_owned());
+        match run_verb(command.expect("it parses"), &globals).await {
+            Ok(code) => code,
+            Err((problem, _)) => problem.exit,
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unavailable_and_bad_input_is_usage() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        drop(listener);
+        let cases: [(&[&str], u8); 8] = [
+            (&["pinrail", "agent", "list"], 6),
+            (&["pinrail", "agent", "list", "--local"], 6),
+            (&["pinrail", "switch", "support", "v1"], 6),
+            (&["pinrail", "switch", "-", "v1"], 2),
+            (&["pinrail", "run", "start", "support", "--input", "{broken"], 2),
+            (&["pinrail", "agent", "create", "support", "-f", "nowhere.toml"], 2),
+            (&["pinrail", "memory", "put", "support", "a//b", "1"], 2),
+            (&["pinrail", "explain", "NO_QUORUM"], 0),
+        ];
+        for (words, code) in cases {
+            assert_eq!(exit(&address, words).await, code, "{words:?}");
+        }
+        assert_eq!(exit("nowhere", &["pinrail", "agent", "list"]).await, 2);
     }
 
     #[test]

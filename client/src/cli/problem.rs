@@ -62,6 +62,10 @@ impl Problem {
     /// Adds what the reason alone suggests; `agent` is the one that the command named.
     pub(super) fn advise(&mut self, agent: &str, request_id: &str) {
         if self.reason == reason::OUTCOME_UNKNOWN.name {
+            if request_id.is_empty() {
+                self.next.push("the same command again: doing it twice is the same".to_owned());
+                return;
+            }
             self.request_id = request_id.into();
             let line = format!("the same command with --request-id {request_id}");
             self.next.push(format!("{line}      asks again, and is done at most once"));

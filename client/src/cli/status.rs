@@ -40,10 +40,7 @@ pub(super) async fn status(context: &Context, args: &Status) -> Done {
             let read = || async {
                 let (cluster, view) =
                     tokio::join!(cluster(context), agent::agents(context, &args.list));
-                if !context.output().is_structured() {
-                    eprintln!("cluster  {}", cluster.line());
-                }
-                view
+                Ok(view?.headed(format!("cluster  {}\n\n", cluster.line())))
             };
             context.watch(args.list.watch, read).await
         }

@@ -25,13 +25,21 @@ pub(super) struct View {
     items: Option<&'static str>,
     names: Vec<String>,
     pub(super) body: Body,
+    /// Lines above a table, for people.
+    heading: String,
 }
 
 impl View {
     /// One object with its id.
     pub(super) fn object<M: Named>(message: &M, name: &str, text: String) -> View {
         let names = vec![name.to_owned()];
-        View { json: json::of(message), items: None, names, body: Body::Text(text) }
+        View {
+            json: json::of(message),
+            items: None,
+            names,
+            body: Body::Text(text),
+            heading: String::new(),
+        }
     }
 
     /// A page of a list with the ids of its items.
@@ -41,7 +49,13 @@ impl View {
         names: Vec<String>,
         table: Table,
     ) -> View {
-        View { json: json::of(message), items: Some(items), names, body: Body::Table(table) }
+        View {
+            json: json::of(message),
+            items: Some(items),
+            names,
+            body: Body::Table(table),
+            heading: String::new(),
+        }
     }
 
     /// Something that is no message of the API.
@@ -51,14 +65,19 @@ impl View {
         names: Vec<String>,
         body: Body,
     ) -> View {
-        View { json, items, names, body }
+        View { json, items, names, body, heading: String::new() }
+    }
+
+    /// The same with lines above the table.
+    pub(super) fn headed(self, heading: String) -> View {
+        View { heading, ..self }
     }
 
     /// The text that is printed.
     pub(super) fn render(&self, output: Output) -> Result<String, Problem> {
         Ok(match output {
             Output::Table | Output::Wide => match &self.body {
-                Body::Table(table) => table.render(output == Output::Wide),
+                Body::Table(table) => self.heading.clone() + &table.render(output == Output::Wide),
                 Body::Text(text) => text.clone(),
             },
             Output::Json => format!("{:#}\n", self.json),

@@ -68,6 +68,7 @@ pub(super) async fn start(context: &Context, args: &Start) -> Done {
     let request = request(context, args)?;
     let agent = request.agent_id.clone();
     let answer = context.client.runs().start(request).await?;
+    context.acknowledged();
     if answer.already {
         eprintln!("this run had been started before: this is its first answer");
     }
