@@ -16,7 +16,7 @@ const QUERIES: usize = 2;
 /// Chunks that one query may bring.
 const HITS: usize = 4;
 /// Sentences that are kept of one chunk.
-const NOTES: usize = 2;
+const NOTES: usize = 3;
 /// Topics of a user that are remembered.
 const TOPICS: usize = 5;
 /// A question with fewer words of its own is understood by what the user asked before.
@@ -159,7 +159,7 @@ async fn read(agent: Arc<Agent>, ctx: StepContext, found: Found) -> StepResult<N
     for chunk in &found.chunks {
         // One name for all: the second is `read#2`, and a later attempt goes on where this one stopped.
         let taken: Vec<Note> = ctx.checkpoint("read", async || take(&found.ask, chunk)).await?;
-        notes.extend(taken);
+        add(&mut notes, taken);
     }
     Ok(Next::step("answer", Read { ask: found.ask, notes }))
 }
@@ -269,6 +269,15 @@ fn take(ask: &Ask, chunk: &Chunk) -> StepResult<Vec<Note>> {
     Ok(best(&ask.question, &all, NOTES).into_iter().map(note).collect())
 }
 
+/// Windows of one document overlap: a sentence is noted once.
+fn add(notes: &mut Vec<Note>, taken: Vec<Note>) {
+    for note in taken {
+        if notes.iter().all(|known| known.text != note.text) {
+            notes.push(note);
+        }
+    }
+}
+
 /// How the bundle wants to search: the way to cut documents, and the tool's version.
 fn search_parts(bundle: &BundleView) -> StepResult<(Chunking, String)> {
     let version = bundle.index("corpus").map_or("", |index| index.version.as_str());
@@ -314,4 +323,42 @@ async fn remember(ctx: &StepContext, ask: &Ask) -> StepResult<Vec<String>> {
     topics.truncate(TOPICS);
     ctx.memory().put(["user", user, "topics"], &topics).await?;
     Ok(topics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the four steps do, without a cluster.
+    fn answered(prompt: &str, chunking: Chunking, question: &str) -> String {
+        let ask: Ask = serde_json::from_value(serde_json::json!({ "question": question }))
+            .expect("a question is an input");
+        let found = Library::embedded().search(chunking, &keywords(question).join(" "), HITS);
+        let mut notes = Vec::new();
+        for chunk in &found {
+            add(&mut notes, take(&ask, chunk).expect("it is text"));
+        }
+        let sentence = |note: Note| Sentence { text: note.text, document: note.document };
+        let notes: Vec<Sentence> = notes.into_iter().map(sentence).collect();
+        answer(prompt, question, &notes)
+    }
+
+    #[test]
+    fn both_bundles_answer_from_the_right_document_and_differently() {
+        let (v1, v2) = (include_str!("prompts/system-v1.md"), include_str!("prompts/system-v2.md"));
+        let questions = [
+            ("Why must a failed fsync not be retried?", "fsync", "write-ahead-log"),
+            ("What does a fencing token do?", "token", "leases-and-fencing"),
+            ("How many servers can a Raft cluster of five lose?", "lost", "raft-consensus"),
+            ("How does BM25 treat rare words?", "BM25", "ranking-with-bm25"),
+            ("Who coordinates during an incident?", "coordinates", "incident-response"),
+        ];
+        for (question, word, document) in questions {
+            let old = answered(v1, Chunking::Paragraphs, question);
+            let new = answered(v2, Chunking::Windows, question);
+            assert!(old.contains(word) || new.contains(word), "{question}: {old} / {new}");
+            assert!(!old.contains('['), "{question}: {old}");
+            assert!(new.contains(&format!("[{document}]")), "{question}: {new}");
+        }
+    }
 }

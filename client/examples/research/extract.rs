@@ -68,7 +68,8 @@ fn stems(text: &str) -> BTreeSet<String> {
     keywords(text).iter().map(|word| stem(word).to_owned()).collect()
 }
 
-/// The `count` sentences that say most about the question, in the order in which they were given.
+/// The `count` sentences that say most about the question, in the order in which they were given. A sentence also
+/// counts for what its neighbours say: reasons stand beside what they explain.
 pub(crate) fn best(question: &str, sentences: &[Sentence], count: usize) -> Vec<Sentence> {
     let wanted = stems(question);
     let held: Vec<BTreeSet<String>> = sentences.iter().map(|one| stems(&one.text)).collect();
@@ -78,13 +79,21 @@ pub(crate) fn best(question: &str, sentences: &[Sentence], count: usize) -> Vec<
     }
     // A word that is in few sentences says more.
     let weigh = |word: &String| 1_000 / frequency.get(word.as_str()).copied().unwrap_or(1);
-    let scores = held.iter().map(|words| words.intersection(&wanted).map(weigh).sum::<u32>());
-    let mut ranked: Vec<(usize, u32)> =
-        scores.enumerate().filter(|(_, score)| *score > 0).collect();
-    ranked.sort_by_key(|(index, score)| (std::cmp::Reverse(*score), *index));
-    let mut chosen: Vec<usize> = ranked.into_iter().take(count).map(|(index, _)| index).collect();
-    chosen.sort_unstable();
-    chosen.into_iter().map(|index| sentences[index].clone()).collect()
+    let own: Vec<u32> =
+        held.iter().map(|words| words.intersection(&wanted).map(weigh).sum()).collect();
+    let beside = |at: usize, other: Option<usize>| {
+        let other = other.filter(|other| {
+            sentences.get(*other).is_some_and(|one| one.document == sentences[at].document)
+        });
+        other.map_or(0, |other| own[other])
+    };
+    let score =
+        |at: usize| 3 * own[at] + 2 * beside(at, at.checked_sub(1)) + beside(at, Some(at + 1));
+    let mut ranked: Vec<usize> = (0..own.len()).filter(|at| score(*at) > 0).collect();
+    ranked.sort_by_key(|at| (std::cmp::Reverse(score(*at)), *at));
+    ranked.truncate(count);
+    ranked.sort_unstable();
+    ranked.into_iter().map(|at| sentences[at].clone()).collect()
 }
 
 /// Answers as the prompt asks: it says how many sentences at most, and whether to cite.
