@@ -2,6 +2,8 @@
 
 mod calls;
 #[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
 mod files;
 mod member;
 mod worker;
