@@ -1,7 +1,8 @@
 //! Checkpoints of one step: what was recorded comes back in the order in which the step asks for it.
 //!
 //! A name that is asked for again in the same attempt gets `#2`, `#3` …, so that loops need no counters. The first
-//! question of an attempt is order 0. Pure: it sends nothing.
+//! question of an attempt is order 0. A place stays empty when making it failed and the step went on, or when
+//! checkpoints were made at the same time and the worker was gone in between. Pure: it sends nothing.
 
 use std::collections::BTreeMap;
 
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_left_by_concurrent_checkpoints_is_taken_again() {
+    fn a_place_left_empty_by_a_failure_is_asked_for_again() {
         let mut journal = Journal::new(vec![checkpoint(1, "b", "kept")]);
         assert_eq!(text(&journal.ask("a").expect("not recorded")), None);
         assert_eq!(text(&journal.ask("b").expect("recorded")), Some("kept".into()));

@@ -43,7 +43,8 @@ pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Ans
         return Err(reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::STEP_CHECKPOINTS));
     }
     step.checkpoints += 1;
-    let record = CheckpointRecord { order: step.checkpoints, value: Some(value) };
+    // The worker's count of what the step asked for: a place stays empty when making it failed and the step went on.
+    let record = CheckpointRecord { order: it.order, value: Some(value) };
     subject.run.stored_bytes = stored;
     txn.put(row, &record);
     subject.save(txn);
