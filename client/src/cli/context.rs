@@ -17,7 +17,7 @@ use super::settings::{Globals, Output, Settings};
 use super::view::View;
 use crate::client::Client;
 use crate::connection::Notice;
-use crate::error::Error;
+use crate::error::{Error, UNREACHABLE};
 
 /// Time between two reads of `--watch`.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -221,17 +221,16 @@ impl Context {
 
 /// What a person who waits may want to know, each thing once.
 fn tell(notice: &Notice, told: &Mutex<BTreeSet<String>>) {
-    let line = match notice {
+    let (key, line) = match notice {
         Notice::Unreachable { endpoint, message } => {
-            format!("{endpoint} is unreachable: {message}")
+            let message = message.trim_start_matches("UNREACHABLE: ");
+            (endpoint.as_str(), format!("{endpoint} is unreachable: {message}"))
         }
-        Notice::Repeating { error } => format!("asking again: {}", error.reason()),
+        // Which member it was is said already.
+        Notice::Repeating { error } if error.reason() == UNREACHABLE => return,
+        Notice::Repeating { error } => (error.reason(), format!("asking again: {error}")),
     };
-    let key = match notice {
-        Notice::Unreachable { endpoint, .. } => endpoint.clone(),
-        Notice::Repeating { error } => error.reason().to_owned(),
-    };
-    if told.lock().insert(key) {
+    if told.lock().insert(key.to_owned()) {
         eprintln!("{line}");
     }
 }
