@@ -1,6 +1,8 @@
 //! `pinrail dev`: one node or three in this process, for trying things out. With an agent to play with.
 
+use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -209,15 +211,19 @@ enum Data {
 
 impl Data {
     fn at(path: Option<&Path>) -> anyhow::Result<Self> {
+        let mut builder = DirBuilder::new();
         let data = match path {
-            Some(path) => Self::Kept(path.to_owned()),
+            Some(path) => {
+                builder.recursive(true);
+                Self::Kept(path.to_owned())
+            }
             None => {
                 let name = format!("pinrail-dev-{}", std::process::id());
                 Self::Temporary(std::env::temp_dir().join(name))
             }
         };
-        std::fs::create_dir_all(data.path())
-            .with_context(|| format!("{} cannot be created", data.path().display()))?;
+        let made = builder.mode(0o700).create(data.path());
+        made.with_context(|| format!("{} cannot be created", data.path().display()))?;
         Ok(data)
     }
 

@@ -159,8 +159,7 @@ fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, Assigned)>)
 
 /// Reads what a leased step is and puts it on its worker's stream. What cannot be read is not sent; its lease ends.
 pub(super) fn send(dispatch: &Dispatch, session: SessionId, step: &StepId, token: Token) {
-    let assignment =
-        ask(&dispatch.inner.replica, |read| Ok(query::dispatch::assignment(read, step)?));
+    let assignment = ask(&dispatch.inner.replica, |read| query::dispatch::assignment(read, step));
     match assignment {
         Ok(assignment) if assignment.token.as_ref().map(Token::from) == Some(token) => {
             tracing::debug!(

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::query;
-use pinrail_state_machine::store::Fault;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
@@ -137,7 +136,7 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
     loop {
         let page =
             replica.read(|read| query::dispatch::ready_steps(read, after.as_deref(), PAGE))?;
-        after = page.last().map(|row| row.key.to_vec());
+        after = page.last().map(|row| row.key.clone());
         ready += page.len();
         let full = page.len() == PAGE;
         dispatch.with_desk(|desk| {
@@ -154,7 +153,7 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
     loop {
         let page =
             replica.read(|read| query::dispatch::leased_steps(read, after.as_deref(), PAGE))?;
-        after = page.last().map(|row| row.key.to_vec());
+        after = page.last().map(|row| row.key.clone());
         let full = page.len() == PAGE;
         let now = Instant::now();
         dispatch.with_desk(|desk| {

@@ -207,14 +207,9 @@ type Refusal = Box<log::Rejection>;
 
 /// Checks a report and encodes its command.
 fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refusal> {
-    let of = |run_id: &str, step: u32, token: Option<&v1::StepToken>| {
-        id::check_token("run id", run_id).map_err(bad_id)?;
-        let token = token.map(Token::from).ok_or_else(|| bad("the report has no token"))?;
-        Ok((StepId { agent: intro.agent, run_id: run_id.to_owned(), step }, token))
-    };
     let (step, token, kind, ends) = match request.message {
         Some(Request::Complete(it)) => {
-            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             (
                 step.clone(),
                 token,
@@ -223,15 +218,15 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
             )
         }
         Some(Request::Fail(it)) => {
-            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             (step.clone(), token, fail(&step, token, it), Some(metrics::StepOutcome::Failed))
         }
         Some(Request::Checkpoint(it)) => {
-            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             (step.clone(), token, checkpoint(&step, token, it)?, None)
         }
         Some(Request::HandBack(it)) => {
-            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             let kind = Kind::HandBackStep(log::HandBackStep {
                 step: Some(step_ref(&step)),
                 token: Some(token.into()),
@@ -239,7 +234,7 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
             (step, token, kind, Some(metrics::StepOutcome::HandedBack))
         }
         Some(Request::MemoryPut(it)) => {
-            let (step, token) = of(&it.run_id, it.step, it.token.as_ref())?;
+            let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             (step.clone(), token, memory(intro, &step, token, it)?, None)
         }
         Some(Request::Hello(_) | Request::Credit(_) | Request::Heartbeat(_)) | None => {
@@ -252,6 +247,18 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
         return Err(too_large("report", size, max));
     }
     Ok(Report { sequence: request.sequence, token, step, command, ends })
+}
+
+/// What a report is about.
+fn subject(
+    intro: &Introduction,
+    run_id: &str,
+    step: u32,
+    token: Option<&v1::StepToken>,
+) -> Result<(StepId, Token), Refusal> {
+    id::check_token("run id", run_id).map_err(bad_id)?;
+    let token = token.map(Token::from).ok_or_else(|| bad("the report has no token"))?;
+    Ok((StepId { agent: intro.agent, run_id: run_id.to_owned(), step }, token))
 }
 
 fn complete(

@@ -56,7 +56,7 @@ async fn sweep(dispatch: &Dispatch, due: &[u32], more: &mut BTreeSet<u32>) {
         .flat_map(|agent| std::iter::repeat_n(*agent, if more.contains(agent) { TICKS } else { 1 }))
         .collect();
     // What is set from here on is due again, whatever the ticks find.
-    dispatch.with_desk(|desk| due.iter().for_each(|agent| drop(desk.due.remove(agent))));
+    dispatch.with_desk(|desk| desk.due.retain(|agent, _| !due.contains(agent)));
     let commands = agents
         .iter()
         .map(|agent| encode(Kind::Tick(log::Tick { agent: *agent, max_items: TICK_ITEMS })));
