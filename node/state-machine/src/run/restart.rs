@@ -54,6 +54,11 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {
     let agent = subject.agent.number;
     // The index of states knows the bundle: leave it before the bundle changes.
     txn.delete(super::state_key(agent, &subject.run));
+    if subject.run.restarts == 0 {
+        subject.run.first_layer = subject.run.layer;
+        subject.run.first_epoch = subject.run.epoch;
+        subject.run.first_pin_reason = subject.run.pin_reason;
+    }
     subject.run.bundle_id.clone_from(&mark.to_bundle_id);
     subject.run.layer = mark.to_layer;
     subject.run.set_pin_reason(PinReason::Restart);

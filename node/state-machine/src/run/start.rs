@@ -105,11 +105,17 @@ fn start_again(
             .with("digest", hex::encode(digest)));
     }
     let bundle = bundle::load(txn, agent.number, &existing.first_bundle_id)?;
-    let first = RunRecord {
+    let mut first = RunRecord {
         bundle_id: existing.first_bundle_id.clone(),
         pinned_revision: existing.first_revision,
         ..existing.clone()
     };
+    if existing.restarts > 0 {
+        first.pinned_ms = existing.started_ms;
+        first.layer = existing.first_layer;
+        first.epoch = existing.first_epoch;
+        first.pin_reason = existing.first_pin_reason;
+    }
     Ok(Answer::StartRun(StartRunResult {
         pin: Some(pin_message(&first, &bundle)),
         state: existing.state,
