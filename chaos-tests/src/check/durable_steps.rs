@@ -49,12 +49,15 @@ fn recorded_once(run: &RunFinal, step: u32, lines: &[&WorkerLine], findings: &mu
     findings.expect(found.is_some_and(|found| found.state == "completed"), || {
         format!("the result of step {step} of {} was acknowledged, found {found:?}", run.run_id)
     });
-    // What the completion handed on names it: the run's output, or the next step's input.
-    let carried = if closed {
-        run.output.contains(mark)
-    } else {
-        let next = run.steps.iter().find(|next| next.number == step + 1);
-        next.is_some_and(|next| next.input.contains(mark))
+    // What the completion handed on names it: the run's output, or the next step's input. A run that was past its
+    // end was closed with the step, and kept neither.
+    let carried = match (closed, run.state.as_str()) {
+        (true, "completed") => run.output.contains(mark),
+        (true, _) => true,
+        (false, _) => {
+            let next = run.steps.iter().find(|next| next.number == step + 1);
+            next.is_some_and(|next| next.input.contains(mark))
+        }
     };
     findings.expect(carried, || {
         format!("the result {mark} of step {step} of {} is not what was recorded", run.run_id)

@@ -16,6 +16,14 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let mut subject = Subject::load(txn, &agent, &it.run_id)?;
     agent::expect_revision(txn, subject.run.revision)?;
+    if is_over(subject.run.state()) {
+        // Nothing changes, the run's revision neither.
+        return Ok(Answer::Run(RunResult {
+            state: subject.run.state,
+            already: true,
+            keep_until_ms: 0,
+        }));
+    }
     settle(txn, &mut subject)?;
     let already = is_over(subject.run.state());
     if !already {

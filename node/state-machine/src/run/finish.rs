@@ -32,6 +32,14 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
             return Err(reject(reason::INVALID_REQUEST, "outcome must be completed or failed"));
         }
     };
+    if is_over(subject.run.state()) {
+        // Nothing changes, the run's revision neither.
+        return Ok(Answer::Run(RunResult {
+            state: subject.run.state,
+            already: true,
+            keep_until_ms: 0,
+        }));
+    }
     settle(txn, &mut subject)?;
     let already = is_over(subject.run.state());
     if !already {
