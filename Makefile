@@ -19,7 +19,7 @@ SEED ?= 1
 
 .PHONY: help
 help: ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools: ## install the Debian packages that the build needs, if they are missing
@@ -47,7 +47,7 @@ deny: tools
 build: tools ## build the release binaries (the first build compiles RocksDB: some minutes)
 	@cargo build --release -p pinrail-node --bins
 	@cargo build --release -p pinrail-client --example research
-	@cargo build --release -p pinrail-chaos-tests --bins
+	@cargo build --release -p pinrail-chaos-tests --bins --no-default-features # without the simulation
 	@echo "built $(BIN)/pinrail"
 
 .PHONY: install
@@ -91,6 +91,18 @@ chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
 .PHONY: chaos-failover
 chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
 	@$(BIN)/chaos failover --trials 20
+
+.PHONY: chaos-switch-cost
+chaos-switch-cost: build ## a switch with 10,000 open pins against one with none; then their expiry
+	@$(BIN)/chaos switch-cost
+
+.PHONY: chaos-snapshot
+chaos-snapshot: build ## a follower that was down past the log's tail
+	@$(BIN)/chaos snapshot
+
+.PHONY: chaos-degraded
+chaos-degraded: build ## every verb of the command line with one and with two of three members stopped
+	@$(BIN)/chaos degraded
 
 .PHONY: sim
 sim: tools ## whole nodes in one process under simulated faults: SEEDS=200
