@@ -16,8 +16,8 @@ pub struct StepId {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// A step waits for a worker of `bundle_id`; `attempt` is the one to start.
-    StepReady { step: StepId, bundle_id: String, attempt: u32, ready_revision: u64 },
+    /// A step waits for a worker of `bundle_id` that serves steps of this `name`; `attempt` is the one to start.
+    StepReady { step: StepId, bundle_id: String, name: String, attempt: u32, ready_revision: u64 },
     /// A step waits no longer without having been leased: its run ended, or the agent was paused.
     StepWithdrawn { step: StepId, bundle_id: String },
     /// A worker got a step.

@@ -62,6 +62,7 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) {
     txn.effect(Effect::StepReady {
         step: step_id(agent, run, step),
         bundle_id: run.bundle_id.clone(),
+        name: step.name.clone(),
         attempt: step.attempt + 1,
         ready_revision: step.ready_revision,
     });
