@@ -80,8 +80,15 @@ impl Desk {
     pub(crate) fn effect(&mut self, effect: &Effect, now: Instant) -> Wake {
         let mut wake = Wake::default();
         match effect {
-            Effect::StepReady { step, bundle_id, attempt, ready_revision } => {
-                self.ready(step.clone(), bundle_id, *attempt, *ready_revision, now);
+            Effect::StepReady { step, bundle_id, name, attempt, ready_revision } => {
+                self.queues.ready(Waiting {
+                    step: step.clone(),
+                    bundle_id: bundle_id.clone(),
+                    name: name.clone(),
+                    attempt: *attempt,
+                    ready_revision: *ready_revision,
+                    since: now,
+                });
                 wake.assign = true;
             }
             Effect::StepWithdrawn { step, bundle_id: _ } => {
@@ -124,18 +131,6 @@ impl Desk {
     /// Effects of all commands up to `revision` have been taken in.
     pub(crate) fn seen(&mut self, revision: u64) {
         self.seen_revision = self.seen_revision.max(revision);
-    }
-
-    pub(crate) fn ready(
-        &mut self,
-        step: StepId,
-        bundle_id: &str,
-        attempt: u32,
-        ready_revision: u64,
-        now: Instant,
-    ) {
-        let bundle_id = bundle_id.to_owned();
-        self.queues.ready(Waiting { step, bundle_id, attempt, ready_revision, since: now });
     }
 
     /// A lease that an effect told of, or that the state held when this leader began.
@@ -479,7 +474,7 @@ impl Desk {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         session.cut(why);
         let intro = &session.intro;
-        self.queues.set_free(intro.agent, &intro.bundle_id, id, 0);
+        self.queues.set_free(intro.agent, &intro.bundle_id, id, 0, &intro.serves);
         if self.by_worker.get(&intro.key()) == Some(&id) {
             self.by_worker.remove(&intro.key());
         }
@@ -490,7 +485,8 @@ impl Desk {
         let Some(id) = self.by_worker.get(worker) else { return };
         let Some(session) = self.sessions.get(id) else { return };
         let free = session.free(self.leases.held_count(worker));
-        self.queues.set_free(session.intro.agent, &session.intro.bundle_id, *id, free);
+        let intro = &session.intro;
+        self.queues.set_free(intro.agent, &intro.bundle_id, *id, free, &intro.serves);
     }
 }
 

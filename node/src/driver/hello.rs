@@ -1,6 +1,7 @@
 //! Judges what a worker says of itself before it gets any work: the agent and the bundle exist, and it was built from
 //! the code that the bundle names.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinrail_proto::log::Rejection;
@@ -52,7 +53,7 @@ pub(crate) fn check(
         worker_id: hello.worker_id.clone(),
         code: hello.code.clone(),
         verified,
-        steps: hello.steps.clone(),
+        serves: Arc::new(hello.steps.iter().cloned().collect()),
         slots: hello.slots.min(SLOTS),
         version: hello.version.clone(),
         node: node.to_owned(),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::desk::Desk;
+use super::queues::Waiting;
 use super::session::SessionEnd;
 use super::{Dispatch, dispatch as assigning, expiry, metrics, sweep};
 use crate::raft::{AppliedBatch, ReadError};
@@ -141,7 +142,14 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
         let full = page.len() == PAGE;
         dispatch.with_desk(|desk| {
             for row in page {
-                desk.ready(row.step, &row.bundle_id, row.attempt, row.ready_revision, began);
+                desk.queues.ready(Waiting {
+                    step: row.step,
+                    bundle_id: row.bundle_id,
+                    name: row.name,
+                    attempt: row.attempt,
+                    ready_revision: row.ready_revision,
+                    since: began,
+                });
             }
         });
         if !full {

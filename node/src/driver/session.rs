@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::lease::{Token, WorkerKey};
-use super::queues::SessionId;
+use super::queues::{Serves, SessionId};
 
 /// Slots of one worker; what it asks for beyond is not used.
 pub(crate) const SLOTS: u32 = 4_096;
@@ -45,7 +45,7 @@ pub(crate) struct Introduction {
     pub(crate) worker_id: String,
     pub(crate) code: String,
     pub(crate) verified: bool,
-    pub(crate) steps: Vec<String>,
+    pub(crate) serves: Serves,
     pub(crate) slots: u32,
     pub(crate) version: String,
     /// Node whose address the worker connected to.
@@ -214,7 +214,7 @@ impl Session {
             held,
             code: intro.code.clone(),
             verified: intro.verified,
-            steps: intro.steps.clone(),
+            steps: intro.serves.iter().cloned().collect(),
             version: intro.version.clone(),
             connected_at: time::timestamp(self.connected_ms),
             last_heartbeat_at: time::timestamp(self.last_heard_ms),
@@ -254,7 +254,7 @@ mod tests {
             worker_id: "w".into(),
             code: String::new(),
             verified: false,
-            steps: vec!["main".into()],
+            serves: Serves::default(),
             slots,
             version: String::new(),
             node: "n".into(),

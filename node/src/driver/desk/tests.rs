@@ -17,7 +17,7 @@ fn intro(worker: &str, slots: u32) -> Introduction {
         worker_id: worker.into(),
         code: String::new(),
         verified: false,
-        steps: vec![],
+        serves: crate::driver::queues::Serves::default(),
         slots,
         version: String::new(),
         node: "n0".into(),
@@ -34,6 +34,7 @@ fn ready(run: &str, revision: u64) -> Effect {
     Effect::StepReady {
         step: step(run),
         bundle_id: "v1".into(),
+        name: "main".into(),
         attempt: 1,
         ready_revision: revision,
     }
@@ -280,7 +281,7 @@ async fn reading_everything_again_keeps_slots_and_running_deadlines() {
     desk.effect(&ready("lost", 6), now);
     let later = now + Duration::from_secs(20);
     let before = desk.forget_state();
-    desk.ready(step("b"), "v1", 1, 7, later);
+    desk.effect(&ready("b", 7), later);
     desk.inherited(token(5), &step("a"), "v1", "w", TTL, later);
     desk.remember(&before);
     assert_eq!(desk.look(now + TTL).len(), 1, "its deadline ran on");

@@ -15,7 +15,7 @@ fn intro() -> Introduction {
         worker_id: "w".into(),
         code: String::new(),
         verified: false,
-        steps: vec![],
+        serves: crate::driver::queues::Serves::default(),
         slots: 1,
         version: String::new(),
         node: "n0".into(),
