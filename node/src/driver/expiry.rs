@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::dispatch::{encode, step_ref};
 use super::lease::{Lease, Token};
+use super::metrics::StepOutcome;
 use super::state::agent_name;
 use super::{Dispatch, PROPOSE_TIMEOUT, metrics};
 
@@ -45,7 +46,12 @@ pub(super) async fn run(dispatch: Dispatch) {
 async fn expire(dispatch: &Dispatch, due: Vec<(Token, Lease)>) {
     let commands = due.iter().map(|(token, lease)| {
         let (step, token) = (Some(step_ref(&lease.step)), Some((*token).into()));
-        encode(Kind::ExpireLease(log::ExpireLease { step, token }))
+        encode(if lease.sent {
+            Kind::ExpireLease(log::ExpireLease { step, token })
+        } else {
+            // Its worker never saw it: that costs no attempt.
+            Kind::HandBackStep(log::HandBackStep { step, token })
+        })
     });
     let replica = &dispatch.inner.replica;
     let outcomes = match replica.propose_here(commands.collect(), PROPOSE_TIMEOUT).await {
@@ -69,8 +75,10 @@ async fn expire(dispatch: &Dispatch, due: Vec<(Token, Lease)>) {
             run = lease.step.run_id,
             step = lease.step.step,
             worker = lease.worker_id,
-            "lease expired: its worker was not heard of"
+            sent = lease.sent,
+            "lease ended: its worker was not heard of, or never got it"
         );
-        metrics::step(&agent, &lease.bundle_id, metrics::StepOutcome::Expired);
+        let outcome = if lease.sent { StepOutcome::Expired } else { StepOutcome::HandedBack };
+        metrics::step(&agent, &lease.bundle_id, outcome);
     }
 }

@@ -47,7 +47,7 @@ pub use session::SessionEnd;
 
 /// How long a proposal of the driver may take before its outcome counts as unknown.
 pub(crate) const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reports of one worker that wait for the log; then its stream is not read.
+/// Reports of one worker that wait for the log, beside one for each of its slots; then its stream is not read.
 const INBOX: usize = 256;
 
 /// The face of the driver. Cheap to clone.
@@ -217,7 +217,8 @@ impl Dispatch {
             held = hello.held.len(),
             "worker connected"
         );
-        let (reports, inbox) = mpsc::channel(INBOX);
+        let slots = usize::try_from(intro.slots).unwrap_or(0);
+        let (reports, inbox) = mpsc::channel(INBOX + slots);
         tokio::spawn(report::run(self.clone(), id, intro, inbox));
         let inbox = Inbox { dispatch: self.clone(), id, reports };
         self.inner.assign.notify_one();
