@@ -21,6 +21,8 @@ mod chat;
 mod corpus;
 mod extract;
 mod step_log;
+#[cfg(all(test, feature = "cli"))]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

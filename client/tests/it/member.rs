@@ -83,6 +83,14 @@ impl Member {
 
     /// The next pull stream, with its hello taken and answered.
     pub(crate) async fn welcome(&mut self) -> (WorkerStream, v1::WorkerHello) {
+        self.welcome_to(tools()).await
+    }
+
+    /// The same, with this manifest.
+    pub(crate) async fn welcome_to(
+        &mut self,
+        manifest: v1::BundleManifest,
+    ) -> (WorkerStream, v1::WorkerHello) {
         let mut stream = self.greeted().await;
         let (_, message) = stream.next().await;
         let work_request::Message::Hello(hello) = message else { panic!("{message:?}") };
@@ -91,7 +99,11 @@ impl Member {
                 0,
                 work_response::Message::Welcome(v1::Welcome {
                     heartbeat_interval: Some(pinrail_proto::time::duration(50)),
-                    bundle: Some(bundle(&hello.bundle_id)),
+                    bundle: Some(v1::Bundle {
+                        bundle_id: hello.bundle_id.clone(),
+                        manifest: Some(manifest),
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 }),
             )
@@ -146,8 +158,8 @@ impl WorkerStream {
     }
 }
 
-/// A bundle with one tool that only reads and one that destroys.
-fn bundle(id: &str) -> v1::Bundle {
+/// One tool that only reads and one that destroys.
+fn tools() -> v1::BundleManifest {
     let schema = r#"{"type":"object","required":["q"],"properties":{"q":{"type":"string"}}}"#;
     let tool = |side_effects: v1::SideEffects| v1::ToolPart {
         version: "1".into(),
@@ -157,8 +169,7 @@ fn bundle(id: &str) -> v1::Bundle {
     };
     let tools = [("look", v1::SideEffects::ReadOnly), ("wipe", v1::SideEffects::Destructive)];
     let tools = tools.map(|(name, class)| (name.to_owned(), tool(class))).into();
-    let manifest = v1::BundleManifest { tools, ..Default::default() };
-    v1::Bundle { bundle_id: id.into(), manifest: Some(manifest), ..Default::default() }
+    v1::BundleManifest { tools, ..Default::default() }
 }
 
 /// A client of these members that learns no others.
