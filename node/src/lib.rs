@@ -1,1 +1,10 @@
-//! Node.
+//! A Pinrail server as a library. The binary adds the command line; the simulation runs whole nodes of it.
+//!
+//! Layers, each importing only those before it: `storage`, `raft`, `service` and `driver`, `server`.
+
+pub mod config;
+pub mod driver;
+pub mod env;
+pub mod raft;
+pub mod storage;
+pub mod telemetry;

@@ -1,0 +1,144 @@
+//! The one writer of the log: drains what waits, writes it in one batch, syncs once, then fires the callbacks in
+//! order. A thread in production, a task in the simulation; the step is the same.
+//!
+//! An error of a write or a sync ends the process: what is on the disk is unknown then, and asking the disk again
+//! can get a false "yes".
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use openraft::storage::IOFlushed;
+use tokio::sync::{Notify, oneshot};
+
+use crate::env::Env;
+use crate::storage::{LogEngine, LogOp};
+
+use super::types::TypeConfig;
+
+/// Jobs that may wait; Raft itself bounds what it has in flight far below.
+const QUEUE: usize = 65_536;
+/// Jobs written in one go.
+const DRAIN: usize = 4_096;
+
+/// Changes, and who wants to know when they are durable.
+pub(super) struct Job {
+    pub(super) ops: Vec<LogOp>,
+    pub(super) done: Done,
+}
+
+pub(super) enum Done {
+    /// Openraft never hears of it again if this is dropped: it must be completed.
+    Flushed(IOFlushed<TypeConfig>),
+    Reply(oneshot::Sender<io::Result<()>>),
+}
+
+pub(super) struct LogWriter {
+    jobs: Sender<Job>,
+    wake: Arc<Notify>,
+    durable: Arc<AtomicU64>,
+    threads: bool,
+}
+
+impl LogWriter {
+    pub(super) fn start(engine: Box<dyn LogEngine>, env: &Env) -> Self {
+        let (jobs, queue) = bounded(QUEUE);
+        let wake = Arc::new(Notify::new());
+        let durable = Arc::new(AtomicU64::new(0));
+        let step = Step { engine, durable: Arc::clone(&durable), abort: env.abort_on_fault };
+        if env.threads {
+            let spawned = std::thread::Builder::new()
+                .name("log-writer".to_owned())
+                .spawn(move || run_thread(step, &queue));
+            if let Err(error) = spawned {
+                tracing::error!(%error, "the log writer's thread cannot be started");
+                std::process::abort();
+            }
+        } else {
+            tokio::spawn(run_task(step, queue, Arc::clone(&wake)));
+        }
+        Self { jobs, wake, durable, threads: env.threads }
+    }
+
+    pub(super) fn submit(&self, job: Job) {
+        if let Err(error) = self.jobs.send(job) {
+            complete(error.into_inner().done, Err(io::Error::other("the log writer has ended")));
+        }
+        if !self.threads {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Largest index of an entry that is known to be on disk.
+    pub(super) fn durable_index(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+}
+
+struct Step {
+    engine: Box<dyn LogEngine>,
+    durable: Arc<AtomicU64>,
+    abort: bool,
+}
+
+impl Step {
+    /// Writes and syncs what came together. Answers whether it may go on.
+    fn run(&mut self, jobs: Vec<Job>) -> bool {
+        let ops: Vec<LogOp> = jobs.iter().flat_map(|job| job.ops.iter().cloned()).collect();
+        let written = self.engine.write(&ops, true);
+        if let Err(error) = &written {
+            tracing::error!(%error, "the log cannot be written: the node stops");
+            if self.abort {
+                std::process::abort();
+            }
+        }
+        let good = written.is_ok();
+        if good {
+            let last = ops.iter().filter_map(|op| match op {
+                LogOp::Put { index, .. } => Some(*index),
+                LogOp::TruncateFrom { .. } | LogOp::PurgeTo { .. } | LogOp::Vote(_) => None,
+            });
+            if let Some(last) = last.last() {
+                self.durable.store(last, Ordering::Release);
+            }
+        }
+        for job in jobs {
+            let result =
+                written.as_ref().map(|()| ()).map_err(|error| io::Error::other(error.to_string()));
+            complete(job.done, result);
+        }
+        good
+    }
+}
+
+fn complete(done: Done, result: io::Result<()>) {
+    match done {
+        Done::Flushed(callback) => callback.io_completed(result),
+        Done::Reply(reply) => {
+            // Who waited may have given up; the write counts all the same.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+fn run_thread(mut step: Step, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut jobs = vec![first];
+        jobs.extend(queue.try_iter().take(DRAIN));
+        if !step.run(jobs) {
+            return;
+        }
+    }
+}
+
+async fn run_task(mut step: Step, queue: Receiver<Job>, wake: Arc<Notify>) {
+    loop {
+        let jobs: Vec<Job> = queue.try_iter().take(DRAIN).collect();
+        if jobs.is_empty() {
+            wake.notified().await;
+        } else if !step.run(jobs) {
+            return;
+        }
+    }
+}

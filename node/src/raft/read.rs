@@ -1,0 +1,118 @@
+//! Linearizable reads: all that wait share one ReadIndex round. A follower asks the leader for the index.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::ReadPolicy;
+use parking_lot::Mutex;
+use pinrail_proto::peer;
+use pinrail_proto::peer::peer_service_client::PeerServiceClient;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
+use tonic::transport::Channel;
+
+use super::network::Network;
+use super::replica::{PeerInfo, ReadError, Replica};
+
+/// Reads that may wait for one round.
+const WAITING: usize = 65_536;
+/// Wait before the round is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+/// One round to a leader elsewhere.
+const ROUND: Duration = Duration::from_secs(2);
+
+pub(super) type Waiter = oneshot::Sender<Result<u64, ReadError>>;
+
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    waiting: mpsc::Sender<Waiter>,
+    clients: Arc<Mutex<BTreeMap<String, PeerServiceClient<Channel>>>>,
+}
+
+impl Reads {
+    /// The handle, and what its task works off once the replica is there.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Waiter>) {
+        let (waiting, rounds) = mpsc::channel(WAITING);
+        (Self { waiting, clients: Arc::default() }, rounds)
+    }
+
+    /// A client to a member, kept.
+    pub(super) fn client(&self, network: &Network, to: &PeerInfo) -> PeerServiceClient<Channel> {
+        let mut clients = self.clients.lock();
+        clients
+            .entry(to.peer_address.clone())
+            .or_insert_with(|| network.client(&to.peer_address))
+            .clone()
+    }
+
+    /// The log index that a linearizable read has to wait for.
+    pub(super) async fn index(
+        &self,
+        replica: &Replica,
+        deadline: Instant,
+    ) -> Result<u64, ReadError> {
+        loop {
+            let (waiter, answer) = oneshot::channel();
+            self.waiting.try_send(waiter).map_err(|_| ReadError::NoQuorum)?;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(Ok(index))) => return Ok(index),
+                Ok(Ok(Err(error))) if Instant::now() + AGAIN >= deadline => return Err(error),
+                Ok(Ok(Err(_))) => sleep(AGAIN).await,
+                Ok(Err(_)) => return Err(ReadError::Stopping),
+                Err(_) => return Err(no_answer(replica)),
+            }
+        }
+    }
+}
+
+/// Without an answer in time: is there a leader that lost its majority, or none?
+fn no_answer(replica: &Replica) -> ReadError {
+    if replica.inner.leadership.borrow().leader.is_some() {
+        ReadError::NoQuorum
+    } else {
+        ReadError::NoLeader
+    }
+}
+
+/// One round after the other; each answers all that waited when it began.
+pub(super) async fn run(replica: Replica, mut waiting: mpsc::Receiver<Waiter>) {
+    while let Some(first) = waiting.recv().await {
+        let mut waiters = vec![first];
+        while let Ok(waiter) = waiting.try_recv() {
+            waiters.push(waiter);
+        }
+        let result = round(&replica).await;
+        for waiter in waiters {
+            // Who waited may have given up.
+            let _ = waiter.send(result.clone());
+        }
+    }
+}
+
+async fn round(replica: &Replica) -> Result<u64, ReadError> {
+    let leader = replica.inner.leadership.borrow().leader.clone().ok_or(ReadError::NoLeader)?;
+    if leader.node_id == replica.identity().node_id {
+        return replica.read_index_here().await;
+    }
+    let request =
+        peer::ReadIndexRequest { sender: Some(replica.inner.network.sender(leader.node_id)) };
+    let mut client = replica.inner.reads.client(&replica.inner.network, &leader);
+    let answer = tokio::time::timeout(ROUND, client.read_index(request)).await;
+    let answer = answer.map_err(|_| ReadError::NoQuorum)?.map_err(|_| ReadError::NoLeader)?;
+    match answer.into_inner().result {
+        Some(peer::read_index_response::Result::Index(index)) => Ok(index),
+        Some(peer::read_index_response::Result::NotLeader(_)) | None => Err(ReadError::NoLeader),
+    }
+}
+
+impl Replica {
+    /// Confirms that this node leads and gives the index that reads have to wait for.
+    pub(super) async fn read_index_here(&self) -> Result<u64, ReadError> {
+        let round = self.raft().get_read_log_id(ReadPolicy::ReadIndex);
+        let answer = tokio::time::timeout(ROUND, round).await.map_err(|_| ReadError::NoQuorum)?;
+        match answer {
+            Ok((read, _)) => Ok(read.index()),
+            Err(_) => Err(ReadError::NoLeader),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The handle to this member's part of the replicated state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Raft;
+use parking_lot::Mutex;
+use pinrail_proto::log as pb;
+use pinrail_proto::peer;
+use pinrail_state_machine::store::{Fault, Read};
+use prost::Message as _;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::env::Env;
+use crate::storage::{DataDir, Identity};
+
+use super::cluster_time::ClusterTime;
+use super::lead::Leadership;
+use super::membership::Contact;
+use super::network::Network;
+use super::proposer::Proposer;
+use super::read::Reads;
+use super::state_machine::{AppliedAt, AppliedBatch, StateMachine, StateShared, read};
+use super::types::TypeConfig;
+
+/// Wait before a proposal is tried at another leader.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// How to find a member.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerInfo {
+    pub node_id: u64,
+    pub name: String,
+    pub grpc_address: String,
+    pub peer_address: String,
+}
+
+/// Why a proposal has no outcome. Only with [`Self::Unknown`] it may have been written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    #[error("no leader is known")]
+    NoLeader,
+    #[error("no majority of the members answers")]
+    NoQuorum,
+    #[error("this node does not lead")]
+    NotLeader { leader: Option<PeerInfo> },
+    #[error("too much is waiting; try again in {retry_after:?}")]
+    Overloaded { retry_after: Duration },
+    #[error("whether it was written is not known: {why}")]
+    Unknown { why: String },
+    #[error("the command has {size} bytes; at most {limit} are allowed")]
+    TooLarge { size: usize, limit: usize },
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    #[error("no leader is known")]
+    NoLeader,
+    #[error("no majority of the members answers")]
+    NoQuorum,
+    #[error("this node has applied revision {applied_revision} only")]
+    Stale { applied_revision: u64 },
+    #[error("the store cannot be read")]
+    Fault(#[from] Fault),
+    #[error("the node is stopping")]
+    Stopping,
+    #[error("{}", .0.message)]
+    Rejected(pb::Rejection),
+}
+
+/// Cheap to clone; the member ends with [`Replica::shutdown`].
+#[derive(Clone)]
+pub struct Replica {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) env: Env,
+    pub(super) identity: Identity,
+    pub(super) raft: Raft<TypeConfig, StateMachine>,
+    pub(super) state: Arc<StateShared>,
+    pub(super) network: Network,
+    pub(super) time: Arc<ClusterTime>,
+    pub(super) proposer: Proposer,
+    pub(super) reads: Reads,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) peer_addr: std::net::SocketAddr,
+    /// Where clients find this node.
+    pub(super) grpc_address: String,
+    pub(super) contacts: Mutex<BTreeMap<u64, Contact>>,
+    /// When this node last knew of a leader.
+    pub(super) leader_seen: Mutex<Option<Instant>>,
+    /// Whether the log was empty when the node started.
+    pub(super) started_empty: bool,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: Mutex<JoinSet<()>>,
+    /// Held as long as the replica lives.
+    pub(super) directory: Mutex<Option<DataDir>>,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").field("identity", &self.inner.identity).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Proposes a command, through the leader wherever that is.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: all but `Unknown` say that nothing was written.
+    pub async fn propose(
+        &self,
+        command: pb::Command,
+        timeout: Duration,
+    ) -> Result<pb::Outcome, ProposeError> {
+        let command = Bytes::from(command.encode_to_vec());
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let tried = self.propose_once(command.clone(), left).await;
+            let error = match tried {
+                Ok(outcome) => return Ok(outcome),
+                Err(error @ (ProposeError::NoLeader | ProposeError::NotLeader { .. })) => error,
+                Err(error) => return Err(error),
+            };
+            if Instant::now() + AGAIN >= deadline || self.inner.stop.is_cancelled() {
+                return Err(match error {
+                    ProposeError::NotLeader { .. } => ProposeError::NoLeader,
+                    error => error,
+                });
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn propose_once(
+        &self,
+        command: Bytes,
+        timeout: Duration,
+    ) -> Result<pb::Outcome, ProposeError> {
+        let leader = self.inner.leadership.borrow().leader.clone().ok_or(ProposeError::NoLeader)?;
+        let outcomes = if leader.node_id == self.inner.identity.node_id {
+            self.propose_here(vec![command], timeout).await?
+        } else {
+            self.propose_at(&leader, command, timeout).await?
+        };
+        outcomes
+            .into_iter()
+            .next()
+            .ok_or_else(|| ProposeError::Unknown { why: "an empty answer".to_owned() })
+    }
+
+    /// Proposes commands at this node, which must lead. They go into one log entry.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: all but `Unknown` say that nothing was written.
+    pub async fn propose_here(
+        &self,
+        commands: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Result<Vec<pb::Outcome>, ProposeError> {
+        match self.inner.proposer.propose(commands, timeout).await {
+            Err(ProposeError::NotLeader { .. }) => {
+                let leader = self.inner.leadership.borrow().leader.clone();
+                Err(ProposeError::NotLeader { leader })
+            }
+            other => other,
+        }
+    }
+
+    async fn propose_at(
+        &self,
+        leader: &PeerInfo,
+        command: Bytes,
+        timeout: Duration,
+    ) -> Result<Vec<pb::Outcome>, ProposeError> {
+        use peer::propose_response::Result as Outcome;
+        let request = peer::ProposeRequest {
+            sender: Some(self.inner.network.sender(leader.node_id)),
+            commands: vec![command],
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut client = self.inner.reads.client(&self.inner.network, leader);
+        // A little longer than the leader waits itself, so that its own word comes first.
+        let answer = tokio::time::timeout(timeout + AGAIN * 5, client.propose(request)).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return Err(failed_call(&status)),
+            Err(_) => return Err(unknown("the leader did not answer in time")),
+        };
+        match answer.result {
+            Some(Outcome::Outcomes(outcomes)) => outcomes
+                .outcomes
+                .into_iter()
+                .map(|o| pb::Outcome::decode(o).map_err(|e| unknown(&e.to_string())))
+                .collect(),
+            Some(Outcome::NotLeader(_)) => Err(ProposeError::NotLeader { leader: None }),
+            Some(Outcome::Unknown(why)) => Err(ProposeError::Unknown { why }),
+            Some(Outcome::OverloadedRetryMs(ms)) => {
+                Err(ProposeError::Overloaded { retry_after: Duration::from_millis(ms) })
+            }
+            None => Err(unknown("the leader's answer was empty")),
+        }
+    }
+
+    /// Returns once reads at this node see every write that was acknowledged anywhere before the call.
+    ///
+    /// # Errors
+    /// [`ReadError::NoLeader`] when no leader with a majority answers in time.
+    pub async fn barrier(&self, timeout: Duration) -> Result<(), ReadError> {
+        let deadline = Instant::now() + timeout;
+        let index = self.inner.reads.index(self, deadline).await?;
+        self.wait_index(index, deadline).await
+    }
+
+    pub(super) async fn wait_index(&self, index: u64, deadline: Instant) -> Result<(), ReadError> {
+        let mut applied = self.applied();
+        let waited = timeout_at(deadline, applied.wait_for(|at| at.log_index >= index)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopping),
+            Err(_) => Err(ReadError::Stale { applied_revision: self.applied().borrow().revision }),
+        }
+    }
+
+    /// Waits until this node has applied a revision.
+    ///
+    /// # Errors
+    /// [`ReadError::Stale`] when it has not within `timeout`.
+    pub async fn wait_revision(&self, revision: u64, timeout: Duration) -> Result<(), ReadError> {
+        let mut applied = self.applied();
+        let waited =
+            tokio::time::timeout(timeout, applied.wait_for(|at| at.revision >= revision)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopping),
+            Err(_) => Err(ReadError::Stale { applied_revision: self.applied().borrow().revision }),
+        }
+    }
+
+    /// Shows one moment of this node's state.
+    ///
+    /// # Errors
+    /// A fault of the reader or the store.
+    pub fn read<T>(
+        &self,
+        reader: impl FnOnce(&dyn Read) -> Result<T, Fault>,
+    ) -> Result<T, ReadError> {
+        Ok(read(&*self.inner.state.engine, reader)?)
+    }
+
+    /// What is applied, as it is applied. Who lags behind reads the state anew.
+    #[must_use]
+    pub fn feed(&self) -> broadcast::Receiver<Arc<AppliedBatch>> {
+        self.inner.state.feed.subscribe()
+    }
+
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<AppliedAt> {
+        self.inner.state.applied.subscribe()
+    }
+
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
+    }
+
+    /// The stamp that the leader would give now, in milliseconds of cluster time.
+    #[must_use]
+    pub fn cluster_time_ms(&self) -> u64 {
+        self.inner.time.stamp_ms().max(self.inner.state.applied.borrow().now_ms)
+    }
+
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// Where the peer service listens.
+    #[must_use]
+    pub fn peer_addr(&self) -> std::net::SocketAddr {
+        self.inner.peer_addr
+    }
+
+    /// Takes a snapshot now.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn trigger_snapshot(&self) -> Result<(), ReadError> {
+        self.inner.raft.trigger().snapshot().await.map_err(|_| ReadError::Stopping)
+    }
+
+    /// Ends this member: no more proposals, everything applied is flushed, the data directory is free.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not end in order");
+        }
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        let engine = Arc::clone(&self.inner.state.engine);
+        if let Err(error) = self.inner.env.blocking(move || engine.flush()).await {
+            tracing::warn!(%error, "the state could not be flushed; the log has it");
+        }
+        self.inner.directory.lock().take();
+    }
+
+    pub(super) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
+        &self.inner.raft
+    }
+
+    pub(super) fn state(&self) -> &Arc<StateShared> {
+        &self.inner.state
+    }
+
+    pub(super) fn time(&self) -> &Arc<ClusterTime> {
+        &self.inner.time
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+}
+
+fn unknown(why: &str) -> ProposeError {
+    ProposeError::Unknown { why: why.to_owned() }
+}
+
+/// A call that did not even reach the leader has written nothing; of any other that is not known.
+fn failed_call(status: &tonic::Status) -> ProposeError {
+    match status.code() {
+        tonic::Code::PermissionDenied => ProposeError::NotLeader { leader: None },
+        tonic::Code::Unavailable if is_connect_error(status) => ProposeError::NoLeader,
+        _ => unknown(status.message()),
+    }
+}
+
+fn is_connect_error(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let refused = error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        if refused {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

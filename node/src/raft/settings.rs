@@ -1,0 +1,63 @@
+//! What a replica is told at its start, and what openraft is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+/// A member that forms the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberConfig {
+    pub name: String,
+    /// Host and port of its peer service.
+    pub peer_address: String,
+}
+
+/// One member of a cluster.
+#[derive(Debug, Clone)]
+pub struct ReplicaConfig {
+    pub cluster: String,
+    pub node: String,
+    pub data: PathBuf,
+    pub peer_listen: SocketAddr,
+    /// Where the others find this node; `None`: where it listens.
+    pub peer_advertise: Option<String>,
+    /// Where clients find this node.
+    pub grpc_advertise: String,
+    /// Members that form the cluster; empty: this node alone.
+    pub members: Vec<MemberConfig>,
+    /// Wait to be added to a cluster that exists.
+    pub join: Vec<String>,
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+    /// Bytes of log after which a snapshot is taken.
+    pub snapshot_log_bytes: u64,
+    /// Entries of log kept behind a snapshot.
+    pub keep_entries: u64,
+}
+
+/// openraft's configuration. Where it differs from the defaults, `docs/ARCHITECTURE.md` has the reason.
+pub(super) fn raft_config(config: &ReplicaConfig) -> Result<Arc<Config>, Box<ConfigError>> {
+    let settings = Config {
+        cluster_name: config.cluster.clone(),
+        heartbeat_interval: config.heartbeat_ms,
+        heartbeat_min_interval: Some(config.heartbeat_ms.min(config.election_min_ms / 4)),
+        election_timeout_min: config.election_min_ms,
+        election_timeout_max: config.election_max_ms,
+        max_payload_entries: 1_024,
+        // By bytes of log, in `lead.rs`: a count of entries would take several a second.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        replication_lag_threshold: config.keep_entries.saturating_mul(2).max(100),
+        install_snapshot_timeout: 60_000,
+        enable_pre_vote: Some(true),
+        // The state is not flushed when it is applied: a restarted leader must not go on as if nothing happened.
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some(config.election_max_ms * 2 + config.heartbeat_ms),
+        broadcast_submitted_on_append: Some(true),
+        ..Config::default()
+    };
+    Ok(Arc::new(settings.validate().map_err(Box::new)?))
+}

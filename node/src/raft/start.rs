@@ -1,0 +1,165 @@
+//! The start of a replica: directory, storage, peer service, Raft, and the tasks around it.
+
+use std::io;
+use std::sync::Arc;
+
+use openraft::Raft;
+use parking_lot::Mutex;
+use pinrail_proto::limits;
+use pinrail_proto::peer::peer_service_server::PeerServiceServer;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::env::{Env, Listener};
+use crate::storage::{DataDir, DataDirError, Identity};
+
+use super::cluster_time::ClusterTime;
+use super::lead::{self, Leadership};
+use super::log_store::LogStore;
+use super::network::Network;
+use super::peer_service::PeerServer;
+use super::proposer::Proposer;
+use super::read::{self, Reads};
+use super::replica::{Inner, Replica};
+use super::settings::{ReplicaConfig, raft_config};
+use super::state_machine::StateMachine;
+use super::{bootstrap, membership};
+
+/// Why a node does not start. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Directory(#[from] DataDirError),
+    #[error("the peer service cannot listen on {address}: {error}")]
+    Listen { address: std::net::SocketAddr, error: io::Error },
+    #[error("the {what} cannot be opened: {error}")]
+    Storage { what: &'static str, error: io::Error },
+    #[error("the settings of Raft do not fit together: {0}")]
+    Settings(String),
+    #[error("Raft does not start: {0}")]
+    Raft(String),
+}
+
+/// The number of a member that forms the cluster follows from its name, so that the members know each other's
+/// before they have met. Never 0.
+pub(super) fn founding_node_id(cluster: &str, node: &str) -> u64 {
+    let digest = Sha256::digest(format!("{cluster}\0{node}"));
+    digest.first_chunk::<8>().map_or(1, |head| u64::from_be_bytes(*head)).max(1)
+}
+
+impl Replica {
+    /// Opens the data directory, starts the peer service and Raft, and forms or joins the cluster in the
+    /// background.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: ReplicaConfig, env: Env) -> Result<Self, StartError> {
+        let settings =
+            raft_config(&config).map_err(|error| StartError::Settings(error.to_string()))?;
+        let listener = env.net.listen(config.peer_listen).await;
+        let listener =
+            listener.map_err(|error| StartError::Listen { address: config.peer_listen, error })?;
+        let (identity, directory) = take_directory(&config, &env)?;
+        let engine = env.engines.open_log(&config.data);
+        let engine = engine.map_err(|error| StartError::Storage { what: "log", error })?;
+        let log = LogStore::open(engine, &env)
+            .map_err(|error| StartError::Storage { what: "log", error })?;
+        let engine = env.engines.open_state(&config.data);
+        let engine = engine.map_err(|error| StartError::Storage { what: "state", error })?;
+        let (machine, state) = StateMachine::open(engine, &env)
+            .map_err(|error| StartError::Storage { what: "state", error })?;
+
+        let time = Arc::new(ClusterTime::new(Arc::clone(&env.clock)));
+        let network = Network {
+            env: env.clone(),
+            cluster: config.cluster.clone(),
+            node_id: identity.node_id,
+            time: Arc::clone(&time),
+        };
+        let started_empty = log.is_empty();
+        let built =
+            Raft::build(identity.node_id, settings, network.clone(), log.clone(), machine).await;
+        let raft = built.map_err(|error| StartError::Raft(error.to_string()))?;
+        let (reads, rounds) = Reads::new();
+        let replica = Self {
+            inner: Arc::new(Inner {
+                proposer: Proposer::start(raft.clone(), Arc::clone(&time)),
+                identity,
+                raft,
+                state,
+                network,
+                time,
+                reads,
+                leadership: watch::Sender::new(Leadership::default()),
+                peer_addr: listener.local_addr,
+                grpc_address: config.grpc_advertise.clone(),
+                contacts: Mutex::default(),
+                leader_seen: Mutex::default(),
+                started_empty,
+                stop: CancellationToken::new(),
+                tasks: Mutex::new(JoinSet::new()),
+                directory: Mutex::new(directory),
+                env,
+            }),
+        };
+        replica.begin(listener, rounds, log, config);
+        Ok(replica)
+    }
+
+    /// Starts everything that goes on by itself.
+    fn begin(
+        &self,
+        listener: Listener,
+        rounds: tokio::sync::mpsc::Receiver<read::Waiter>,
+        log: LogStore,
+        config: ReplicaConfig,
+    ) {
+        let mut tasks = self.inner.tasks.lock();
+        tasks.spawn(serve(self.clone(), listener));
+        self.raft().run();
+        tasks.spawn(lead::watch(self.clone()));
+        tasks.spawn(lead::supervise(self.clone()));
+        tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes, log));
+        tasks.spawn(read::run(self.clone(), rounds));
+        tasks.spawn(membership::watch_contacts(self.clone()));
+        tasks.spawn(bootstrap::form(self.clone(), config));
+    }
+}
+
+fn take_directory(
+    config: &ReplicaConfig,
+    env: &Env,
+) -> Result<(Identity, Option<DataDir>), StartError> {
+    let founds = config.members.is_empty() && config.join.is_empty()
+        || config.members.iter().any(|member| member.name == config.node);
+    let node_id = if founds {
+        founding_node_id(&config.cluster, &config.node)
+    } else {
+        // A node that joins later gets a number that nobody had before.
+        env.random_u64().max(1)
+    };
+    let wanted = Identity { cluster: config.cluster.clone(), node: config.node.clone(), node_id };
+    if !env.engines.is_durable() {
+        return Ok((wanted, None));
+    }
+    let directory = DataDir::open(&config.data, &wanted)?;
+    Ok((directory.identity.clone(), Some(directory)))
+}
+
+async fn serve(replica: Replica, listener: Listener) {
+    let stop = replica.inner.stop.clone();
+    let service = PeerServiceServer::new(PeerServer::new(replica))
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES);
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .add_service(service)
+        .serve_with_incoming_shutdown(listener.incoming, async move { stop.cancelled().await })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the peer service has ended");
+    }
+}

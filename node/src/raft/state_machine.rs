@@ -1,0 +1,334 @@
+//! The state machine as openraft sees it: applies what is committed, builds and installs snapshots.
+//!
+//! Everything of one apply call reaches the store in one batch, together with its position; replies go out after
+//! that. A fault stops the node.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use pinrail_proto::log as pb;
+use pinrail_state_machine::Machine;
+use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::store::{Fault, Read};
+use prost::Message as _;
+use tokio::sync::{broadcast, watch};
+
+use crate::env::Env;
+use crate::storage::{Files, Snapshot, StateEngine};
+
+use super::types::{
+    Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, get_log_id, get_snapshot_meta,
+    get_stored_membership, put_log_id, put_snapshot_meta, put_stored_membership,
+};
+
+/// Applied batches that a subscriber may lag behind before it has to read the state anew.
+const FEED: usize = 4_096;
+/// Entries of one apply call that are written in one go.
+const APPLY: usize = 256;
+
+type OpenraftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
+
+/// What one log entry did.
+#[derive(Debug, Clone)]
+pub struct AppliedBatch {
+    pub log_index: u64,
+    /// Of its last command.
+    pub revision: u64,
+    pub now_ms: u64,
+    pub applied: Vec<Applied>,
+}
+
+/// How far this node's state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AppliedAt {
+    pub log_index: u64,
+    pub revision: u64,
+    pub now_ms: u64,
+}
+
+/// The part of the state machine that readers share.
+#[derive(Debug)]
+pub(crate) struct StateShared {
+    pub(crate) engine: Arc<dyn StateEngine>,
+    pub(crate) applied: watch::Sender<AppliedAt>,
+    pub(crate) feed: broadcast::Sender<Arc<AppliedBatch>>,
+    env: Env,
+    position: Mutex<Position>,
+    snapshot: Mutex<Option<Snapshot>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Position {
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct StateMachine {
+    shared: Arc<StateShared>,
+}
+
+impl StateMachine {
+    /// Opens the state and its newest snapshot.
+    ///
+    /// # Errors
+    /// When what is stored cannot be read.
+    pub(crate) fn open(
+        engine: Arc<dyn StateEngine>,
+        env: &Env,
+    ) -> io::Result<(Self, Arc<StateShared>)> {
+        let position = load_position(&*engine)?;
+        let mut at = AppliedAt {
+            log_index: position.last.map_or(0, |id| id.index()),
+            ..AppliedAt::default()
+        };
+        read(&*engine, |read| {
+            let cluster = pinrail_state_machine::query::cluster(read)?;
+            (at.revision, at.now_ms) = (cluster.revision, cluster.now_ms);
+            Ok(())
+        })
+        .map_err(fault)?;
+        let snapshot = engine.newest_snapshot()?;
+        let shared = Arc::new(StateShared {
+            engine,
+            applied: watch::Sender::new(at),
+            feed: broadcast::Sender::new(FEED),
+            env: env.clone(),
+            position: Mutex::new(position),
+            snapshot: Mutex::new(snapshot),
+        });
+        Ok((Self { shared: Arc::clone(&shared) }, shared))
+    }
+
+    fn apply_chunk(&self, chunk: Vec<EntryResponder<TypeConfig>>) -> Result<(), Fault> {
+        let mut position = self.shared.position.lock().clone();
+        let mut batches = Vec::new();
+        let mut replies = Vec::new();
+        let mut written = None;
+        read(&*self.shared.engine, |base| {
+            let mut machine = Machine::open(base)?;
+            for (entry, responder) in chunk {
+                let log_id = entry.log_id;
+                position.last = Some(log_id);
+                let batch = apply_entry(&mut machine, &mut position, &entry)?;
+                let outcomes =
+                    batch.applied.iter().map(|applied| applied.outcome.clone()).collect();
+                replies.push((responder, Reply(outcomes)));
+                batches.push(batch);
+            }
+            written = Some(machine.finish());
+            Ok(())
+        })?;
+        let written = written.ok_or_else(|| Fault("the state was not read".to_owned()))?;
+        let at = AppliedAt {
+            log_index: position.last.map_or(0, |id| id.index()),
+            revision: written.cluster.revision,
+            now_ms: written.cluster.now_ms,
+        };
+        let row = encode_position(&position, self.shared.env.clock.wall_ms());
+        self.shared.engine.write(written.writes, row)?;
+        *self.shared.position.lock() = position;
+        self.shared.applied.send_replace(at);
+        for (responder, reply) in replies {
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        for batch in batches {
+            // Nobody may be listening.
+            let _ = self.shared.feed.send(Arc::new(batch));
+        }
+        Ok(())
+    }
+}
+
+fn apply_entry(
+    machine: &mut Machine<'_>,
+    position: &mut Position,
+    entry: &Entry,
+) -> Result<AppliedBatch, Fault> {
+    let applied = match &entry.payload {
+        EntryPayload::Blank => Vec::new(),
+        EntryPayload::Normal(batch) => machine.apply_batch(&batch.0)?,
+        EntryPayload::Membership(membership) => {
+            position.membership = StoredMembership::new(position.last, membership.clone());
+            Vec::new()
+        }
+    };
+    let cluster = machine.cluster();
+    Ok(AppliedBatch {
+        log_index: entry.log_id.index(),
+        revision: cluster.revision,
+        now_ms: cluster.now_ms,
+        applied,
+    })
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Snapshot;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let position = self.shared.position.lock().clone();
+        Ok((position.last, position.membership))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: futures::Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>>
+            + Unpin
+            + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(APPLY);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.apply_chunk(chunk).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        // Between applies: position and checkpoint belong together.
+        let position = self.shared.position.lock().clone();
+        let name = position.last.map_or(0, |id| id.index()).to_string();
+        let checkpoint = self.shared.engine.checkpoint(&name);
+        SnapshotBuilder { shared: Arc::clone(&self.shared), position, checkpoint: Some(checkpoint) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Snapshot,
+    ) -> Result<(), io::Error> {
+        let shared = Arc::clone(&self.shared);
+        let installed = snapshot.clone();
+        self.shared.env.blocking(move || shared.engine.install(&installed)).await?;
+        let position = load_position(&*self.shared.engine)?;
+        if position.last != meta.last_log_id {
+            return Err(io::Error::other("the snapshot's state is not where its manifest says"));
+        }
+        let mut at = AppliedAt {
+            log_index: position.last.map_or(0, |id| id.index()),
+            ..AppliedAt::default()
+        };
+        read(&*self.shared.engine, |read| {
+            let cluster = pinrail_state_machine::query::cluster(read)?;
+            (at.revision, at.now_ms) = (cluster.revision, cluster.now_ms);
+            Ok(())
+        })
+        .map_err(fault)?;
+        *self.shared.position.lock() = position;
+        *self.shared.snapshot.lock() = Some(snapshot);
+        self.shared.applied.send_replace(at);
+        // Subscribers missed what the snapshot brought: an empty batch far ahead makes them look.
+        let jump = AppliedBatch {
+            log_index: at.log_index,
+            revision: at.revision,
+            now_ms: at.now_ms,
+            applied: vec![],
+        };
+        let _ = self.shared.feed.send(Arc::new(jump));
+        tracing::info!(index = at.log_index, revision = at.revision, "installed a snapshot");
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<OpenraftSnapshot>, io::Error> {
+        let Some(snapshot) = self.shared.snapshot.lock().clone() else { return Ok(None) };
+        let meta = get_snapshot_meta(snapshot.manifest.meta.clone())?;
+        Ok(Some(OpenraftSnapshot { meta, snapshot }))
+    }
+}
+
+/// Describes and seals a checkpoint that was taken between two applies.
+#[derive(Debug)]
+pub(crate) struct SnapshotBuilder {
+    shared: Arc<StateShared>,
+    position: Position,
+    checkpoint: Option<io::Result<Files>>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Snapshot;
+
+    async fn build_snapshot(&mut self) -> Result<OpenraftSnapshot, io::Error> {
+        let files = self.checkpoint.take().ok_or_else(|| io::Error::other("built already"))??;
+        let meta = SnapshotMeta {
+            last_log_id: self.position.last,
+            last_membership: self.position.membership.clone(),
+        };
+        let manifest = pb::SnapshotManifest {
+            format: 1,
+            meta: Some(put_snapshot_meta(&meta)),
+            ..pb::SnapshotManifest::default()
+        };
+        let shared = Arc::clone(&self.shared);
+        let snapshot = self
+            .shared
+            .env
+            .blocking(move || {
+                let described = files.describe()?;
+                shared.engine.seal(files, pb::SnapshotManifest { files: described, ..manifest })
+            })
+            .await?;
+        *self.shared.snapshot.lock() = Some(snapshot.clone());
+        tracing::info!(index = meta.last_log_id.map_or(0, |id| id.index()), "took a snapshot");
+        Ok(OpenraftSnapshot { meta, snapshot })
+    }
+}
+
+/// Shows one moment of the state and hands out what was made of it.
+pub(crate) fn read<T>(
+    engine: &dyn StateEngine,
+    reader: impl FnOnce(&dyn Read) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut reader = Some(reader);
+    let mut out = None;
+    engine.read(&mut |read| {
+        if let Some(reader) = reader.take() {
+            out = Some(reader(read)?);
+        }
+        Ok(())
+    })?;
+    out.ok_or_else(|| Fault("the store showed nothing".to_owned()))
+}
+
+/// Row beside the state: applied log id, membership, and the wall's time at that moment (for a cluster that was
+/// down as a whole; it decides nothing while any member remembers).
+fn encode_position(position: &Position, wall_ms: u64) -> Bytes {
+    let row = pb::StatePosition {
+        last_log_id: position.last.as_ref().map(put_log_id),
+        membership: Some(put_stored_membership(&position.membership)),
+        wall_ms,
+    };
+    Bytes::from(row.encode_to_vec())
+}
+
+fn load_position(engine: &dyn StateEngine) -> io::Result<Position> {
+    let Some(row) = stored_position(engine)? else { return Ok(Position::default()) };
+    Ok(Position {
+        last: row.last_log_id.map(get_log_id),
+        membership: get_stored_membership(row.membership)?,
+    })
+}
+
+/// # Errors
+/// When the row cannot be read.
+pub(crate) fn stored_position(engine: &dyn StateEngine) -> io::Result<Option<pb::StatePosition>> {
+    let Some(row) = engine.position().map_err(fault)? else { return Ok(None) };
+    pb::StatePosition::decode(row)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn fault(fault: Fault) -> io::Error {
+    io::Error::other(fault)
+}

@@ -1,0 +1,31 @@
+//! The storage under openraft's own suite.
+
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use crate::env::{Engines as _, Env};
+
+use super::log_store::LogStore;
+use super::state_machine::StateMachine;
+use super::types::TypeConfig;
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<(tempfile::TempDir, LogStore, StateMachine), openraft::StorageError<TypeConfig>>
+    {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let env = Env::real();
+        let log = LogStore::open(env.engines.open_log(dir.path()).unwrap(), &env).unwrap();
+        let engine = env.engines.open_state(dir.path()).unwrap();
+        let (machine, _) = StateMachine::open(engine, &env).unwrap();
+        Ok((dir, log, machine))
+    }
+}
+
+#[test]
+fn the_log_passes_openrafts_suite() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Suite::test_all(Builder).await }).unwrap();
+}

@@ -1,0 +1,135 @@
+//! Where bytes are kept: the log's engine, the state's engine, snapshots, the data directory.
+//!
+//! The only place that knows RocksDB. It knows neither Raft's types nor what a command means: entries, votes and
+//! positions are bytes here.
+//!
+//! ```text
+//!   raft/       the log: entries, vote, purge position. Every write is synced before it is acknowledged.
+//!   state/      the state: no WAL, the log is its WAL. Position and data are written together.
+//!   snapshots/  checkpoints of the state with a manifest, a checksum a file
+//! ```
+
+mod data_dir;
+#[cfg(feature = "simulation")]
+pub mod memory;
+mod rocks_log;
+mod rocks_state;
+mod snapshot;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use pinrail_proto::log::SnapshotManifest;
+use pinrail_state_machine::store::{Fault, Read};
+
+pub use data_dir::{DataDir, DataDirError, Identity};
+pub use rocks_log::RocksLog;
+pub use rocks_state::Rocks;
+pub use snapshot::{Files, Incoming, Snapshot};
+
+/// One change of the log.
+#[derive(Debug, Clone)]
+pub enum LogOp {
+    Put { index: u64, entry: Bytes },
+    /// Forgets entries from this index on.
+    TruncateFrom { index: u64 },
+    /// Forgets entries up to this index; `position` is kept beside.
+    PurgeTo { index: u64, position: Bytes },
+    Vote(Bytes),
+}
+
+/// What a log holds when it is opened.
+#[derive(Debug, Clone, Default)]
+pub struct LogLoaded {
+    pub vote: Option<Bytes>,
+    pub purged: Option<Bytes>,
+    /// Indexes of the first and last entry.
+    pub entries: Option<(u64, u64)>,
+}
+
+/// A log on disk. One thread writes; others may read what was written.
+pub trait LogEngine: fmt::Debug + Send {
+    /// # Errors
+    /// When the disk fails, or what is on it is damaged.
+    fn load(&self) -> io::Result<LogLoaded>;
+    /// A handle for reading entries from other threads.
+    fn reader(&self) -> Box<dyn LogRead>;
+    /// Writes all changes, and syncs them when `sync` is set, in one go.
+    ///
+    /// # Errors
+    /// When the disk fails. What is on it is unknown then: the caller must not go on.
+    fn write(&mut self, ops: &[LogOp], sync: bool) -> io::Result<()>;
+}
+
+/// Reads entries of a log.
+pub trait LogRead: fmt::Debug + Send + Sync {
+    /// Entries of a range of indexes that are there, in order.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<Bytes>>;
+}
+
+/// A state on disk.
+pub trait StateEngine: fmt::Debug + Send + Sync {
+    /// Shows one moment of the state.
+    ///
+    /// # Errors
+    /// The reader's fault, or the store's.
+    fn read(&self, reader: &mut dyn FnMut(&dyn Read) -> Result<(), Fault>) -> Result<(), Fault>;
+    /// Writes changes and the position that they belong to, both or neither.
+    ///
+    /// # Errors
+    /// When the store fails: the node must stop.
+    fn write(&self, writes: BTreeMap<Vec<u8>, Option<Bytes>>, position: Bytes) -> Result<(), Fault>;
+    /// The position of the last write.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn position(&self) -> Result<Option<Bytes>, Fault>;
+    /// Takes a checkpoint: files that hold the state of this moment, without a manifest yet.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn checkpoint(&self, name: &str) -> io::Result<Files>;
+    /// Seals a checkpoint with its manifest, which makes it a snapshot; older ones may go.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot>;
+    /// The newest snapshot that is whole.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn newest_snapshot(&self) -> io::Result<Option<Snapshot>>;
+    /// Begins to receive a snapshot from elsewhere.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn receive(&self, manifest: SnapshotManifest) -> io::Result<Incoming>;
+    /// Ends receiving: every file is checked against the manifest.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the disk fails.
+    fn received(&self, incoming: Incoming) -> io::Result<Snapshot>;
+    /// Replaces the state by a snapshot's, durably. Readers see the old state until then.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn install(&self, snapshot: &Snapshot) -> io::Result<()>;
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn flush(&self) -> io::Result<()>;
+}
+
+/// The key of the position, before all keys of the state machine, which never sees it.
+pub(crate) const POSITION_KEY: &[u8] = &[0];
+
+pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}

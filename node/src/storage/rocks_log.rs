@@ -1,0 +1,107 @@
+//! The log in a RocksDB of its own. Its WAL is what is synced; the memtable only indexes it.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
+
+use super::{LogEngine, LogLoaded, LogOp, LogRead, other};
+
+/// Kinds of rows. Persisted numbers.
+const ENTRY: u8 = 1;
+const VOTE: &[u8] = &[2];
+const PURGED: &[u8] = &[3];
+
+#[derive(Debug)]
+pub struct RocksLog {
+    db: Arc<DB>,
+}
+
+impl RocksLog {
+    /// # Errors
+    /// When it cannot be opened or finds damage before its last synced record.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_max_background_jobs(2);
+        options.set_write_buffer_size(16 << 20);
+        options.set_max_write_buffer_number(3);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_wal_bytes_per_sync(1 << 20);
+        options.set_keep_log_file_num(2);
+        options.set_max_open_files(64);
+        // Only a torn tail is forgiven; recycled files would force a mode that drops what lies behind a flipped bit.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_recycle_log_file_num(0);
+        options.set_paranoid_checks(true);
+        Ok(Self { db: Arc::new(DB::open(&options, path).map_err(other)?) })
+    }
+}
+
+impl LogEngine for RocksLog {
+    fn load(&self) -> io::Result<LogLoaded> {
+        let vote = self.db.get(VOTE).map_err(other)?.map(Bytes::from);
+        let purged = self.db.get(PURGED).map_err(other)?.map(Bytes::from);
+        let first = end(&self.db, IteratorMode::From(&[ENTRY], rocksdb::Direction::Forward))?;
+        let last = end(&self.db, IteratorMode::From(&[ENTRY + 1], rocksdb::Direction::Reverse))?;
+        Ok(LogLoaded { vote, purged, entries: first.zip(last) })
+    }
+
+    fn reader(&self) -> Box<dyn LogRead> {
+        Box::new(RocksLogReader { db: Arc::clone(&self.db) })
+    }
+
+    fn write(&mut self, ops: &[LogOp], sync: bool) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        for op in ops {
+            match op {
+                LogOp::Put { index, entry } => batch.put(key(*index), entry),
+                LogOp::TruncateFrom { index } => batch.delete_range(key(*index), key(u64::MAX)),
+                LogOp::PurgeTo { index, position } => {
+                    batch.delete_range(key(0), key(index.saturating_add(1)));
+                    batch.put(PURGED, position);
+                }
+                LogOp::Vote(vote) => batch.put(VOTE, vote),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options).map_err(other)
+    }
+}
+
+#[derive(Debug)]
+struct RocksLogReader {
+    db: Arc<DB>,
+}
+
+impl LogRead for RocksLogReader {
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<Bytes>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(key(range.start));
+        options.set_iterate_upper_bound(key(range.end));
+        self.db
+            .iterator_opt(IteratorMode::Start, options)
+            .map(|row| row.map(|(_, entry)| Bytes::from(entry)).map_err(other))
+            .collect()
+    }
+}
+
+fn key(index: u64) -> [u8; 9] {
+    let mut key = [ENTRY; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Index of the entry that an iterator meets first, if it is an entry.
+fn end(db: &DB, mode: IteratorMode<'_>) -> io::Result<Option<u64>> {
+    let Some(row) = db.iterator(mode).next() else { return Ok(None) };
+    let (key, _) = row.map_err(other)?;
+    Ok(match (key.first(), key.last_chunk::<8>()) {
+        (Some(&ENTRY), Some(index)) if key.len() == 9 => Some(u64::from_be_bytes(*index)),
+        (Some(_) | None, Some(_) | None) => None,
+    })
+}

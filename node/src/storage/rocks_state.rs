@@ -1,0 +1,309 @@
+//! The state in a RocksDB of its own, without a WAL: the Raft log is its WAL, and a restart applies the gap again.
+//!
+//! `state/N/` is a generation; `state/CURRENT` names the one in use. Installing a snapshot makes the next
+//! generation from its files and then moves the name, so that a crash leaves the old state or the new one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use pinrail_proto::log::SnapshotManifest;
+use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
+use prost::Message as _;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use super::snapshot::{
+    Files, Incoming, IncomingFiles, MANIFEST, Snapshot, sync_directory, verify, write_durably,
+};
+use super::{POSITION_KEY, StateEngine, other};
+
+/// Memory of block cache and memtables together; three nodes share a small machine.
+const CACHE_BYTES: usize = 96 << 20;
+const MEMTABLE_BYTES: usize = 32 << 20;
+
+#[derive(Debug)]
+pub struct Rocks {
+    state: PathBuf,
+    snapshots: PathBuf,
+    current: ArcSwap<Generation>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    number: u64,
+    db: DB,
+}
+
+impl Rocks {
+    /// Opens the state of a data directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened or is damaged.
+    pub fn open(data: &Path) -> io::Result<Self> {
+        let (state, snapshots) = (data.join("state"), data.join("snapshots"));
+        fs::create_dir_all(&state)?;
+        fs::create_dir_all(&snapshots)?;
+        let number = match fs::read_to_string(state.join("CURRENT")) {
+            Ok(text) => text.trim().parse().map_err(other)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        let db = open_db(&state.join(number.to_string()))?;
+        let engine =
+            Self { state, snapshots, current: ArcSwap::from_pointee(Generation { number, db }) };
+        engine.tidy_up()?;
+        Ok(engine)
+    }
+
+    /// Removes what a crash left behind: other generations, unfinished snapshots.
+    fn tidy_up(&self) -> io::Result<()> {
+        let current = self.current.load().number.to_string();
+        for entry in fs::read_dir(&self.state)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() && name != current {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        for entry in fs::read_dir(&self.snapshots)? {
+            let entry = entry?;
+            let unfinished = entry.file_name().to_string_lossy().starts_with("new-");
+            if unfinished && entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_snapshot(path: &Path) -> io::Result<Option<Snapshot>> {
+        let data = match fs::read(path.join(MANIFEST)) {
+            Ok(data) => data,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let manifest = SnapshotManifest::decode(data.as_slice()).map_err(other)?;
+        Ok(Some(Snapshot { manifest, files: Files::Directory(path.to_owned()) }))
+    }
+
+    fn sealed(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.snapshots)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let index = name.split('-').nth(1).and_then(|index| index.parse().ok());
+            if let (true, Some(index)) = (name.starts_with("snapshot-"), index) {
+                found.push((index, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Gives a directory its final name; the manifest goes in last but one, the name is what counts.
+    fn seal_directory(&self, directory: &Path, manifest: SnapshotManifest) -> io::Result<Snapshot> {
+        write_durably(&directory.join(MANIFEST), &manifest.encode_to_vec())?;
+        for entry in fs::read_dir(directory)? {
+            fs::File::open(entry?.path())?.sync_all()?;
+        }
+        sync_directory(directory)?;
+        let target = self.snapshots.join(name_of(&manifest));
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        fs::rename(directory, &target)?;
+        sync_directory(&self.snapshots)?;
+        self.drop_older(&target)?;
+        Ok(Snapshot { manifest, files: Files::Directory(target) })
+    }
+
+    /// Keeps the newest and the one before it, which may still be on its way to a follower.
+    fn drop_older(&self, newest: &Path) -> io::Result<()> {
+        let sealed = self.sealed()?;
+        let older: Vec<_> = sealed.iter().filter(|(_, path)| path != newest).collect();
+        for (_, path) in older.iter().rev().skip(1) {
+            fs::remove_dir_all(path)?;
+        }
+        Ok(())
+    }
+}
+
+fn name_of(manifest: &SnapshotManifest) -> String {
+    let last = manifest.meta.as_ref().and_then(|meta| meta.last_log_id).unwrap_or_default();
+    let term = last.leader_id.unwrap_or_default().term;
+    format!("snapshot-{:020}-{term}", last.index)
+}
+
+impl StateEngine for Rocks {
+    fn read(&self, reader: &mut dyn FnMut(&dyn Read) -> Result<(), Fault>) -> Result<(), Fault> {
+        let generation = self.current.load_full();
+        reader(&Moment { snapshot: generation.db.snapshot() })
+    }
+
+    fn write(
+        &self,
+        writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+        position: Bytes,
+    ) -> Result<(), Fault> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        batch.put(POSITION_KEY, position);
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.current.load().db.write_opt(batch, &options).map_err(fault)
+    }
+
+    fn position(&self) -> Result<Option<Bytes>, Fault> {
+        Ok(self.current.load().db.get(POSITION_KEY).map_err(fault)?.map(Bytes::from))
+    }
+
+    fn checkpoint(&self, name: &str) -> io::Result<Files> {
+        let directory = self.snapshots.join(format!("new-{name}"));
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        let generation = self.current.load_full();
+        let checkpoint = Checkpoint::new(&generation.db).map_err(other)?;
+        checkpoint.create_checkpoint(&directory).map_err(other)?;
+        Ok(Files::Directory(directory))
+    }
+
+    fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot> {
+        match files {
+            Files::Directory(directory) => self.seal_directory(&directory, manifest),
+            Files::Memory(_) => Err(io::Error::other("files in memory belong to another engine")),
+        }
+    }
+
+    fn newest_snapshot(&self) -> io::Result<Option<Snapshot>> {
+        for (_, path) in self.sealed()?.iter().rev() {
+            if let Some(snapshot) = Self::load_snapshot(path)? {
+                return Ok(Some(snapshot));
+            }
+        }
+        Ok(None)
+    }
+
+    fn receive(&self, manifest: SnapshotManifest) -> io::Result<Incoming> {
+        // The same snapshot again goes on where it stopped: whole files are not sent twice.
+        let directory = self.snapshots.join(format!("new-incoming-{}", name_of(&manifest)));
+        fs::create_dir_all(&directory)?;
+        Ok(Incoming { manifest, files: IncomingFiles::Directory(directory) })
+    }
+
+    fn received(&self, incoming: Incoming) -> io::Result<Snapshot> {
+        let IncomingFiles::Directory(directory) = incoming.files else {
+            return Err(io::Error::other("files in memory belong to another engine"));
+        };
+        verify(&Files::Directory(directory.clone()), &incoming.manifest)?;
+        self.seal_directory(&directory, incoming.manifest)
+    }
+
+    fn install(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let Files::Directory(from) = &snapshot.files else {
+            return Err(io::Error::other("files in memory belong to another engine"));
+        };
+        let number = self.current.load().number + 1;
+        let target = self.state.join(number.to_string());
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        fs::create_dir(&target)?;
+        for file in &snapshot.manifest.files {
+            let (source, copy) = (from.join(&file.name), target.join(&file.name));
+            // Sorted tables never change and can be shared; the database rewrites the others.
+            if file.name.ends_with(".sst") {
+                fs::hard_link(&source, &copy)?;
+            } else {
+                fs::copy(&source, &copy)?;
+                fs::File::open(&copy)?.sync_all()?;
+            }
+        }
+        sync_directory(&target)?;
+        let db = open_db(&target)?;
+        write_durably(&self.state.join("CURRENT"), number.to_string().as_bytes())?;
+        let old = self.current.swap(Arc::new(Generation { number, db }));
+        let old_path = self.state.join(old.number.to_string());
+        // Readers may still hold it: files that are open stay readable after their names are gone.
+        drop(old);
+        let _ = fs::remove_dir_all(old_path);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.current.load().db.flush().map_err(other)
+    }
+}
+
+fn open_db(path: &Path) -> io::Result<DB> {
+    let cache = Cache::new_lru_cache(CACHE_BYTES);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&cache);
+    table.set_block_size(16 << 10);
+    table.set_bloom_filter(10.0, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_paranoid_checks(true);
+    options.set_atomic_flush(true);
+    // Raft has its own back pressure; stalls here would only hide it.
+    options.set_level_zero_slowdown_writes_trigger(64);
+    options.set_level_zero_stop_writes_trigger(1 << 20);
+    DB::open(&options, path).map_err(other)
+}
+
+/// One moment of the state.
+struct Moment<'a> {
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl Read for Moment<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.snapshot.get(key).map_err(fault)?.map(Bytes::from))
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start.clone());
+        options.set_iterate_upper_bound(range.end.clone());
+        let mode = match order {
+            Order::Ascending => IteratorMode::Start,
+            Order::Descending => IteratorMode::End,
+        };
+        self.snapshot
+            .iterator_opt(mode, options)
+            .take(limit)
+            .map(|row| {
+                row.map(|(key, value)| (Bytes::from(key), Bytes::from(value))).map_err(fault)
+            })
+            .collect()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+fn fault(error: rocksdb::Error) -> Fault {
+    Fault(error.to_string())
+}
