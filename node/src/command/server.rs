@@ -67,15 +67,11 @@ fn serve(config: ServerConfig) -> anyhow::Result<()> {
             "pinrail {node} of {cluster} listens: grpc {}  http {}  peer {}",
             server.grpc_addr, server.http_addr, server.peer_addr
         );
-        let failed = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = tokio::signal::ctrl_c() => None,
-            why = server.failed() => Some(why),
-        };
-        server.shutdown().await;
-        match failed {
-            Some(why) => Err(anyhow::anyhow!("the node stopped itself: {why}")),
-            None => Ok(()),
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
         }
+        server.shutdown().await;
+        Ok(())
     })
 }

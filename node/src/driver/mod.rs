@@ -25,6 +25,8 @@ mod report;
 mod session;
 mod state;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
