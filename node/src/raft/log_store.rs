@@ -234,6 +234,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last_log_id.map_or(0, |last| last.index() + 1);
         {
             let mut index = self.shared.index.lock();
+            if index.last <= last_log_id {
+                return Ok(());
+            }
             index.keep(|at| at < from);
             index.last = last_log_id;
         }

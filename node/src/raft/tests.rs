@@ -2,7 +2,7 @@
 
 use openraft::testing::log::{StoreBuilder, Suite};
 
-use crate::env::{Engines as _, Env};
+use crate::env::Env;
 
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;

@@ -1,0 +1,3 @@
+//! Tests of a node's layers together, over real storage and loopback.
+
+mod replicas;
