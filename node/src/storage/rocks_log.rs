@@ -46,7 +46,7 @@ impl LogEngine for RocksLog {
         let vote = self.db.get(VOTE).map_err(other)?.map(Bytes::from);
         let purged = self.db.get(PURGED).map_err(other)?.map(Bytes::from);
         let first = end(&self.db, IteratorMode::From(&[ENTRY], rocksdb::Direction::Forward))?;
-        let last = end(&self.db, IteratorMode::From(&[ENTRY + 1], rocksdb::Direction::Reverse))?;
+        let last = end(&self.db, IteratorMode::From(&key(u64::MAX), rocksdb::Direction::Reverse))?;
         Ok(LogLoaded { vote, purged, entries: first.zip(last) })
     }
 
@@ -104,4 +104,32 @@ fn end(db: &DB, mode: IteratorMode<'_>) -> io::Result<Option<u64>> {
         (Some(&ENTRY), Some(index)) if key.len() == 9 => Some(u64::from_be_bytes(*index)),
         (Some(_) | None, Some(_) | None) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(index: u64) -> LogOp {
+        LogOp::Put { index, entry: Bytes::from(index.to_string()) }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = RocksLog::open(dir.path()).unwrap();
+        assert!(log.load().unwrap().entries.is_none());
+        let ops = [LogOp::Vote(Bytes::from_static(b"vote")), put(1), put(2), put(3), put(4)];
+        log.write(&ops, true).unwrap();
+        log.write(&[LogOp::TruncateFrom { index: 4 }], true).unwrap();
+        let purge = LogOp::PurgeTo { index: 1, position: Bytes::from_static(b"at 1") };
+        log.write(&[purge], true).unwrap();
+        drop(log);
+        let log = RocksLog::open(dir.path()).unwrap();
+        let loaded = log.load().unwrap();
+        assert_eq!(loaded.entries, Some((2, 3)));
+        assert_eq!(loaded.vote.as_deref(), Some(b"vote".as_slice()));
+        assert_eq!(loaded.purged.as_deref(), Some(b"at 1".as_slice()));
+        assert_eq!(log.reader().read(0..10).unwrap(), ["2", "3"]);
+    }
 }
