@@ -26,6 +26,8 @@ pub const LABEL_VALUE_BYTES: usize = 256;
 pub const MANIFEST_BYTES: usize = 1 << 20;
 pub const MEMORY_KEY_BYTES: usize = 1 << 10;
 pub const MEMORY_KEY_SEGMENTS: usize = 16;
+pub const NAMESPACES: usize = 1_000;
+pub const AGENTS_PER_NAMESPACE: u64 = 10_000;
 /// Bundles of an agent that are not recycled.
 pub const BUNDLES_PER_AGENT: u64 = 100;
 /// Open runs of the whole cluster.

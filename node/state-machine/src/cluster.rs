@@ -5,6 +5,7 @@ use pinrail_proto::log::{Empty, InitCluster, Probe, SetFeatureLevel};
 use pinrail_proto::reason;
 
 use crate::FEATURE_LEVEL;
+use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -39,7 +40,10 @@ pub(crate) fn set_feature_level(txn: &mut Txn<'_>, it: &SetFeatureLevel) -> Resu
         ))
         .into());
     }
-    txn.cluster.feature_level = txn.cluster.feature_level.max(it.level);
+    if it.level > txn.cluster.feature_level {
+        txn.cluster.feature_level = it.level;
+        txn.event(event::of("cluster.feature_level_raised").with("level", it.level));
+    }
     Ok(Answer::Done(Empty {}))
 }
 

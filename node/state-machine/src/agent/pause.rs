@@ -31,11 +31,18 @@ fn set(
     let mut agent = load_by_ref(txn, agent)?;
     expect_revision(txn, agent.revision)?;
     if bundle_id.is_empty() {
+        if (agent.paused, agent.reject_starts) == (paused, reject_starts) {
+            return answer(txn, &agent, true);
+        }
         agent.paused = paused;
         agent.reject_starts = reject_starts;
     } else {
         let mut record = bundle::load(txn, agent.number, bundle_id)?;
+        if (record.paused, record.reject_starts) == (paused, reject_starts) {
+            return answer(txn, &agent, true);
+        }
         record.paused = paused;
+        record.reject_starts = reject_starts;
         record.revision = txn.revision;
         bundle::save(txn, agent.number, &record);
     }

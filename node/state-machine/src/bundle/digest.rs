@@ -1,7 +1,8 @@
 //! Digests of a bundle: SHA-256 of each of the five parts and over all of them.
 //!
 //! The encoding is ours and fixed: every field is its length in eight big-endian bytes and its bytes, maps in
-//! the order of their keys. `message`, `labels` and `parent` are not part of it; entry and steps are.
+//! the order of their keys; each list begins with its name. A step is its protobuf encoding, which has no maps.
+//! `message`, `labels` and `parent` are not part of it; entry and steps are. `docs/FILES.md` says the same.
 
 use pinrail_proto::v1;
 use prost::Message as _;
@@ -32,6 +33,12 @@ pub(crate) fn of_text(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
+/// Whether a text is a SHA-256 in lower-case hex.
+pub(crate) fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Digests of the five parts.
 pub(crate) fn parts(manifest: &v1::BundleManifest) -> v1::PartDigests {
     let code = manifest.code.clone().unwrap_or_default();
     let mut prompts = Fields::new("prompts");
@@ -68,6 +75,7 @@ pub(crate) fn parts(manifest: &v1::BundleManifest) -> v1::PartDigests {
     }
 }
 
+/// Digest of a bundle: over those of its parts, its entry and its steps.
 pub(crate) fn whole(manifest: &v1::BundleManifest, parts: &v1::PartDigests) -> String {
     let mut fields = Fields::new("bundle");
     for part in [&parts.code, &parts.prompts, &parts.models, &parts.indexes, &parts.tools] {

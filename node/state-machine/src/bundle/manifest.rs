@@ -29,6 +29,9 @@ pub(crate) fn complete(mut manifest: v1::BundleManifest) -> Result<v1::BundleMan
         return Err(policy::too_large("message bytes", manifest.message.len(), limits::TEXT_BYTES));
     }
     policy::check_labels(&manifest.labels)?;
+    if !manifest.parent.is_empty() {
+        name("parent", &manifest.parent)?;
+    }
     check_code(manifest.code.as_ref())?;
     for (prompt_name, prompt) in &mut manifest.prompts {
         complete_prompt(prompt_name, prompt)?;
@@ -77,6 +80,10 @@ fn complete_prompt(prompt_name: &str, prompt: &mut v1::PromptPart) -> Result<(),
             return Err(reject(reason::INVALID_MANIFEST, message));
         }
         prompt.digest = digest;
+    }
+    if !prompt.digest.is_empty() && !digest::is_digest(&prompt.digest) {
+        let message = format!("prompts.{prompt_name}.digest is no SHA-256 in lower-case hex");
+        return Err(reject(reason::INVALID_MANIFEST, message));
     }
     filled(&format!("prompts.{prompt_name}: text or digest"), &prompt.digest)
 }

@@ -9,7 +9,7 @@ use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory};
+use crate::{agent, bundle, event, memory, namespace};
 
 use super::{drain, moved};
 
@@ -28,14 +28,14 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
         return Err(reject(reason::NO_LIVE_BUNDLE, "no bundle is live: there is nothing to leave"));
     }
     let from = bundle::load(txn, agent.number, &from_id)?;
-    let in_flight = in_flight(txn, &agent, it)?;
     if from_id != agent.live_bundle_id {
-        return again(txn, &agent, from, in_flight);
+        return again(txn, &agent, from, it.in_flight());
     }
     if agent.standby_bundle_id.is_empty() {
         let message = format!("there is no bundle to return to from {from_id}");
         return Err(reject(reason::NOTHING_TO_ROLL_BACK, message));
     }
+    let in_flight = in_flight(txn, &agent, it.in_flight())?;
     go_back(txn, &mut agent, from, in_flight)
 }
 
@@ -85,12 +85,13 @@ fn go_back(
     Ok(Answer::Rollback(answer))
 }
 
-/// The bundle has no traffic any more: the earlier answer, and perhaps a stricter policy for its runs.
+/// The bundle has no traffic any more: the earlier answer, and perhaps a stricter policy for its runs. A repeat
+/// that names no policy means the one that holds already.
 fn again(
     txn: &mut Txn<'_>,
     agent: &AgentRecord,
     mut from: BundleRecord,
-    in_flight: v1::InFlight,
+    asked: v1::InFlight,
 ) -> Result<Answer, Stop> {
     let Some(mut answer) = from.last_rollback.clone() else {
         let message =
@@ -98,20 +99,30 @@ fn again(
         return Err(reject(reason::NOTHING_TO_ROLL_BACK, message)
             .with("live_bundle_id", &agent.live_bundle_id));
     };
-    answer.already = true;
-    let earlier = answer.in_flight();
-    if strictness(in_flight) > strictness(earlier)
-        && let Some(to) = bundle::find(txn.read(), agent.number, &answer.to_bundle_id)?
-    {
-        mark(txn, agent, &mut from, &to, in_flight);
-        answer.set_in_flight(in_flight);
-        from.last_rollback = Some(v1::RollbackResponse { already: false, ..answer.clone() });
+    let asked = match asked {
+        v1::InFlight::Unspecified => v1::InFlight::Unspecified,
+        named @ (v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart) => {
+            in_flight(txn, agent, named)?
+        }
+    };
+    if strictness(asked) > strictness(answer.in_flight()) {
+        answer.set_in_flight(asked);
+        from.last_rollback = Some(answer.clone());
+        // Runs restart where new ones start: the route may have moved on since the rollback.
+        let to = bundle::load(txn, agent.number, &agent.live_bundle_id)?;
+        mark(txn, agent, &mut from, &to, asked);
         bundle::save(txn, agent.number, &from);
+        txn.event(
+            event::of_bundle("rollback.tightened", agent, &from.bundle_id)
+                .with("in_flight", asked.as_str_name()),
+        );
     }
+    answer.already = true;
     Ok(Answer::Rollback(answer))
 }
 
 /// Every later command of the left bundle's runs obeys the mark first, so it is exact before any sweep has run.
+/// `keep` leaves an earlier rollback's mark alone: that speaks of older runs only.
 fn mark(
     txn: &mut Txn<'_>,
     agent: &AgentRecord,
@@ -119,8 +130,7 @@ fn mark(
     to: &BundleRecord,
     in_flight: v1::InFlight,
 ) {
-    if in_flight == v1::InFlight::Keep || agent.external && in_flight == v1::InFlight::Restart {
-        from.mark = None;
+    if strictness(in_flight) == 0 {
         return;
     }
     from.mark = Some(RollbackMark {
@@ -134,12 +144,23 @@ fn mark(
     txn.set_timer(agent.number, txn.now, Timer::RollbackSweep, from.bundle_id.as_bytes());
 }
 
-fn in_flight(txn: &Txn<'_>, agent: &AgentRecord, it: &Rollback) -> Result<v1::InFlight, Stop> {
-    Ok(match it.in_flight() {
+/// What becomes of the open runs: as asked, else the policy's. External runs cannot be restarted from here; they
+/// are kept, and the answer says so.
+fn in_flight(
+    txn: &Txn<'_>,
+    agent: &AgentRecord,
+    asked: v1::InFlight,
+) -> Result<v1::InFlight, Stop> {
+    let meant = match asked {
         v1::InFlight::Unspecified => {
             agent::policy(txn.read(), agent.number)?.rollback.unwrap_or_default().in_flight()
         }
-        asked @ (v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart) => asked,
+        v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart => asked,
+    };
+    Ok(match meant {
+        v1::InFlight::Restart if agent.external => v1::InFlight::Keep,
+        v1::InFlight::Unspecified => v1::InFlight::Keep,
+        v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart => meant,
     })
 }
 
@@ -163,11 +184,20 @@ fn ambiguous(txn: &Txn<'_>, agent: &AgentRecord) -> Result<Stop, Stop> {
         .max()
         .map_or_else(String::new, |(_, bundle_id)| bundle_id);
     let message = "the agent was rolled back within the last 15 minutes; name the bundle to leave";
-    let command = |bundle: &str| format!("pinrail rollback {} --from {bundle}", agent.agent_id);
-    Ok(reject(reason::ROLLBACK_AMBIGUOUS, message)
-        .with("live_bundle_id", &agent.live_bundle_id)
-        .with("next_1", command(&left))
-        .with("next_2", command(&agent.live_bundle_id)))
+    let namespace = match agent.namespace.as_str() {
+        namespace::DEFAULT => String::new(),
+        other => format!(" --namespace {other}"),
+    };
+    let command =
+        |bundle: &str| format!("pinrail rollback {} --from {bundle}{namespace}", agent.agent_id);
+    // Empty when the bundle that was left has been made live again by force: then there is but one choice.
+    let choices = [left, agent.live_bundle_id.clone()];
+    let mut stop =
+        reject(reason::ROLLBACK_AMBIGUOUS, message).with("live_bundle_id", &agent.live_bundle_id);
+    for (number, bundle) in (1..).zip(choices.iter().filter(|bundle| !bundle.is_empty())) {
+        stop = stop.with(&format!("next_{number}"), command(bundle));
+    }
+    Ok(stop)
 }
 
 fn hidden_keys(txn: &Txn<'_>, agent: &AgentRecord, from: &BundleRecord) -> Result<u64, Stop> {

@@ -24,7 +24,8 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     if agent.live_bundle_id == it.bundle_id {
         return answer(&agent, "", &it.bundle_id, true, None, txn.revision);
     }
-    if to.rejected && !(it.force && !txn.header.reason.is_empty()) {
+    let forced = to.rejected;
+    if forced && !(it.force && !txn.header.reason.is_empty()) {
         let message = format!("bundle {} was rolled back", to.bundle_id);
         return Err(
             reject(reason::BUNDLE_REJECTED, message).with("override", "--force with --reason")
@@ -59,7 +60,8 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     txn.event(
         event::of_bundle("route.switched", &agent, &to.bundle_id)
             .with("from", &left)
-            .with("epoch", agent.epoch),
+            .with("epoch", agent.epoch)
+            .with("forced", forced),
     );
     answer(&agent, &left, &to.bundle_id, false, drain, txn.revision)
 }

@@ -23,6 +23,10 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     }
     admit(txn, &agent)?;
     let (mut bundle, pin_reason) = choose(txn, &agent, it)?;
+    if bundle.paused && bundle.reject_starts {
+        let message = format!("bundle {} is paused and refuses starts", bundle.bundle_id);
+        return Err(reject(reason::AGENT_PAUSED, message).with("bundle_id", &bundle.bundle_id));
+    }
     let layer = memory::candidate(txn, &mut agent, &mut bundle);
     let max_age_ms = match it.max_age_ms {
         0 => agent.max_age_ms,

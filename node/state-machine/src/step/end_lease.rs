@@ -34,9 +34,14 @@ pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop
         (s.name.clone(), s.attempt, s.attempt >= s.max_attempts)
     });
     txn.event(
-        event::of_run("lease.expired", &subject.agent, &subject.run.bundle_id, &subject.run.run_id)
-            .with("step", name)
-            .with("attempt", attempt),
+        event::of_run(
+            "step.lease_expired",
+            &subject.agent,
+            &subject.run.bundle_id,
+            &subject.run.run_id,
+        )
+        .with("step", name)
+        .with("attempt", attempt),
     );
     if used_up {
         let failure =
