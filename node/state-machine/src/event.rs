@@ -26,6 +26,11 @@ pub(crate) fn of_run(
     EventRecord { run_id: run_id.to_owned(), ..of_bundle(kind, agent, bundle_id) }
 }
 
+/// The name of an enum's value as people read it: `max_age`, not `END_REASON_MAX_AGE`.
+pub(crate) fn word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
 /// Adds a fact.
 pub(crate) trait With {
     fn with(self, key: &str, value: impl ToString) -> Self;

@@ -91,8 +91,12 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
 
 fn settle(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
     let Some(mut subject) = Subject::find(txn, agent, run_id)? else { return Ok(()) };
+    let before = subject.run.clone();
     run::settle(txn, &mut subject)?;
-    subject.save(txn);
+    // A sweep that finds nothing to do leaves the run's revision alone.
+    if subject.run != before {
+        subject.save(txn);
+    }
     Ok(())
 }
 
@@ -102,10 +106,14 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
     if subject.run.step != number {
         return Ok(());
     }
+    let before = (subject.run.clone(), subject.step.clone());
     run::settle(txn, &mut subject)?;
-    if subject.run.step == number && !run::is_over(subject.run.state()) {
-        let backing_off =
-            |s: &Subject| s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff);
+    let same_pin = subject.run.pinned_revision == before.0.pinned_revision;
+    if same_pin && !run::is_over(subject.run.state()) {
+        let now = txn.now;
+        let backing_off = |s: &Subject| {
+            s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff && s.timer_ms <= now)
+        };
         match timer {
             Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
             Timer::StartBy => step::start_by_over(txn, &mut subject)?,
@@ -113,7 +121,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
                 if let Some(step) = &mut subject.step {
                     step.timer_ms = 0;
                 }
-                step::ready_again(txn, &mut subject);
+                step::ready_again(txn, &mut subject)?;
             }
             Timer::Backoff
             | Timer::RunExpires
@@ -129,7 +137,9 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::MemoryTtl => {}
         }
     }
-    subject.save(txn);
+    if (&subject.run, &subject.step) != (&before.0, &before.1) {
+        subject.save(txn);
+    }
     Ok(())
 }
 
@@ -173,7 +183,9 @@ fn sweep(
     let rows = if current { txn.scan(&pins, left as usize)? } else { Vec::new() };
     for (pin, _) in &rows {
         let mut parts = Parts::new(pin);
-        (parts.u32(), parts.text(), parts.u64());
+        parts.u32();
+        parts.text();
+        parts.u64();
         let run_id = parts.last().unwrap_or_default().to_owned();
         settle(txn, agent, &run_id)?;
     }

@@ -74,3 +74,43 @@ fn steps(manifest: &v1::BundleManifest) -> BTreeMap<String, String> {
     let text = |s: &v1::StepPolicy| digest::of_step(s)[..12].to_owned();
     manifest.steps.iter().map(|(name, step)| (name.clone(), text(step))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_come_part_by_part_and_say_what_was() {
+        let model = |snapshot: &str| v1::ModelPart {
+            provider: "acme".to_owned(),
+            name: "large".to_owned(),
+            snapshot: snapshot.to_owned(),
+            ..v1::ModelPart::default()
+        };
+        let before = v1::BundleManifest {
+            entry: "main".to_owned(),
+            models: [("default".to_owned(), model("1")), ("judge".to_owned(), model("1"))].into(),
+            ..v1::BundleManifest::default()
+        };
+        let after = v1::BundleManifest {
+            entry: "plan".to_owned(),
+            models: [("default".to_owned(), model("2")), ("rank".to_owned(), model("1"))].into(),
+            ..v1::BundleManifest::default()
+        };
+        let told: Vec<_> = diff(&before, &after)
+            .into_iter()
+            .map(|c| (c.part.clone(), c.name.clone(), c.kind()))
+            .collect();
+        let change = |part: &str, name: &str, kind| (part.to_owned(), name.to_owned(), kind);
+        assert_eq!(
+            told,
+            [
+                change("models", "default", ChangeKind::Changed),
+                change("models", "judge", ChangeKind::Removed),
+                change("models", "rank", ChangeKind::Added),
+                change("entry", "", ChangeKind::Changed),
+            ]
+        );
+        assert!(diff(&after, &after).is_empty());
+    }
+}

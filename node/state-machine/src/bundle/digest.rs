@@ -121,3 +121,53 @@ pub(crate) fn of_tool(tool: &v1::ToolPart) -> String {
         .field(&i32::from(tool.side_effects()).to_be_bytes())
         .hex()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompts(pairs: &[(&str, &str)]) -> String {
+        let part = |(name, digest): &(&str, &str)| {
+            let prompt = v1::PromptPart { digest: (*digest).to_owned(), text: String::new() };
+            ((*name).to_owned(), prompt)
+        };
+        let prompts = pairs.iter().map(part).collect();
+        parts(&v1::BundleManifest { prompts, ..v1::BundleManifest::default() }).prompts
+    }
+
+    #[test]
+    fn no_two_lists_of_fields_look_alike() {
+        assert_ne!(prompts(&[("a", "bc")]), prompts(&[("ab", "c")]));
+        assert_ne!(prompts(&[("a", "b"), ("c", "d")]), prompts(&[("a", "bcd")]));
+        assert_eq!(prompts(&[("a", "b"), ("c", "d")]), prompts(&[("c", "d"), ("a", "b")]));
+        assert_ne!(Fields::new("prompts").hex(), Fields::new("models").hex());
+    }
+
+    #[test]
+    fn what_is_said_about_a_bundle_is_not_part_of_it() {
+        let digest = |manifest: &v1::BundleManifest| whole(manifest, &parts(manifest));
+        let plain =
+            v1::BundleManifest { entry: "main".to_owned(), ..v1::BundleManifest::default() };
+        let told = v1::BundleManifest {
+            message: "cite sources".to_owned(),
+            parent: "v1".to_owned(),
+            labels: [("team".to_owned(), "support".to_owned())].into(),
+            ..plain.clone()
+        };
+        assert_eq!(digest(&plain), digest(&told));
+        let steps = [("main".to_owned(), v1::StepPolicy::default())].into();
+        assert_ne!(digest(&plain), digest(&v1::BundleManifest { steps, ..plain.clone() }));
+        assert_ne!(
+            digest(&plain),
+            digest(&v1::BundleManifest { entry: "plan".to_owned(), ..plain.clone() })
+        );
+    }
+
+    #[test]
+    fn a_digest_is_64_digits_of_lower_case_hex() {
+        assert!(is_digest(&of_text("")));
+        for bad in ["", "ab", &of_text("").to_uppercase(), &of_text("")[1..]] {
+            assert!(!is_digest(bad), "{bad}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use pinrail_proto::v1::{self, BundleState, Want};
 use pinrail_proto::{limits, reason};
 
 use crate::agent::policy;
+use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 use crate::{agent, event};
@@ -29,7 +30,9 @@ pub(crate) fn set(txn: &mut Txn<'_>, it: &SetEnvironment) -> Result<Answer, Stop
     bundle.endpoint_revision = txn.revision;
     bundle.revision = txn.revision;
     save(txn, agent.number, &bundle);
-    txn.event(event::of_bundle("environment.set", &agent, &it.bundle_id));
+    txn.event(
+        event::of_bundle("environment.set", &agent, &it.bundle_id).with("endpoint", &it.endpoint),
+    );
     Ok(Answer::Environment(message(&agent, &bundle)))
 }
 

@@ -24,3 +24,35 @@ pub(crate) fn state(agent: &AgentRecord, bundle: &BundleRecord) -> BundleState {
         BundleState::Recyclable
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pinrail_proto::v1::OpenPins;
+
+    #[test]
+    fn the_route_comes_first_then_the_rejection_then_the_pins() {
+        let agent = AgentRecord {
+            live_bundle_id: "live".to_owned(),
+            standby_bundle_id: "standby".to_owned(),
+            ..AgentRecord::default()
+        };
+        let bundle = |id: &str, rejected, was_live, total| BundleRecord {
+            bundle_id: id.to_owned(),
+            rejected,
+            was_live,
+            open_pins: Some(OpenPins { total, live: total, ..OpenPins::default() }),
+            ..BundleRecord::default()
+        };
+        for (expected, bundle) in [
+            (BundleState::Live, bundle("live", false, true, 3)),
+            (BundleState::Standby, bundle("standby", false, true, 0)),
+            (BundleState::Rejected, bundle("other", true, true, 3)),
+            (BundleState::Registered, bundle("other", false, false, 3)),
+            (BundleState::Lingering, bundle("other", false, true, 3)),
+            (BundleState::Recyclable, bundle("other", false, true, 0)),
+        ] {
+            assert_eq!(state(&agent, &bundle), expected);
+        }
+    }
+}

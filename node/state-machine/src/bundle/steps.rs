@@ -66,3 +66,36 @@ fn resolve(own: &v1::StepPolicy, base: &v1::StepPolicy) -> StepPolicy {
         pause_when_exhausted: exhausted == v1::OnExhausted::Pause,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pinrail_proto::time::duration;
+
+    #[test]
+    fn a_bundle_overrides_value_by_value() {
+        let base = v1::StepPolicy {
+            start_to_close: Some(duration(9_000)),
+            lease: Some(duration(3_000)),
+            max_attempts: Some(4),
+            backoff: Some(v1::Backoff {
+                initial: Some(duration(1_000)),
+                factor_permille: Some(2_000),
+                ..v1::Backoff::default()
+            }),
+            on_exhausted: v1::OnExhausted::Pause.into(),
+            ..v1::StepPolicy::default()
+        };
+        let own = v1::StepPolicy {
+            max_attempts: Some(1),
+            backoff: Some(v1::Backoff { initial: Some(duration(0)), ..v1::Backoff::default() }),
+            ..v1::StepPolicy::default()
+        };
+        let policy = resolve(&own, &base);
+        assert_eq!((policy.max_attempts, policy.start_to_close_ms), (1, 9_000));
+        assert_eq!((policy.backoff_initial_ms, policy.backoff_factor_permille), (0, 2_000));
+        assert!(policy.pause_when_exhausted);
+        let fails = v1::StepPolicy { on_exhausted: v1::OnExhausted::Fail.into(), ..own };
+        assert!(!resolve(&fails, &base).pause_when_exhausted);
+    }
+}

@@ -84,7 +84,7 @@ pub fn environments(
     Ok(records.iter().map(|record| bundles_of::environment(&agent, record)).collect())
 }
 
-/// Bundles that are routed, drain or have open pins, newest first; what only the leader knows is left 0.
+/// Bundles that are routed or have open pins, newest first; what only the leader knows is left 0.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`.

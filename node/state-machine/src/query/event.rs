@@ -39,15 +39,18 @@ const LOOKED_AT: usize = 10_000;
 
 /// At most `limit` events, never part of a revision's only, and the revision to go on after.
 ///
+/// From the oldest that is kept when `after_revision` is 0.
+///
 /// # Errors
-/// `COMPACTED` when events after `after_revision` are gone already.
+/// `COMPACTED` when events after `after_revision` are gone already: whoever resumes there has missed some.
 pub fn events(
     read: &dyn Read,
     filter: &EventFilter,
     limit: usize,
 ) -> Result<(Vec<v1::Event>, u64), Stop> {
     let cluster = super::cluster(read)?;
-    if !filter.newest_first && filter.after_revision < cluster.events_compacted {
+    let resumes = filter.after_revision != 0 && !filter.newest_first;
+    if resumes && filter.after_revision < cluster.events_compacted {
         let message = format!("events up to revision {} are gone", cluster.events_compacted);
         return Err(reject(reason::COMPACTED, message).with("oldest", cluster.events_compacted + 1));
     }

@@ -146,7 +146,10 @@ fn by_states(
 
 fn id_of_state_key(key: &[u8]) -> Result<String, Fault> {
     let mut parts = Parts::new(key);
-    (parts.u32(), parts.u8(), parts.text(), parts.u64());
+    parts.u32();
+    parts.u8();
+    parts.text();
+    parts.u64();
     parts.last().map(str::to_owned).ok_or_else(|| Fault("a row of runs has no id".to_owned()))
 }
 
@@ -262,7 +265,9 @@ pub(super) fn open_pins(
     let mut records = Vec::with_capacity(rows.len());
     for (key, _) in rows {
         let mut parts = Parts::new(&key);
-        (parts.u32(), parts.text(), parts.u64());
+        parts.u32();
+        parts.text();
+        parts.u64();
         let row = Key::of(Kind::Run, agent.number).last(parts.last().unwrap_or_default());
         if let Some(value) = read.get(&row)? {
             records.push(decode(&row, &value)?);

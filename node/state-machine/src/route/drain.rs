@@ -109,6 +109,7 @@ pub(crate) fn oldest_pin_ms(read: &dyn Read, agent: u32, bundle_id: &str) -> Res
     let rows = read.scan(&range, Order::Ascending, 1)?;
     let Some((key, _)) = rows.first() else { return Ok(0) };
     let mut parts = Parts::new(key);
-    (parts.u32(), parts.text());
+    parts.u32();
+    parts.text();
     parts.u64().ok_or_else(|| Fault("a pin's row has no time".to_owned()))
 }

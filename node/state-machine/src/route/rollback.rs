@@ -80,7 +80,7 @@ fn go_back(
         event::of_bundle("route.rolled_back", agent, &to.bundle_id)
             .with("from", &from.bundle_id)
             .with("epoch", agent.epoch)
-            .with("in_flight", in_flight.as_str_name()),
+            .with("in_flight", word(in_flight)),
     );
     Ok(Answer::Rollback(answer))
 }
@@ -114,7 +114,7 @@ fn again(
         bundle::save(txn, agent.number, &from);
         txn.event(
             event::of_bundle("rollback.tightened", agent, &from.bundle_id)
-                .with("in_flight", asked.as_str_name()),
+                .with("in_flight", word(asked)),
         );
     }
     answer.already = true;
@@ -162,6 +162,10 @@ fn in_flight(
         v1::InFlight::Unspecified => v1::InFlight::Keep,
         v1::InFlight::Keep | v1::InFlight::Cancel | v1::InFlight::Restart => meant,
     })
+}
+
+fn word(in_flight: v1::InFlight) -> String {
+    event::word(in_flight.as_str_name(), "IN_FLIGHT_")
 }
 
 fn strictness(in_flight: v1::InFlight) -> u8 {

@@ -25,7 +25,7 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
         return answer(&agent, "", &it.bundle_id, true, None, txn.revision);
     }
     let forced = to.rejected;
-    if forced && !(it.force && !txn.header.reason.is_empty()) {
+    if forced && (!it.force || txn.header.reason.is_empty()) {
         let message = format!("bundle {} was rolled back", to.bundle_id);
         return Err(
             reject(reason::BUNDLE_REJECTED, message).with("override", "--force with --reason")
@@ -57,12 +57,12 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
         }
     };
     agent::save(txn, &agent);
-    txn.event(
-        event::of_bundle("route.switched", &agent, &to.bundle_id)
-            .with("from", &left)
-            .with("epoch", agent.epoch)
-            .with("forced", forced),
-    );
+    let mut switched =
+        event::of_bundle("route.switched", &agent, &to.bundle_id).with("epoch", agent.epoch);
+    if !left.is_empty() {
+        switched = switched.with("from", &left);
+    }
+    txn.event(if forced { switched.with("forced", true) } else { switched });
     answer(&agent, &left, &to.bundle_id, false, drain, txn.revision)
 }
 

@@ -55,7 +55,11 @@ fn request(txn: &mut Txn<'_>, subject: &mut Subject) {
 pub(crate) fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) {
     let how = match subject.run.end_reason() {
         reason @ (EndReason::Requested | EndReason::Rollback) => End::Cancelled(reason),
-        EndReason::MaxAge | EndReason::DrainCap | EndReason::KeepAlive | EndReason::Unspecified => {
+        // The end that was announced counts, even when a route change has cleared it since.
+        reason @ (EndReason::MaxAge | EndReason::DrainCap | EndReason::KeepAlive) => {
+            end(&subject.run, reason)
+        }
+        EndReason::Unspecified => {
             let reason = ends(&subject.run, &subject.bundle).reason;
             end(&subject.run, reason)
         }

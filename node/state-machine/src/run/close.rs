@@ -46,11 +46,11 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) {
     let keep_until_ms = txn.now + subject.agent.retention_ms;
     txn.set_timer(agent, keep_until_ms, Timer::Retention, subject.run.run_id.as_bytes());
     txn.effect(Effect::RunClosed { agent, run_id: subject.run.run_id.clone() });
-    let event = event::of_run(kind, &subject.agent, &subject.run.bundle_id, &subject.run.run_id);
+    let ended = event::of_run(kind, &subject.agent, &subject.run.bundle_id, &subject.run.run_id);
     txn.event(if reason == EndReason::Unspecified {
-        event
+        ended
     } else {
-        event.with("end_reason", reason.as_str_name())
+        ended.with("end_reason", event::word(reason.as_str_name(), "END_REASON_"))
     });
 }
 

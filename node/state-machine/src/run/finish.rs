@@ -67,10 +67,13 @@ pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
             reject(reason::RUN_CLOSED, message).with("state", subject.run.state().as_str_name())
         );
     }
-    if subject.agent.keep_alive_ms != 0 {
-        let object = it.run_id.as_bytes();
-        let number = agent.number;
+    let (number, object) = (agent.number, it.run_id.as_bytes());
+    if subject.run.keep_until_ms != 0 {
         txn.clear_timer(number, subject.run.keep_until_ms, Timer::KeepAlive, object);
+        subject.run.keep_until_ms = 0;
+    }
+    // 0: the policy asks for no keep-alive (any more).
+    if subject.agent.keep_alive_ms != 0 {
         subject.run.keep_until_ms = txn.now + subject.agent.keep_alive_ms;
         txn.set_timer(number, subject.run.keep_until_ms, Timer::KeepAlive, object);
     }

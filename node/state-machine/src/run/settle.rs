@@ -20,20 +20,19 @@ pub(crate) struct Ends {
     pub(crate) reason: EndReason,
 }
 
-/// The soft end is the earlier of the pin's own and its bundle's drain deadline; the hard end a grace later.
+/// The soft end is the earlier of the pin's own and its bundle's drain deadline; the hard end a grace later, and
+/// never later than the end of the drain: the two graces may be of different policies.
 pub(crate) fn ends(run: &RunRecord, bundle: &BundleRecord) -> Ends {
-    let own = Ends {
-        soft_ms: run.expires_ms,
-        hard_ms: run.expires_ms + run.grace_ms,
-        reason: EndReason::MaxAge,
-    };
-    if bundle.drain_deadline_ms == 0 || run.expires_ms <= bundle.drain_deadline_ms {
-        return own;
+    let own_hard_ms = run.expires_ms + run.grace_ms;
+    let drain_ms = bundle.drain_deadline_ms;
+    if drain_ms == 0 {
+        return Ends { soft_ms: run.expires_ms, hard_ms: own_hard_ms, reason: EndReason::MaxAge };
     }
-    Ends {
-        soft_ms: bundle.drain_deadline_ms,
-        hard_ms: bundle.drain_deadline_ms + bundle.drain_grace_ms,
-        reason: EndReason::DrainCap,
+    let hard_ms = own_hard_ms.min(drain_ms + bundle.drain_grace_ms);
+    if run.expires_ms <= drain_ms {
+        Ends { soft_ms: run.expires_ms, hard_ms, reason: EndReason::MaxAge }
+    } else {
+        Ends { soft_ms: drain_ms, hard_ms, reason: EndReason::DrainCap }
     }
 }
 
@@ -67,22 +66,23 @@ fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
 
 fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) {
     let ends = ends(&subject.run, &subject.bundle);
-    if txn.now >= ends.hard_ms {
-        close(txn, subject, end(&subject.run, ends.reason));
-        return;
-    }
-    if subject.run.cancel_by_ms != 0 && txn.now >= subject.run.cancel_by_ms {
+    let run = &subject.run;
+    // What was due first counts, however late it is looked at: a cancel's grace ends at the hard end at the latest.
+    if run.cancel_by_ms != 0 && txn.now >= run.cancel_by_ms {
         close(txn, subject, End::Cancelled(EndReason::Requested));
         return;
     }
-    if subject.run.external {
-        let silent = subject.run.keep_until_ms != 0 && txn.now >= subject.run.keep_until_ms;
-        if silent {
-            close(txn, subject, End::Expired(EndReason::KeepAlive));
-        }
+    let silent_ms = if run.keep_until_ms == 0 { u64::MAX } else { run.keep_until_ms };
+    if run.external && txn.now >= silent_ms && silent_ms < ends.hard_ms {
+        close(txn, subject, End::Expired(EndReason::KeepAlive));
         return;
     }
-    if txn.now < ends.soft_ms {
+    if txn.now >= ends.hard_ms {
+        let how = end(run, ends.reason);
+        close(txn, subject, how);
+        return;
+    }
+    if run.external || txn.now < ends.soft_ms {
         return;
     }
     if is_leased(subject) {

@@ -94,7 +94,7 @@ fn go_on(
             Ok((false, Some(grant(txn, subject, taker)?)))
         }
         Some(_) | None => {
-            enqueue(txn, subject);
+            enqueue(txn, subject)?;
             Ok((false, None))
         }
     }

@@ -2,7 +2,7 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{ExpireLease, HandBackStep, StepResult};
-use pinrail_proto::v1::RunState;
+use pinrail_proto::v1::{RunState, StepState};
 
 use crate::event;
 use crate::event::With as _;
@@ -21,7 +21,7 @@ pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, 
     if let Some(step) = &mut subject.step {
         step.attempt = step.attempt.saturating_sub(1);
     }
-    go_on(txn, &mut subject);
+    go_on(txn, &mut subject)?;
     Ok(answer(txn, &mut subject))
 }
 
@@ -48,20 +48,22 @@ pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop
             failure("LEASE_EXPIRED", "the worker was not heard of for a lease's time", false);
         retry_or_end(txn, &mut subject, failure)?;
     } else {
-        go_on(txn, &mut subject);
+        go_on(txn, &mut subject)?;
     }
     Ok(answer(txn, &mut subject))
 }
 
-fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) {
+fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
     if past || subject.run.state() == RunState::Cancelling {
         if let Some(step) = &mut subject.step {
-            step.set_state(pinrail_proto::v1::StepState::Cancelled);
+            step.set_state(StepState::Cancelled);
+            step.ended_ms = txn.now;
         }
         cancel_now(txn, subject);
+        Ok(())
     } else {
-        enqueue(txn, subject);
+        enqueue(txn, subject)
     }
 }
 

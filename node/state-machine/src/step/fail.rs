@@ -88,6 +88,7 @@ pub(super) fn retry_or_end(
         || txn.now >= ends(&subject.run, &subject.bundle).soft_ms
     {
         step.set_state(StepState::Cancelled);
+        step.ended_ms = txn.now;
         cancel_now(txn, subject);
     } else if used_up && policy.pause_when_exhausted {
         step.set_state(StepState::Dead);
@@ -97,25 +98,30 @@ pub(super) fn retry_or_end(
         step.ended_ms = txn.now;
         close(txn, subject, End::Failed(failure));
     } else {
-        back_off(txn, subject, &policy, &failure);
+        back_off(txn, subject, &policy, &failure)?;
     }
     Ok(())
 }
 
-fn back_off(txn: &mut Txn<'_>, subject: &mut Subject, policy: &StepPolicy, failure: &Failure) {
-    let Some(step) = &mut subject.step else { return };
+fn back_off(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    policy: &StepPolicy,
+    failure: &Failure,
+) -> Result<(), Stop> {
+    let Some(step) = &mut subject.step else { return Ok(()) };
     let asked = failure.retry_after.as_ref().and_then(millis);
     let seed = jitter_seed(&subject.run.run_id, step.number, step.attempt, txn.revision);
     let delay_ms = asked.unwrap_or_else(|| backoff_ms(policy, step.attempt, seed));
     if delay_ms == 0 {
-        enqueue(txn, subject);
-        return;
+        return enqueue(txn, subject);
     }
     step.set_state(StepState::Backoff);
     step.timer_ms = txn.now + delay_ms.min(limits::MAX_AGE_MS);
     let timer_object = object(&subject.run.run_id, step.number);
     txn.set_timer(subject.agent.number, step.timer_ms, Timer::Backoff, &timer_object);
     set_state(txn, subject.agent.number, &mut subject.run, RunState::Queued);
+    Ok(())
 }
 
 /// Exponential backoff in integer thousandths, a share of it drawn from a hash: replicas agree.

@@ -17,7 +17,7 @@ mod lease;
 mod queue;
 
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
-use pinrail_proto::v1::{RunState, StepState};
+use pinrail_proto::v1::{EndReason, RunState, StepState};
 use pinrail_proto::{id, reason};
 
 use crate::effect::StepId;
@@ -81,13 +81,18 @@ pub(crate) fn held(
     let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
         return Err(stale("the run is gone"));
     };
-    let was_over = is_over(subject.run.state());
+    let before = subject.run.clone();
     settle(txn, &mut subject)?;
-    if is_over(subject.run.state()) && !was_over && subject.bundle.mark.is_none() {
+    let ended = is_over(subject.run.state()) && !is_over(before.state());
+    if ended && subject.run.end_reason() != EndReason::Rollback {
         return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
     }
     if !is_current(&subject, asked.step, token) {
         return Err(stale("the lease is not current any more"));
+    }
+    // Not every caller changes the run, but the index of states may have moved with it here.
+    if subject.run != before {
+        subject.save(txn);
     }
     Ok(subject)
 }

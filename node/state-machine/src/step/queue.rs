@@ -15,8 +15,7 @@ use super::{object, step_id};
 /// Opens a run's first step; its input is the run's.
 pub(crate) fn open_first(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
     open(txn, subject, name)?;
-    enqueue(txn, subject);
-    Ok(())
+    enqueue(txn, subject)
 }
 
 /// Makes the run's next step; it is not in the queue yet.
@@ -25,26 +24,26 @@ pub(super) fn open(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Resu
         bundle::step_policy(txn.read(), subject.agent.number, &subject.bundle.bundle_id, name)?;
     subject.run.step += 1;
     name.clone_into(&mut subject.run.step_name);
-    let start_by_ms = match policy.schedule_to_start_ms {
-        0 => 0,
-        wait => txn.now + wait,
-    };
     subject.step = Some(StepRecord {
         number: subject.run.step,
         name: name.to_owned(),
         max_attempts: policy.max_attempts,
         lease_ms: policy.lease_ms,
-        start_by_ms,
         bundle_id: subject.run.bundle_id.clone(),
         ..StepRecord::default()
     });
     Ok(())
 }
 
-/// Puts the open step into the queue of its bundle.
-pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) {
+/// Puts the open step into the queue of its bundle. Its time to wait for a worker counts anew with each attempt.
+pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let agent = subject.agent.number;
-    let Subject { bundle, run, step: Some(step), .. } = subject else { return };
+    let Subject { bundle, run, step: Some(step), .. } = subject else { return Ok(()) };
+    let policy = bundle::step_policy(txn.read(), agent, &run.bundle_id, &step.name)?;
+    step.start_by_ms = match policy.schedule_to_start_ms {
+        0 => 0,
+        wait => txn.now + wait,
+    };
     step.set_state(StepState::Ready);
     step.ready_ms = txn.now;
     step.ready_revision = txn.revision;
@@ -66,6 +65,7 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) {
         attempt: step.attempt + 1,
         ready_revision: step.ready_revision,
     });
+    Ok(())
 }
 
 /// Takes a step that waits for a worker out of the queue.
@@ -94,8 +94,8 @@ pub(crate) fn unleash(txn: &mut Txn<'_>, subject: &mut Subject) {
 }
 
 /// A step whose lease or backoff is over waits for a worker again.
-pub(crate) fn ready_again(txn: &mut Txn<'_>, subject: &mut Subject) {
-    enqueue(txn, subject);
+pub(crate) fn ready_again(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    enqueue(txn, subject)
 }
 
 /// Closes the open step of a run that ends, whatever it was doing.

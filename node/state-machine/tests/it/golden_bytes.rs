@@ -1,0 +1,439 @@
+//! Persisted formats and replicated behaviour, held to their bytes.
+//!
+//! `tests/golden/log.txt` is a log as some earlier version wrote it: one entry a line, in hex, after what it says.
+//! It never changes; new commands are added at its end. `tests/golden/rows.txt` is what this log leaves in the
+//! store. When that changes, members of two versions would come apart: a feature level must switch the change
+//! on. (Until the first release `UPDATE=1` may write the rows anew.)
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::{self, AgentRef, Header, StepRef, Taker, Token};
+use pinrail_proto::time::duration;
+use pinrail_proto::v1;
+use pinrail_state_machine::key::{Key, Kind, Timer};
+use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::store::MemoryStore;
+use pinrail_state_machine::{Machine, invariants};
+use prost::Message as _;
+
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Compares with a golden file, or writes it when that is asked for.
+fn expect_file(name: &str, is: &str) {
+    let path = file(name);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, is).unwrap();
+        return;
+    }
+    let was = std::fs::read_to_string(&path).unwrap();
+    for (number, (was, is)) in (1..).zip(was.lines().zip(is.lines())) {
+        assert_eq!(was, is, "{name} line {number}");
+    }
+    assert_eq!(was.lines().count(), is.lines().count(), "{name} has another length");
+}
+
+/// The entries of the golden log and what they say.
+fn golden_log() -> Vec<(String, Bytes)> {
+    let text = std::fs::read_to_string(file("log.txt")).unwrap();
+    let entry = |line: &str| {
+        let (says, bytes) = line.split_once(": ").unwrap();
+        (says.to_owned(), Bytes::from(hex::decode(bytes).unwrap()))
+    };
+    text.lines().map(entry).collect()
+}
+
+fn replay(log: &[(String, Bytes)]) -> (MemoryStore, Vec<Applied>) {
+    let mut store = MemoryStore::default();
+    let mut all = Vec::new();
+    for (_, entry) in log {
+        let mut machine = Machine::open(&store).unwrap();
+        all.extend(machine.apply_batch(entry).unwrap());
+        let written = machine.finish();
+        store.write(written.writes);
+    }
+    (store, all)
+}
+
+#[test]
+fn commands_are_written_as_ever() {
+    let written: Vec<(&str, Bytes)> = commands();
+    let golden = golden_log();
+    if std::env::var_os("UPDATE").is_some() {
+        // Only what is new is added: what was written once stays.
+        let mut text = std::fs::read_to_string(file("log.txt")).unwrap();
+        for (says, entry) in written.iter().skip(golden.len()) {
+            writeln!(text, "{says}: {}", hex::encode(entry)).unwrap();
+        }
+        std::fs::write(file("log.txt"), text).unwrap();
+        return;
+    }
+    assert_eq!(golden.len(), written.len(), "the golden log has other entries");
+    for ((golden_says, golden), (says, written)) in golden.iter().zip(&written) {
+        assert_eq!(golden_says, says);
+        assert_eq!(hex::encode(golden), hex::encode(written), "{says}");
+    }
+}
+
+#[test]
+fn an_old_log_leaves_the_same_rows() {
+    let (store, applied) = replay(&golden_log());
+    for (applied, (says, _)) in applied.iter().zip(golden_log()) {
+        let refused =
+            matches!(applied.outcome.result, Some(log::outcome::Result::Rejection(_)) | None);
+        assert!(!refused, "{says}: {:?}", applied.outcome);
+    }
+    assert_eq!(invariants::check(&store).unwrap(), []);
+    let mut rows = String::new();
+    for (key, value) in store.rows() {
+        writeln!(rows, "{} = {}", hex::encode(key), hex::encode(value)).unwrap();
+    }
+    expect_file("rows.txt", &rows);
+}
+
+/// The rows of the golden log are of nearly every kind: a kind that is missing here is held by nothing.
+#[test]
+fn the_golden_log_leaves_rows_of_every_kind() {
+    let (store, _) = replay(&golden_log());
+    let all = [
+        Kind::Cluster,
+        Kind::Namespace,
+        Kind::AgentName,
+        Kind::AgentHash,
+        Kind::Agent,
+        Kind::Policy,
+        Kind::Bundle,
+        Kind::BundleManifest,
+        Kind::BundleSteps,
+        Kind::PartSeen,
+        Kind::Run,
+        Kind::RunInput,
+        Kind::RunOutput,
+        Kind::Step,
+        Kind::StepInput,
+        Kind::Checkpoint,
+        Kind::OpenPin,
+        Kind::RunByState,
+        Kind::Ready,
+        Kind::Leased,
+        Kind::Deadline,
+        Kind::Memory,
+        Kind::Layer,
+        Kind::LayerKey,
+        Kind::Dedupe,
+        Kind::Event,
+    ];
+    for kind in all {
+        assert!(store.rows().any(|(key, _)| key[0] == kind as u8), "{kind:?}");
+    }
+}
+
+#[test]
+fn keys_are_built_as_ever() {
+    for (key, bytes) in [
+        (Key::new(Kind::Cluster).build(), "01"),
+        (Key::new(Kind::AgentName).text("default").last("a"), "0364656661756c740061"),
+        (Key::of(Kind::Agent, 258).build(), "1000000102"),
+        (Key::of(Kind::Step, 1).text("r").u32(2).build(), "2300000001720000000002"),
+        (
+            Key::of(Kind::Deadline, 1).u64(9).u8(Timer::DrainSoft as u8).last("b"),
+            "400000000100000000000000090362",
+        ),
+        (
+            Key::of(Kind::Memory, 1).text("k").u64(u64::MAX - 5).build(),
+            "50000000016b00fffffffffffffffa",
+        ),
+    ] {
+        assert_eq!(hex::encode(key), bytes);
+    }
+}
+
+/// A small history that touches every kind of row, one command an entry, a second apart.
+fn commands() -> Vec<(&'static str, Bytes)> {
+    let mut entries = Vec::new();
+    for (second, (says, command)) in (0..).zip(history()) {
+        let batch = log::Batch {
+            stamp_ms: BEGIN_MS + second * 1_000,
+            commands: vec![Bytes::from(command.encode_to_vec())],
+        };
+        entries.push((says, Bytes::from(batch.encode_to_vec())));
+    }
+    entries
+}
+
+fn history() -> Vec<(&'static str, log::Command)> {
+    let mut history = foundation();
+    history.extend(work());
+    history.extend(changes_of_the_route());
+    history
+}
+
+fn foundation() -> Vec<(&'static str, log::Command)> {
+    let policy = v1::Policy {
+        description: "answers".to_owned(),
+        labels: [("team".to_owned(), "support".to_owned())].into(),
+        runs: Some(v1::RunPolicy { max_age: Some(duration(3_600_000)), ..Default::default() }),
+        ..v1::Policy::default()
+    };
+    vec![
+        (
+            "init",
+            plain(Command::InitCluster(log::InitCluster {
+                cluster: "golden".to_owned(),
+                cluster_id: vec![7; 16].into(),
+                incarnation: 3,
+                feature_level: 1,
+            })),
+        ),
+        (
+            "create namespace",
+            plain(Command::CreateNamespace(log::CreateNamespace {
+                namespace: "billing".to_owned(),
+            })),
+        ),
+        (
+            "create agent",
+            asked(Command::CreateAgent(log::CreateAgent { agent: agent(), policy: Some(policy) })),
+        ),
+        ("create bundle v1", plain(bundle("v1", "1"))),
+        ("create bundle v2", plain(bundle("v2", "2"))),
+        (
+            "set environment",
+            plain(Command::SetEnvironment(log::SetEnvironment {
+                agent: agent(),
+                bundle_id: "v1".to_owned(),
+                endpoint: "http://blue:8080".to_owned(),
+            })),
+        ),
+        ("switch to v1", plain(switch("v1"))),
+    ]
+}
+
+fn work() -> Vec<(&'static str, log::Command)> {
+    // Revisions count the commands from 1; tokens are (incarnation, revision of the lease).
+    let first = Some(Token { incarnation: 3, revision: 9 });
+    let usage = v1::Usage {
+        models: vec![v1::ModelUsage {
+            model: "default".to_owned(),
+            input_tokens: 900,
+            output_tokens: 80,
+            cost_micros: 1_250,
+            calls: 1,
+            ..v1::ModelUsage::default()
+        }],
+        tools: vec![v1::ToolUsage {
+            tool: "mail".to_owned(),
+            calls: 2,
+            side_effects: "destructive".to_owned(),
+            ..v1::ToolUsage::default()
+        }],
+    };
+    let next = log::NextStep { name: "answer".to_owned(), input: payload("notes") };
+    vec![
+        ("start a", plain(start("a"))),
+        ("lease a", plain(lease("a", 1, "v1"))),
+        (
+            "checkpoint of a",
+            plain(Command::RecordCheckpoint(log::RecordCheckpoint {
+                step: step("a", 1),
+                token: first,
+                name: "search-1".to_owned(),
+                value: payload("found"),
+                order: 1,
+            })),
+        ),
+        (
+            "put memory by a",
+            plain(Command::PutMemory(log::PutMemory {
+                agent: agent(),
+                target: Some(log::MemoryTarget {
+                    target: Some(log::memory_target::Target::Lease(log::LeasedRun {
+                        step: step("a", 1),
+                        token: first,
+                    })),
+                }),
+                key: "users/7".to_owned(),
+                value: payload("Ada"),
+                ttl_ms: 86_400_000,
+                expected_key_revision: Some(0),
+            })),
+        ),
+        (
+            "complete a, go on, lease",
+            plain(Command::CompleteStep(log::CompleteStep {
+                step: step("a", 1),
+                token: first,
+                outcome: Some(log::complete_step::Outcome::Next(next)),
+                usage: Some(usage),
+                lease_next: Some(taker("v1")),
+            })),
+        ),
+        (
+            "complete a, done",
+            plain(Command::CompleteStep(log::CompleteStep {
+                step: step("a", 2),
+                token: Some(Token { incarnation: 3, revision: 12 }),
+                outcome: Some(log::complete_step::Outcome::Done(payload("42").unwrap())),
+                ..log::CompleteStep::default()
+            })),
+        ),
+        ("start b", plain(start("b"))),
+        ("lease b", plain(lease("b", 1, "v1"))),
+        (
+            "fail b",
+            plain(Command::FailStep(log::FailStep {
+                step: step("b", 1),
+                token: Some(Token { incarnation: 3, revision: 15 }),
+                failure: Some(v1::Failure {
+                    reason: "TIMEOUT".to_owned(),
+                    message: "the model did not answer".to_owned(),
+                    ..v1::Failure::default()
+                }),
+                usage: None,
+            })),
+        ),
+    ]
+}
+
+fn changes_of_the_route() -> Vec<(&'static str, log::Command)> {
+    vec![
+        ("switch to v2", asked(switch("v2"))),
+        ("start c", plain(start("c"))),
+        ("start d", plain(start("d"))),
+        ("lease d", plain(lease("d", 1, "v2"))),
+        (
+            "roll v2 back",
+            asked(Command::Rollback(log::Rollback {
+                agent: agent(),
+                from_bundle_id: "v2".to_owned(),
+                in_flight: v1::InFlight::Restart.into(),
+                from_inferred: false,
+            })),
+        ),
+        ("sweep one", plain(Command::Tick(log::Tick { agent: 1, max_items: 1 }))),
+        ("lease c", plain(lease("c", 1, "v1"))),
+        (
+            "delete memory",
+            plain(Command::DeleteMemory(log::DeleteMemory {
+                agent: agent(),
+                target: None,
+                key: "users/7".to_owned(),
+                expected_key_revision: None,
+            })),
+        ),
+        (
+            "pause v2",
+            plain(Command::PauseAgent(log::PauseAgent {
+                agent: agent(),
+                bundle_id: "v2".to_owned(),
+                reject: true,
+            })),
+        ),
+    ]
+}
+
+fn plain(kind: Command) -> log::Command {
+    log::Command { header: None, kind: Some(kind) }
+}
+
+/// With everything that a header can say.
+fn asked(kind: Command) -> log::Command {
+    let header = Header {
+        request_id: format!(
+            "request-{}",
+            log::Command { header: None, kind: Some(kind.clone()) }.encoded_len()
+        ),
+        actor: "ada".to_owned(),
+        reason: "golden".to_owned(),
+        expected_revision: 0,
+        dry_run: false,
+    };
+    log::Command { header: Some(header), kind: Some(kind) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the commands' fields are optional")]
+fn agent() -> Option<AgentRef> {
+    Some(AgentRef { namespace: String::new(), agent_id: "support".to_owned() })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the commands' fields are optional")]
+fn step(run_id: &str, step: u32) -> Option<StepRef> {
+    Some(StepRef { agent: 1, run_id: run_id.to_owned(), step })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the commands' fields are optional")]
+fn payload(text: &str) -> Option<v1::Payload> {
+    let data = Bytes::copy_from_slice(text.as_bytes());
+    Some(v1::Payload { content_type: "text/plain".to_owned(), data })
+}
+
+fn taker(bundle_id: &str) -> Taker {
+    Taker { worker_id: "w1".to_owned(), bundle_id: bundle_id.to_owned() }
+}
+
+fn switch(bundle_id: &str) -> Command {
+    Command::Switch(log::Switch {
+        agent: agent(),
+        bundle_id: bundle_id.to_owned(),
+        ..log::Switch::default()
+    })
+}
+
+fn start(run_id: &str) -> Command {
+    Command::StartRun(log::StartRun {
+        agent: agent(),
+        run_id: run_id.to_owned(),
+        input: payload("question"),
+        labels: [("task_kind".to_owned(), "refund".to_owned())].into(),
+        ..log::StartRun::default()
+    })
+}
+
+fn lease(run_id: &str, number: u32, bundle_id: &str) -> Command {
+    Command::LeaseStep(log::LeaseStep {
+        step: step(run_id, number),
+        attempt: 1,
+        taker: Some(taker(bundle_id)),
+    })
+}
+
+fn bundle(bundle_id: &str, version: &str) -> Command {
+    let model = v1::ModelPart {
+        provider: "acme".to_owned(),
+        name: "large".to_owned(),
+        snapshot: "2025-09-29".to_owned(),
+        snapshot_is_name: false,
+        parameters_json: "{\"temperature\":0.2}".to_owned(),
+    };
+    let prompt = v1::PromptPart { digest: String::new(), text: format!("prompt {version}") };
+    let index = v1::IndexPart { version: version.to_owned(), embedding_model: "emb-3".to_owned() };
+    let tool = v1::ToolPart {
+        version: version.to_owned(),
+        input_schema_json: "{}".to_owned(),
+        output_schema_json: "{}".to_owned(),
+        side_effects: v1::SideEffects::Destructive.into(),
+    };
+    let steps = v1::StepPolicy { max_attempts: Some(2), ..v1::StepPolicy::default() };
+    Command::CreateBundle(log::CreateBundle {
+        agent: agent(),
+        bundle_id: bundle_id.to_owned(),
+        manifest: Some(v1::BundleManifest {
+            entry: "plan".to_owned(),
+            code: Some(v1::CodePart { git_commit: "c0ffee".to_owned(), image: String::new() }),
+            prompts: [("system".to_owned(), prompt)].into(),
+            models: [("default".to_owned(), model)].into(),
+            indexes: [("kb".to_owned(), index)].into(),
+            tools: [("mail".to_owned(), tool)].into(),
+            steps: [("plan".to_owned(), steps)].into(),
+            message: "golden".to_owned(),
+            labels: [("team".to_owned(), "support".to_owned())].into(),
+            parent: String::new(),
+        }),
+    })
+}

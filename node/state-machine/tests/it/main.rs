@@ -1,0 +1,10 @@
+//! The state machine as a whole, from outside: encoded log entries in, answers and rows out.
+//!
+//! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
+//! `event_list` the documentation to what is emitted.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod event_list;
+mod golden_bytes;
+mod story;

@@ -1,0 +1,397 @@
+//! What a story can do: each verb as a command of the log.
+
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::{self, AgentRef, Header, StepRef, Taker};
+use pinrail_proto::time::duration;
+use pinrail_proto::v1;
+use pinrail_state_machine::query;
+
+use super::line::{Line, span};
+use super::show;
+use super::world::{Held, World};
+
+/// Carries a line out and tells what came of it.
+pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
+    let header = header(line);
+    let kind = kind(world, line);
+    let applied = world.apply(header, kind);
+    show::applied(world, &applied)
+}
+
+fn header(line: &mut Line) -> Header {
+    Header {
+        request_id: line.text("request"),
+        actor: line.text("actor"),
+        reason: line.text("reason"),
+        expected_revision: line.number("revision").unwrap_or(0),
+        dry_run: line.flag("dry-run"),
+    }
+}
+
+fn kind(world: &World, line: &mut Line) -> Kind {
+    let verb = line.verb.clone();
+    administration(line, &verb)
+        .or_else(|| route(line, &verb))
+        .or_else(|| run(line, &verb))
+        .or_else(|| step(world, line, &verb))
+        .or_else(|| memory(world, line, &verb))
+        .unwrap_or_else(|| panic!("no such verb: {verb}"))
+}
+
+fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
+    Some(match verb {
+        "init" => Kind::InitCluster(log::InitCluster {
+            cluster: "story".to_owned(),
+            cluster_id: vec![7; 16].into(),
+            incarnation: 1,
+            feature_level: 1,
+        }),
+        "probe" => Kind::Probe(log::Probe {}),
+        "create-namespace" => {
+            Kind::CreateNamespace(log::CreateNamespace { namespace: line.word_or_none() })
+        }
+        "delete-namespace" => {
+            Kind::DeleteNamespace(log::DeleteNamespace { namespace: line.word() })
+        }
+        "create-agent" => {
+            let agent = agent(line);
+            Kind::CreateAgent(log::CreateAgent { agent, policy: Some(policy(line)) })
+        }
+        "update-agent" => {
+            let agent = agent(line);
+            Kind::UpdateAgent(log::UpdateAgent { agent, policy: Some(policy(line)) })
+        }
+        "delete-agent" => Kind::DeleteAgent(log::DeleteAgent { agent: agent(line) }),
+        "pause" => {
+            let (reject, bundle_id) = (line.flag("reject"), line.text("bundle"));
+            Kind::PauseAgent(log::PauseAgent { agent: agent(line), bundle_id, reject })
+        }
+        "resume" => {
+            let bundle_id = line.text("bundle");
+            Kind::ResumeAgent(log::ResumeAgent { agent: agent(line), bundle_id })
+        }
+        "set-environment" => Kind::SetEnvironment(log::SetEnvironment {
+            agent: agent(line),
+            bundle_id: line.word(),
+            endpoint: line.word_or_none(),
+        }),
+        "create-bundle" => Kind::CreateBundle(log::CreateBundle {
+            agent: agent(line),
+            bundle_id: line.word(),
+            manifest: Some(manifest(line)),
+        }),
+        _ => return None,
+    })
+}
+
+fn route(line: &mut Line, verb: &str) -> Option<Kind> {
+    Some(match verb {
+        "switch" => Kind::Switch(log::Switch {
+            force: line.flag("force"),
+            expected_epoch: line.number("epoch").unwrap_or(0),
+            agent: agent(line),
+            bundle_id: line.word(),
+        }),
+        "rollback" => Kind::Rollback(log::Rollback {
+            from_inferred: line.flag("inferred"),
+            from_bundle_id: line.text("from"),
+            in_flight: in_flight(&line.text("in-flight")).into(),
+            agent: agent(line),
+        }),
+        "set-drain" => Kind::SetDrain(log::SetDrain {
+            agent: agent(line),
+            bundle_id: line.word(),
+            cap_ms: span(&line.word()),
+        }),
+        _ => return None,
+    })
+}
+
+fn run(line: &mut Line, verb: &str) -> Option<Kind> {
+    Some(match verb {
+        "start" => Kind::StartRun(log::StartRun {
+            agent: agent(line),
+            run_id: line.word(),
+            input: line.option("input").map(payload),
+            entry: line.text("entry"),
+            max_age_ms: line.span("max-age").unwrap_or(0),
+            bundle_id: line.text("bundle"),
+            ..log::StartRun::default()
+        }),
+        "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
+        "keep" => Kind::KeepRun(log::KeepRun { agent: agent(line), run_id: line.word() }),
+        "finish" => {
+            let failed = line.option("failed");
+            Kind::FinishRun(log::FinishRun {
+                outcome: match failed {
+                    Some(_) => v1::Outcome::Failed.into(),
+                    None => v1::Outcome::Completed.into(),
+                },
+                failure: failed.map(failure),
+                agent: agent(line),
+                run_id: line.word(),
+                output: line.option("output").map(payload),
+                usage: usage(line),
+            })
+        }
+        "tick" => {
+            let max_items = u32::try_from(line.number("max").unwrap_or(256)).unwrap();
+            let agent = line.word().parse().expect("tick names the agent's number");
+            Kind::Tick(log::Tick { agent, max_items })
+        }
+        _ => return None,
+    })
+}
+
+fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
+    if !matches!(verb, "lease" | "complete" | "fail" | "checkpoint" | "hand-back" | "expire") {
+        return None;
+    }
+    let agent = agent(line).unwrap();
+    let run_id = line.word();
+    if verb == "lease" {
+        return Some(lease(world, line, &agent, &run_id));
+    }
+    let held = held(world, line, &run_id);
+    let step = Some(step_ref(world, &agent, &run_id, held.step));
+    let token = Some(held.token);
+    Some(match verb {
+        "complete" => {
+            let next = line
+                .option("next")
+                .map(|name| log::complete_step::Outcome::Next(log::NextStep { name, input: None }));
+            let lease_next = line.option("lease-next").map(|worker_id| {
+                let bundle_id = pinned_bundle(world, &agent, &run_id);
+                Taker { worker_id, bundle_id }
+            });
+            Kind::CompleteStep(log::CompleteStep {
+                step,
+                token,
+                outcome: Some(next.unwrap_or_else(|| {
+                    log::complete_step::Outcome::Done(payload(line.text("output")))
+                })),
+                usage: usage(line),
+                lease_next,
+            })
+        }
+        "fail" => {
+            let mut failure = failure(line.word());
+            failure.non_retryable = line.flag("final");
+            let usage = usage(line);
+            Kind::FailStep(log::FailStep { step, token, failure: Some(failure), usage })
+        }
+        "checkpoint" => Kind::RecordCheckpoint(log::RecordCheckpoint {
+            step,
+            token,
+            name: line.word(),
+            value: Some(payload(line.word())),
+            order: 1,
+        }),
+        "hand-back" => Kind::HandBackStep(log::HandBackStep { step, token }),
+        _ => Kind::ExpireLease(log::ExpireLease { step, token }),
+    })
+}
+
+fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind {
+    let (steps, _) =
+        query::steps(world.read(), &agent.namespace, &agent.agent_id, run_id, 0, "").unwrap();
+    let open = steps.last().cloned().unwrap_or_default();
+    let bundle_id = line.option("bundle").unwrap_or_else(|| pinned_bundle(world, agent, run_id));
+    Kind::LeaseStep(log::LeaseStep {
+        step: Some(step_ref(world, agent, run_id, open.number)),
+        attempt: open.attempt + 1,
+        taker: Some(Taker { worker_id: line.text("worker"), bundle_id }),
+    })
+}
+
+fn memory(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
+    if !matches!(verb, "put" | "delete") {
+        return None;
+    }
+    let agent = agent(line);
+    let target = match line.option("run") {
+        Some(run_id) => {
+            let held = held(world, line, &run_id);
+            let step = Some(step_ref(world, agent.as_ref().unwrap(), &run_id, held.step));
+            let lease = log::LeasedRun { step, token: Some(held.token) };
+            log::memory_target::Target::Lease(lease)
+        }
+        None => log::memory_target::Target::BundleId(line.text("bundle")),
+    };
+    let target = Some(log::MemoryTarget { target: Some(target) });
+    let key = line.word();
+    let expected_key_revision = line.number("expect");
+    Some(if verb == "put" {
+        Kind::PutMemory(log::PutMemory {
+            agent,
+            target,
+            key,
+            value: Some(payload(line.word())),
+            ttl_ms: line.span("ttl").unwrap_or(0),
+            expected_key_revision,
+        })
+    } else {
+        Kind::DeleteMemory(log::DeleteMemory { agent, target, key, expected_key_revision })
+    })
+}
+
+/// `support` or `billing/support`.
+#[expect(clippy::unnecessary_wraps, reason = "the commands' fields are optional")]
+fn agent(line: &mut Line) -> Option<AgentRef> {
+    Some(agent_ref(&line.word()))
+}
+
+pub(super) fn agent_ref(name: &str) -> AgentRef {
+    let (namespace, agent_id) = name.split_once('/').unwrap_or(("", name));
+    AgentRef { namespace: namespace.to_owned(), agent_id: agent_id.to_owned() }
+}
+
+/// The last token that the run's steps were given, or `token=N`, the Nth.
+fn held(world: &World, line: &mut Line, run_id: &str) -> Held {
+    let all = world.held.get(run_id).map(Vec::as_slice).unwrap_or_default();
+    let number = line.number("token").map_or(all.len(), |n| usize::try_from(n).unwrap());
+    *all.get(number.wrapping_sub(1)).unwrap_or_else(|| panic!("{run_id} was never leased"))
+}
+
+fn step_ref(world: &World, agent: &AgentRef, run_id: &str, step: u32) -> StepRef {
+    let number = query::agent_number(world.read(), &agent.namespace, &agent.agent_id).unwrap();
+    StepRef { agent: number, run_id: run_id.to_owned(), step }
+}
+
+fn pinned_bundle(world: &World, agent: &AgentRef, run_id: &str) -> String {
+    query::pin(world.read(), &agent.namespace, &agent.agent_id, run_id).unwrap().bundle_id
+}
+
+fn policy(line: &mut Line) -> v1::Policy {
+    let execution =
+        if line.flag("external") { v1::Execution::External } else { v1::Execution::Unspecified };
+    let runs = v1::RunPolicy {
+        execution: execution.into(),
+        max_age: line.span("max-age").map(duration),
+        retention: line.span("retention").map(duration),
+        max_open: line.number("max-open"),
+        keep_alive: line.span("keep-alive").map(duration),
+    };
+    let steps = v1::StepPolicy {
+        max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
+        lease: line.span("lease").map(duration),
+        ..v1::StepPolicy::default()
+    };
+    let switch = v1::SwitchPolicy {
+        drain_cap: line.span("drain-cap").map(duration),
+        grace: line.span("grace").map(duration),
+        ..v1::SwitchPolicy::default()
+    };
+    let in_flight = in_flight(&line.text("in-flight"));
+    v1::Policy {
+        description: line.text("description"),
+        runs: Some(runs),
+        steps: Some(steps),
+        switch: Some(switch),
+        rollback: Some(v1::RollbackPolicy { in_flight: in_flight.into() }),
+        ..v1::Policy::default()
+    }
+}
+
+fn in_flight(word: &str) -> v1::InFlight {
+    match word {
+        "" => v1::InFlight::Unspecified,
+        "keep" => v1::InFlight::Keep,
+        "cancel" => v1::InFlight::Cancel,
+        "restart" => v1::InFlight::Restart,
+        other => panic!("in-flight={other}"),
+    }
+}
+
+/// A manifest that is good unless the story says otherwise: `code=c0ffee model=2025-09-29 prompt:system=text
+/// index:kb=2/emb-3 tool:search=1/schema/read_only step:plan=2`.
+fn manifest(line: &mut Line) -> v1::BundleManifest {
+    let model = |(name, snapshot): (String, String)| {
+        let part = v1::ModelPart {
+            provider: "acme".to_owned(),
+            name: "large".to_owned(),
+            snapshot,
+            ..v1::ModelPart::default()
+        };
+        (name, part)
+    };
+    let snapshot = line.option("model").unwrap_or_else(|| "2025-09-29".to_owned());
+    let mut models = vec![model(("default".to_owned(), snapshot))];
+    models.extend(line.all("model:").into_iter().map(model));
+    let prompt = |(name, text)| (name, v1::PromptPart { text, digest: String::new() });
+    let digest = |(name, digest)| (name, v1::PromptPart { text: String::new(), digest });
+    let mut prompts: Vec<_> = line.all("prompt:").into_iter().map(prompt).collect();
+    prompts.extend(line.all("digest:").into_iter().map(digest));
+    let image = line.text("image");
+    let git_commit = if image.is_empty() {
+        line.option("code").unwrap_or_else(|| "c0ffee".to_owned())
+    } else {
+        line.text("code")
+    };
+    v1::BundleManifest {
+        entry: line.text("entry"),
+        code: Some(v1::CodePart { git_commit, image }),
+        prompts: prompts.into_iter().collect(),
+        models: models.into_iter().collect(),
+        indexes: line.all("index:").into_iter().map(index).collect(),
+        tools: line.all("tool:").into_iter().map(tool).collect(),
+        steps: line.all("step:").into_iter().map(declared_step).collect(),
+        message: line.text("message"),
+        parent: line.text("parent"),
+        ..v1::BundleManifest::default()
+    }
+}
+
+fn index((name, value): (String, String)) -> (String, v1::IndexPart) {
+    let (version, embedding_model) = value.split_once('/').unwrap_or((&value, "emb-3"));
+    let part =
+        v1::IndexPart { version: version.to_owned(), embedding_model: embedding_model.to_owned() };
+    (name, part)
+}
+
+fn tool((name, value): (String, String)) -> (String, v1::ToolPart) {
+    let mut words = value.split('/');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (version, schema, class) = (word(), word(), word());
+    let side_effects = match class.as_str() {
+        "read_only" => v1::SideEffects::ReadOnly,
+        "idempotent" => v1::SideEffects::Idempotent,
+        "destructive" => v1::SideEffects::Destructive,
+        _ => v1::SideEffects::Unspecified,
+    };
+    let part = v1::ToolPart {
+        version,
+        input_schema_json: format!("{{\"title\":\"{schema}\"}}"),
+        output_schema_json: "{}".to_owned(),
+        side_effects: side_effects.into(),
+    };
+    (name, part)
+}
+
+fn declared_step((name, attempts): (String, String)) -> (String, v1::StepPolicy) {
+    let max_attempts = attempts.parse().ok();
+    (name, v1::StepPolicy { max_attempts, ..v1::StepPolicy::default() })
+}
+
+fn payload(text: String) -> v1::Payload {
+    v1::Payload { content_type: "text/plain".to_owned(), data: text.into_bytes().into() }
+}
+
+fn failure(reason: String) -> v1::Failure {
+    v1::Failure { reason, ..v1::Failure::default() }
+}
+
+/// `tool:mail=destructive/2`: two calls of a tool that a rollback cannot undo.
+fn usage(line: &mut Line) -> Option<v1::Usage> {
+    let tool = |(name, value): (String, String)| {
+        let (class, calls) = value.split_once('/').unwrap_or((&value, "1"));
+        v1::ToolUsage {
+            tool: name,
+            calls: calls.parse().unwrap(),
+            side_effects: class.to_owned(),
+            ..v1::ToolUsage::default()
+        }
+    };
+    let tools: Vec<_> = line.all("tool:").into_iter().map(tool).collect();
+    (!tools.is_empty()).then(|| v1::Usage { models: Vec::new(), tools })
+}

@@ -1,0 +1,233 @@
+//! What a story can ask: reads, and the passing of time.
+
+use pinrail_proto::v1;
+use pinrail_proto::v1::memory_scope::Scope;
+use pinrail_state_machine::outcome::Stop;
+use pinrail_state_machine::query::{self, EventFilter, RunFilter};
+
+use super::command::agent_ref;
+use super::line::{Line, span};
+use super::show;
+use super::world::World;
+
+/// Answers a question; `None` when the line is none.
+pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
+    let told = match line.verb.as_str() {
+        "wait" => {
+            let ms = span(&line.word());
+            world.wait(ms);
+            Ok(vec![format!("it is +{}", show::span(world.elapsed_ms()))])
+        }
+        "route" => route(world, line),
+        "counters" => counters(world, line),
+        "bundles" => bundles(world, line),
+        "manifest" => manifest(world, line),
+        "diff" => diff(world, line),
+        "drains" => drains(world, line),
+        "environments" => environments(world, line),
+        "resolve" => resolve(world, line),
+        "runs" => runs(world, line),
+        "pin" => pin(world, line),
+        "get" => get(world, line),
+        "list" => list(world, line),
+        "history" => history(world, line),
+        "agents" => agents(world, line),
+        "namespaces" => namespaces(world),
+        "events" => events(world, line),
+        _ => return None,
+    };
+    Some(match told {
+        Ok(told) if told.is_empty() => vec!["nothing".to_owned()],
+        Ok(told) => told,
+        Err(Stop::Rejected(rejection)) => show::refused(&rejection),
+        Err(Stop::Fault(fault)) => panic!("{fault}"),
+    })
+}
+
+type Told = Result<Vec<String>, Stop>;
+
+/// Namespace and agent.
+fn agent(line: &mut Line) -> (String, String) {
+    let agent = agent_ref(&line.word());
+    (agent.namespace, agent.agent_id)
+}
+
+fn route(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let route = query::agent(world.read(), &namespace, &agent)?.route.unwrap_or_default();
+    let or_none = |id: String| if id.is_empty() { "none".to_owned() } else { id };
+    Ok(vec![format!(
+        "live: {}, standby: {}, epoch {}, changed {} @{}",
+        or_none(route.live_bundle_id),
+        or_none(route.standby_bundle_id),
+        route.epoch,
+        show::at(route.changed_at.as_ref()),
+        route.revision
+    )])
+}
+
+fn counters(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let agent = query::agent(world.read(), &namespace, &agent)?;
+    let cluster = query::cluster(world.read())?;
+    let mut lines = vec![format!(
+        "open runs: {} of the agent, {} of the cluster",
+        agent.open_runs, cluster.open_runs
+    )];
+    for status in query::bundle_statuses(world.read(), &namespace, &agent.agent_id)? {
+        let bundle = status.bundle.unwrap_or_default();
+        let pins = bundle.open_pins.unwrap_or_default();
+        lines.push(format!(
+            "{}: {} open pins, {} live, {} steps waiting",
+            bundle.bundle_id, pins.total, pins.live, status.ready_steps
+        ));
+    }
+    Ok(lines)
+}
+
+fn bundles(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let (bundles, _) = query::bundles(world.read(), &namespace, &agent, 0, "")?;
+    let told = |bundle: &v1::Bundle| {
+        let pins = bundle.open_pins.as_ref().map_or(0, |pins| pins.total);
+        format!("{}: {}, {pins} open", bundle.bundle_id, show::bundle_state(bundle.state()))
+    };
+    Ok(bundles.iter().map(told).collect())
+}
+
+fn manifest(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let bundle = query::bundle(world.read(), &namespace, &agent, &line.word())?;
+    let manifest = bundle.manifest.unwrap_or_default();
+    let parts = bundle.part_digests.unwrap_or_default();
+    let mut lines = vec![format!("entry {}", manifest.entry)];
+    for (part, digest) in [
+        ("code", parts.code),
+        ("prompts", parts.prompts),
+        ("models", parts.models),
+        ("indexes", parts.indexes),
+        ("tools", parts.tools),
+        ("whole", bundle.digest),
+    ] {
+        lines.push(format!("{part}: {}", &digest[..12]));
+    }
+    Ok(lines)
+}
+
+fn diff(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let changes = query::diff(world.read(), &namespace, &agent, &line.word(), &line.word())?;
+    let told = |change: &v1::PartChange| {
+        let kind = show::word(change.kind().as_str_name(), "CHANGE_KIND_");
+        let part = format!("{} {}", change.part, change.name);
+        format!("{}: {kind}, {:?} -> {:?}", part.trim(), change.before, change.after)
+    };
+    Ok(changes.iter().map(told).collect())
+}
+
+fn drains(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let drains = query::drains(world.read(), &namespace, &agent, &line.word_or_none())?;
+    Ok(drains.iter().map(show::drain).collect())
+}
+
+fn environments(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let all = query::environments(world.read(), &namespace, &agent, &line.word_or_none())?;
+    Ok(all.iter().map(show::environment).collect())
+}
+
+fn resolve(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let (bundle, epoch, endpoint) = query::resolve_route(world.read(), &namespace, &agent, "")?;
+    Ok(vec![format!("{bundle}, epoch {epoch}, endpoint {endpoint:?}")])
+}
+
+fn runs(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let open = line.flag("open");
+    let filter = RunFilter { open, bundle_id: line.text("bundle"), ..RunFilter::default() };
+    let (runs, _) = query::runs(world.read(), &namespace, &agent, &filter, 0, "")?;
+    let told = |run: &v1::Run| {
+        let bundle = run.pin.as_ref().map_or("", |pin| pin.bundle_id.as_str());
+        let why = match run.end_reason() {
+            v1::EndReason::Unspecified => String::new(),
+            reason => format!(", {}", show::word(reason.as_str_name(), "END_REASON_")),
+        };
+        let failure = run.failure.as_ref().map_or_else(String::new, |f| format!(", {}", f.reason));
+        let state = show::run_state(run.state());
+        format!("{}: {state} on {bundle}, step {}{why}{failure}", run.run_id, run.steps)
+    };
+    Ok(runs.iter().map(told).collect())
+}
+
+fn pin(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let found = query::pin(world.read(), &namespace, &agent, &line.word())?;
+    let state = if found.open { "open" } else { "over" };
+    let pin = found.pin.unwrap_or_default();
+    Ok(vec![format!("{} on {}, {state}, {}", found.run_id, pin.bundle_id, show::pin(&pin))])
+}
+
+fn get(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let (scope, at) = (scope(line), line.number("at").unwrap_or(0));
+    let key = line.word();
+    let found = query::memory_get(world.read(), &namespace, &agent, scope.as_ref(), &key, at)?;
+    Ok(vec![show::memory(found.version.as_ref())])
+}
+
+fn list(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let scope = scope(line);
+    let prefix = line.word_or_none();
+    let read = world.read();
+    let found =
+        query::memory_list(read, &namespace, &agent, scope.as_ref(), &prefix, 0, false, 0, "")?;
+    Ok(found.versions.iter().map(|version| show::memory(Some(version))).collect())
+}
+
+fn history(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let scope = scope(line);
+    let key = line.word();
+    let found =
+        query::memory_history(world.read(), &namespace, &agent, scope.as_ref(), &key, 0, "")?;
+    Ok(found.versions.iter().map(|version| show::memory(Some(version))).collect())
+}
+
+fn scope(line: &mut Line) -> Option<v1::MemoryScope> {
+    let bundle = line.option("bundle").map(Scope::BundleId);
+    let run = line.option("run").map(Scope::RunId);
+    bundle.or(run).map(|scope| v1::MemoryScope { scope: Some(scope) })
+}
+
+fn agents(world: &World, line: &mut Line) -> Told {
+    let (agents, _) = query::agents(world.read(), &line.word_or_none(), 0, "")?;
+    let told = |agent: &v1::Agent| {
+        format!("{}/{}: {} open runs", agent.namespace, agent.agent_id, agent.open_runs)
+    };
+    Ok(agents.iter().map(told).collect())
+}
+
+fn namespaces(world: &World) -> Told {
+    let namespaces = query::namespaces(world.read())?;
+    let told = |it: &v1::Namespace| format!("{}: {} agents", it.namespace, it.agents);
+    Ok(namespaces.iter().map(told).collect())
+}
+
+fn events(world: &World, line: &mut Line) -> Told {
+    let filter = EventFilter {
+        type_: line.text("type"),
+        agent_id: line.text("agent"),
+        after_revision: line.number("after").unwrap_or(0),
+        newest_first: line.flag("newest-first"),
+        ..EventFilter::default()
+    };
+    let limit = usize::try_from(line.number("limit").unwrap_or(100)).unwrap();
+    let (events, next) = query::events(world.read(), &filter, limit)?;
+    let mut lines: Vec<String> =
+        events.iter().map(|it| format!("@{} {}", it.revision, show::event(it))).collect();
+    lines.push(format!("go on after {next}"));
+    Ok(lines)
+}
