@@ -5,6 +5,9 @@
 pub mod config;
 pub mod driver;
 pub mod env;
+mod http;
 pub mod raft;
+pub mod server;
+pub mod service;
 pub mod storage;
 pub mod telemetry;

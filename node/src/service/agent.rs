@@ -1,0 +1,210 @@
+//! AgentService.
+
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{
+    AgentResult, CreateAgent, DeleteAgent, PauseAgent, ResumeAgent, SetEnvironment, UpdateAgent,
+};
+use pinrail_proto::time::timestamp;
+use pinrail_proto::v1;
+use pinrail_proto::v1::agent_service_server::AgentService;
+use pinrail_state_machine::query::{self, EventFilter};
+use tonic::{Request, Response, Status};
+
+use super::forward::slots_of;
+use super::read::timeout_of;
+use super::write::{agent_ref, mismatch};
+use super::{Node, validate};
+
+/// Route changes that a status shows.
+const RECENT_EVENTS: usize = 5;
+
+#[derive(Debug)]
+pub(super) struct Agents(pub(super) Node);
+
+fn changed(answer: (Answer, u64)) -> Result<(AgentResult, u64), Status> {
+    match answer {
+        (Answer::Agent(changed), revision) => Ok((changed, revision)),
+        _ => Err(mismatch()),
+    }
+}
+
+impl Agents {
+    /// Adds what only the leader knows.
+    async fn add_workers(&self, it: &v1::GetAgentStatusRequest, bundles: &mut [v1::BundleStatus]) {
+        let Some(workers) = self.0.workers(&it.namespace, &it.agent_id).await else { return };
+        for status in bundles {
+            let id = status.bundle.as_ref().map_or("", |bundle| bundle.bundle_id.as_str());
+            let (count, slots, free) = slots_of(&workers, id);
+            status.workers = count;
+            status.slots = slots;
+            status.free_slots = free;
+            status.workers_known = true;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    async fn create_agent(
+        &self,
+        request: Request<v1::CreateAgentRequest>,
+    ) -> Result<Response<v1::CreateAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        let kind = Kind::CreateAgent(CreateAgent { agent, policy: it.policy });
+        let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
+        let AgentResult { agent, already } = made;
+        Ok(Response::new(v1::CreateAgentResponse { agent, already, revision }))
+    }
+
+    async fn update_agent(
+        &self,
+        request: Request<v1::UpdateAgentRequest>,
+    ) -> Result<Response<v1::UpdateAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        let kind = Kind::UpdateAgent(UpdateAgent { agent, policy: it.policy });
+        let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
+        Ok(Response::new(v1::UpdateAgentResponse { agent: made.agent, revision }))
+    }
+
+    async fn get_agent(
+        &self,
+        request: Request<v1::GetAgentRequest>,
+    ) -> Result<Response<v1::GetAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        let agent = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::agent(read, &it.namespace, &it.agent_id)
+        });
+        let (agent, at) = agent.await?;
+        Ok(Response::new(v1::GetAgentResponse { agent: Some(agent), revision: at.revision }))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::namespace(&it.namespace)?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::agents(read, &it.namespace, it.page_size, &it.page_token)
+        });
+        let ((agents, next_page_token), at) = page.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::ListAgentsResponse { agents, next_page_token, revision }))
+    }
+
+    async fn delete_agent(
+        &self,
+        request: Request<v1::DeleteAgentRequest>,
+    ) -> Result<Response<v1::DeleteAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        let kind = Kind::DeleteAgent(DeleteAgent { agent });
+        let (_, revision) = self.0.write(it.options, kind, timeout).await?;
+        Ok(Response::new(v1::DeleteAgentResponse { revision }))
+    }
+
+    async fn pause_agent(
+        &self,
+        request: Request<v1::PauseAgentRequest>,
+    ) -> Result<Response<v1::PauseAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        let pause = PauseAgent { agent, bundle_id: it.bundle_id, reject: it.reject };
+        let written = self.0.write(it.options, Kind::PauseAgent(pause), timeout).await?;
+        let (made, revision) = changed(written)?;
+        Ok(Response::new(v1::PauseAgentResponse { agent: made.agent, revision }))
+    }
+
+    async fn resume_agent(
+        &self,
+        request: Request<v1::ResumeAgentRequest>,
+    ) -> Result<Response<v1::ResumeAgentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        let resume = ResumeAgent { agent, bundle_id: it.bundle_id };
+        let written = self.0.write(it.options, Kind::ResumeAgent(resume), timeout).await?;
+        let (made, revision) = changed(written)?;
+        Ok(Response::new(v1::ResumeAgentResponse { agent: made.agent, revision }))
+    }
+
+    async fn get_agent_status(
+        &self,
+        request: Request<v1::GetAgentStatusRequest>,
+    ) -> Result<Response<v1::GetAgentStatusResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        let namespace = if it.namespace.is_empty() { "default" } else { &it.namespace };
+        let filter = EventFilter {
+            namespace: namespace.to_owned(),
+            agent_id: it.agent_id.clone(),
+            type_: "route.".to_owned(),
+            newest_first: true,
+            ..EventFilter::default()
+        };
+        let status = self.0.query(it.read.as_ref(), timeout, |read| {
+            let agent = query::agent(read, &it.namespace, &it.agent_id)?;
+            let bundles = query::bundle_statuses(read, &it.namespace, &it.agent_id)?;
+            let (events, _) = query::events(read, &filter, RECENT_EVENTS)?;
+            Ok((agent, bundles, events))
+        });
+        let ((agent, mut bundles, recent_events), at) = status.await?;
+        self.add_workers(&it, &mut bundles).await;
+        Ok(Response::new(v1::GetAgentStatusResponse {
+            agent: Some(agent),
+            bundles,
+            recent_events,
+            revision: at.revision,
+            cluster_time: timestamp(at.now_ms),
+        }))
+    }
+
+    async fn set_environment(
+        &self,
+        request: Request<v1::SetEnvironmentRequest>,
+    ) -> Result<Response<v1::SetEnvironmentResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::bundle(&it.bundle_id)?;
+        let kind = Kind::SetEnvironment(SetEnvironment {
+            agent: agent_ref(&it.namespace, &it.agent_id)?,
+            bundle_id: it.bundle_id,
+            endpoint: it.endpoint,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::Environment(environment), revision) => {
+                let environment = Some(environment);
+                Ok(Response::new(v1::SetEnvironmentResponse { environment, revision }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn list_environments(
+        &self,
+        request: Request<v1::ListEnvironmentsRequest>,
+    ) -> Result<Response<v1::ListEnvironmentsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let environments = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::environments(read, &it.namespace, &it.agent_id, &it.bundle_id)
+        });
+        let (environments, at) = environments.await?;
+        Ok(Response::new(v1::ListEnvironmentsResponse { environments, revision: at.revision }))
+    }
+}

@@ -1,0 +1,67 @@
+//! EventService.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use pinrail_proto::v1;
+use pinrail_proto::v1::event_service_server::EventService;
+use pinrail_state_machine::query::{self, EventFilter};
+use tonic::{Request, Response, Status};
+
+use super::read::timeout_of;
+use super::{Node, validate, watch};
+use pinrail_proto::limits;
+
+#[derive(Debug)]
+pub(super) struct Events(pub(super) Node);
+
+fn check(namespace: &str, agent_id: &str) -> Result<(), Status> {
+    validate::namespace(namespace)?;
+    if agent_id.is_empty() { Ok(()) } else { validate::agent(agent_id) }
+}
+
+#[tonic::async_trait]
+impl EventService for Events {
+    type WatchEventsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchEventsResponse, Status>> + Send>>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        check(&it.namespace, &it.agent_id)?;
+        let filter = EventFilter {
+            namespace: it.namespace,
+            agent_id: it.agent_id,
+            type_: it.r#type,
+            after_revision: it.after_revision,
+            newest_first: false,
+        };
+        Ok(Response::new(watch::events(self.0.clone(), filter, timeout).await?))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        check(&it.namespace, &it.agent_id)?;
+        let limit = if it.limit == 0 { limits::PAGE_DEFAULT } else { it.limit.min(limits::PAGE) };
+        let filter = EventFilter {
+            namespace: it.namespace.clone(),
+            agent_id: it.agent_id.clone(),
+            type_: it.r#type.clone(),
+            after_revision: it.after_revision,
+            newest_first: it.newest_first,
+        };
+        let page = self
+            .0
+            .query(it.read.as_ref(), timeout, |read| query::events(read, &filter, limit as usize));
+        let ((events, next_after_revision), at) = page.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::ListEventsResponse { events, next_after_revision, revision }))
+    }
+}

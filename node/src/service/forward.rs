@@ -1,0 +1,73 @@
+//! Calls that only the leader can answer, passed on to it.
+
+use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::v1;
+use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
+use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
+use tokio::time::{Duration, timeout};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::{Node, error};
+
+/// A node that forwards says so: the one it asks does not forward again.
+pub(super) const FORWARDED: &str = "pinrail-forwarded";
+/// How long the leader may take to say which workers it has: the answer is worth it only when it comes soon.
+const WORKERS: Duration = Duration::from_millis(1_500);
+
+impl Node {
+    /// A channel to the leader, which must be another node; a call that was forwarded already is not again.
+    pub(super) fn leader_channel<T>(&self, request: &Request<T>) -> Result<Channel, Status> {
+        let leader = self.replica.leadership().borrow().leader.clone();
+        let own = self.replica.status().node_id;
+        match leader {
+            Some(leader)
+                if leader.node_id != own && !request.metadata().contains_key(FORWARDED) =>
+            {
+                Ok(self.replica.env().net.connect(&leader.grpc_address))
+            }
+            leader => Err(error::no_leader(leader.as_ref())),
+        }
+    }
+
+    pub(super) fn cluster_at_leader<T>(
+        &self,
+        request: &Request<T>,
+    ) -> Result<ClusterServiceClient<Channel>, Status> {
+        Ok(ClusterServiceClient::new(self.leader_channel(request)?))
+    }
+
+    /// Live workers of an agent, from the leader; none when it cannot say soon.
+    pub(super) async fn workers(&self, namespace: &str, agent_id: &str) -> Option<Vec<v1::Worker>> {
+        let namespace = if namespace.is_empty() { "default" } else { namespace };
+        if let Some(workers) = self.dispatch.workers(namespace, agent_id, "") {
+            return Some(workers);
+        }
+        let request = v1::ListWorkersRequest {
+            namespace: namespace.to_owned(),
+            agent_id: agent_id.to_owned(),
+            bundle_id: String::new(),
+        };
+        let channel = self.leader_channel(&Request::new(())).ok()?;
+        let mut client =
+            WorkerServiceClient::new(channel).max_decoding_message_size(API_MESSAGE_BYTES);
+        let answer = timeout(WORKERS, client.list_workers(forwarded(request))).await.ok()?;
+        Some(answer.ok()?.into_inner().workers)
+    }
+}
+
+pub(super) fn forwarded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+    request
+}
+
+/// Workers and slots of one bundle.
+pub(super) fn slots_of(workers: &[v1::Worker], bundle_id: &str) -> (u64, u64, u64) {
+    let live = workers
+        .iter()
+        .filter(|worker| worker.bundle_id == bundle_id && worker.state() == v1::WorkerState::Live);
+    live.fold((0, 0, 0), |(count, slots, free), worker| {
+        (count + 1, slots + u64::from(worker.slots), free + u64::from(worker.free_slots))
+    })
+}

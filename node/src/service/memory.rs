@@ -1,0 +1,156 @@
+//! MemoryService.
+
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::memory_target::Target;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{DeleteMemory, MemoryTarget, PutMemory};
+use pinrail_proto::reason;
+use pinrail_proto::v1::memory_scope::Scope;
+use pinrail_proto::v1::memory_service_server::MemoryService;
+use pinrail_proto::v1::{self, MemoryScope};
+use pinrail_state_machine::query;
+use tonic::{Request, Response, Status};
+
+use super::error::refuse;
+use super::read::timeout_of;
+use super::write::{agent_ref, mismatch};
+use super::{Node, validate};
+
+#[derive(Debug)]
+pub(super) struct Memories(pub(super) Node);
+
+fn check_scope(scope: Option<&MemoryScope>) -> Result<(), Status> {
+    match scope.and_then(|scope| scope.scope.as_ref()) {
+        Some(Scope::BundleId(bundle)) => validate::bundle_or_empty(bundle),
+        Some(Scope::RunId(run)) => validate::run(run),
+        Some(Scope::Layer(_)) | None => Ok(()),
+    }
+}
+
+/// Where an operator writes: the newest layer of a bundle. Runs write through their lease.
+fn target(scope: Option<MemoryScope>) -> Result<Option<MemoryTarget>, Status> {
+    check_scope(scope.as_ref())?;
+    let bundle_id = match scope.and_then(|scope| scope.scope) {
+        Some(Scope::BundleId(bundle)) => bundle,
+        None => String::new(),
+        Some(Scope::RunId(_) | Scope::Layer(_)) => {
+            let message =
+                "an operator writes to a bundle's memory; a run's is written through its lease";
+            return Err(refuse(reason::INVALID_REQUEST, message));
+        }
+    };
+    Ok(Some(MemoryTarget { target: Some(Target::BundleId(bundle_id)) }))
+}
+
+#[tonic::async_trait]
+impl MemoryService for Memories {
+    async fn get_memory(
+        &self,
+        request: Request<v1::GetMemoryRequest>,
+    ) -> Result<Response<v1::GetMemoryResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::memory_key(&it.key)?;
+        check_scope(it.scope.as_ref())?;
+        let found = self.0.query(it.read.as_ref(), timeout, |read| {
+            let scope = it.scope.as_ref();
+            query::memory_get(read, &it.namespace, &it.agent_id, scope, &it.key, it.at_revision)
+        });
+        Ok(Response::new(found.await?.0))
+    }
+
+    async fn put_memory(
+        &self,
+        request: Request<v1::PutMemoryRequest>,
+    ) -> Result<Response<v1::PutMemoryResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::memory_key(&it.key)?;
+        validate::payload("value", it.value.as_ref())?;
+        let kind = Kind::PutMemory(PutMemory {
+            agent: agent_ref(&it.namespace, &it.agent_id)?,
+            target: target(it.scope)?,
+            key: it.key,
+            value: it.value,
+            ttl_ms: validate::positive_or_none("ttl", it.ttl.as_ref())?,
+            expected_key_revision: it.expected_key_revision,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::Memory(written), revision) => {
+                Ok(Response::new(v1::PutMemoryResponse { version: written.version, revision }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn delete_memory(
+        &self,
+        request: Request<v1::DeleteMemoryRequest>,
+    ) -> Result<Response<v1::DeleteMemoryResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::memory_key(&it.key)?;
+        let kind = Kind::DeleteMemory(DeleteMemory {
+            agent: agent_ref(&it.namespace, &it.agent_id)?,
+            target: target(it.scope)?,
+            key: it.key,
+            expected_key_revision: it.expected_key_revision,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::Memory(written), revision) => {
+                let deleted = written.version.is_some();
+                Ok(Response::new(v1::DeleteMemoryResponse { deleted, revision }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn list_memory(
+        &self,
+        request: Request<v1::ListMemoryRequest>,
+    ) -> Result<Response<v1::ListMemoryResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        check_scope(it.scope.as_ref())?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::memory_list(
+                read,
+                &it.namespace,
+                &it.agent_id,
+                it.scope.as_ref(),
+                &it.prefix,
+                it.at_revision,
+                it.keys_only,
+                it.page_size,
+                &it.page_token,
+            )
+        });
+        Ok(Response::new(page.await?.0))
+    }
+
+    async fn get_memory_history(
+        &self,
+        request: Request<v1::GetMemoryHistoryRequest>,
+    ) -> Result<Response<v1::GetMemoryHistoryResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::memory_key(&it.key)?;
+        check_scope(it.scope.as_ref())?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            let scope = it.scope.as_ref();
+            query::memory_history(
+                read,
+                &it.namespace,
+                &it.agent_id,
+                scope,
+                &it.key,
+                it.page_size,
+                &it.page_token,
+            )
+        });
+        Ok(Response::new(page.await?.0))
+    }
+}

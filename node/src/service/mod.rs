@@ -1,0 +1,138 @@
+//! The gRPC API: one file a service. A service decodes, checks what can be checked at the door, proposes or
+//! reads, and encodes. It knows no rule: those are rejections of the state machine.
+
+mod agent;
+mod bundle;
+mod cluster;
+mod error;
+mod event;
+mod forward;
+mod layer;
+mod memory;
+mod namespace;
+mod pin;
+mod read;
+mod release;
+mod run;
+mod validate;
+mod watch;
+mod worker;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::v1;
+use tonic::transport::server::Router;
+
+use crate::config::ServerConfig;
+use crate::driver::Dispatch;
+use crate::raft::Replica;
+
+pub use worker::WorkerService;
+
+/// A connection that does not answer a ping for so long is dead.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What every service works with.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub replica: Replica,
+    pub dispatch: Dispatch,
+    pub(crate) watchers: Arc<AtomicUsize>,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(replica: Replica, dispatch: Dispatch, _config: &ServerConfig) -> Self {
+        Self { replica, dispatch, watchers: Arc::default() }
+    }
+}
+
+macro_rules! served {
+    ($node:expr, $module:ident::$server:ident, $service:expr) => {
+        v1::$module::$server::new($service)
+            .max_decoding_message_size(API_MESSAGE_BYTES)
+            .max_encoding_message_size(API_MESSAGE_BYTES)
+    };
+}
+
+/// All services, health and reflection.
+#[must_use]
+pub fn router(
+    node: Node,
+) -> Router<tower::layer::util::Stack<layer::MeasureLayer, tower::layer::util::Identity>> {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(node.clone(), health_reporter));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pinrail_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were made by this build");
+    let net = Arc::clone(&node.replica.env().net);
+    let api = |node: &Node| node.clone();
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .layer(layer::MeasureLayer::default())
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(served!(
+            node,
+            namespace_service_server::NamespaceServiceServer,
+            namespace::Namespaces(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            bundle_service_server::BundleServiceServer,
+            bundle::Bundles(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            agent_service_server::AgentServiceServer,
+            agent::Agents(api(&node))
+        ))
+        .add_service(served!(node, run_service_server::RunServiceServer, run::Runs(api(&node))))
+        .add_service(served!(node, pin_service_server::PinServiceServer, pin::Pins(api(&node))))
+        .add_service(served!(
+            node,
+            release_service_server::ReleaseServiceServer,
+            release::Releases(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            memory_service_server::MemoryServiceServer,
+            memory::Memories(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            event_service_server::EventServiceServer,
+            event::Events(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            cluster_service_server::ClusterServiceServer,
+            cluster::Cluster(api(&node))
+        ))
+        .add_service(WorkerService::new(node, net).server())
+}
+
+/// `grpc.health.v1`: serving while a leader is known.
+async fn report_health(node: Node, reporter: tonic_health::server::HealthReporter) {
+    let mut leadership = node.replica.leadership();
+    loop {
+        let serving = leadership.borrow_and_update().leader.is_some();
+        let status = if serving {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        reporter.set_service_status("", status).await;
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! PinService.
+
+use pinrail_proto::log::SetDrain;
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::time::timestamp;
+use pinrail_proto::v1::pin_service_server::PinService;
+use pinrail_proto::v1::{self, Consistency};
+use pinrail_state_machine::query;
+use tonic::{Request, Response, Status};
+
+use super::read::timeout_of;
+use super::write::{agent_ref, mismatch};
+use super::{Node, validate};
+
+#[derive(Debug)]
+pub(super) struct Pins(pub(super) Node);
+
+#[tonic::async_trait]
+impl PinService for Pins {
+    async fn lookup_pin(
+        &self,
+        request: Request<v1::LookupPinRequest>,
+    ) -> Result<Response<v1::LookupPinResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let lookup = |read: &dyn pinrail_state_machine::store::Read| {
+            query::pin(read, &it.namespace, &it.agent_id, &it.run_id)
+        };
+        let asked = it.read.unwrap_or_default();
+        // A pin that cannot move is the same everywhere and for ever: it needs no quorum. A miss does.
+        if asked.min_revision == 0
+            && let Ok((pin, _)) = self.0.query_now(lookup)
+            && !pin.movable
+        {
+            return Ok(Response::new(pin));
+        }
+        let options = v1::ReadOptions {
+            consistency: match asked.consistency() {
+                Consistency::Local => Consistency::Local.into(),
+                Consistency::Unspecified | Consistency::Linearizable => {
+                    Consistency::Linearizable.into()
+                }
+            },
+            ..asked
+        };
+        let (pin, _) = self.0.query(Some(&options), timeout, lookup).await?;
+        Ok(Response::new(pin))
+    }
+
+    async fn resolve_route(
+        &self,
+        request: Request<v1::ResolveRouteRequest>,
+    ) -> Result<Response<v1::ResolveRouteResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        let route = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::resolve_route(read, &it.namespace, &it.agent_id, &it.key)
+        });
+        let ((bundle_id, epoch, endpoint), at) = route.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::ResolveRouteResponse { bundle_id, epoch, endpoint, revision }))
+    }
+
+    async fn list_pins(
+        &self,
+        request: Request<v1::ListPinsRequest>,
+    ) -> Result<Response<v1::ListPinsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::pins(
+                read,
+                &it.namespace,
+                &it.agent_id,
+                &it.bundle_id,
+                it.page_size,
+                &it.page_token,
+            )
+        });
+        let ((pins, next_page_token), at) = page.await?;
+        Ok(Response::new(v1::ListPinsResponse { pins, next_page_token, revision: at.revision }))
+    }
+
+    async fn get_drain(
+        &self,
+        request: Request<v1::GetDrainRequest>,
+    ) -> Result<Response<v1::GetDrainResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let drains = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::drains(read, &it.namespace, &it.agent_id, &it.bundle_id)
+        });
+        let (drains, at) = drains.await?;
+        Ok(Response::new(v1::GetDrainResponse {
+            drains,
+            revision: at.revision,
+            cluster_time: timestamp(at.now_ms),
+        }))
+    }
+
+    async fn set_drain(
+        &self,
+        request: Request<v1::SetDrainRequest>,
+    ) -> Result<Response<v1::SetDrainResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::bundle(&it.bundle_id)?;
+        let kind = Kind::SetDrain(SetDrain {
+            agent: agent_ref(&it.namespace, &it.agent_id)?,
+            bundle_id: it.bundle_id,
+            cap_ms: validate::optional("cap", it.cap.as_ref())?,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::Drain(drain), revision) => {
+                Ok(Response::new(v1::SetDrainResponse { drain: Some(drain), revision }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! RunService.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{CancelRun, FinishRun, KeepRun, RunResult, StartRun};
+use pinrail_proto::time::timestamp;
+use pinrail_proto::v1::run_service_server::RunService;
+use pinrail_proto::v1::{self, WriteOptions};
+use pinrail_proto::{id, limits, reason};
+use pinrail_state_machine::query::{self, RunFilter};
+use tonic::{Request, Response, Status};
+
+use super::error::refuse;
+use super::read::timeout_of;
+use super::write::{agent_ref, mismatch};
+use super::{Node, validate, watch};
+
+#[derive(Debug)]
+pub(super) struct Runs(pub(super) Node);
+
+impl Runs {
+    /// The agent's name of a run; a run id of our libraries leads to its agent.
+    fn agent_of(&self, namespace: &str, agent_id: &str, run_id: &str) -> Result<String, Status> {
+        if !agent_id.is_empty() {
+            return Ok(agent_id.to_owned());
+        }
+        let (run, _) = self.0.query_now(|read| query::run(read, namespace, "", run_id))?;
+        Ok(run.agent_id)
+    }
+
+    async fn change(
+        &self,
+        options: Option<WriteOptions>,
+        kind: Kind,
+        timeout: std::time::Duration,
+    ) -> Result<(RunResult, u64), Status> {
+        match self.0.write(options, kind, timeout).await? {
+            (Answer::Run(changed), revision) => Ok((changed, revision)),
+            _ => Err(mismatch()),
+        }
+    }
+}
+
+fn check_start(it: &v1::StartRunRequest) -> Result<(), Status> {
+    validate::run(&it.run_id)?;
+    validate::bundle_or_empty(&it.bundle_id)?;
+    validate::payload("input", it.input.as_ref())?;
+    if it.labels.len() > limits::LABELS {
+        let message =
+            format!("labels: {}; at most {} are allowed", it.labels.len(), limits::LABELS);
+        return Err(refuse(reason::LIMIT_EXCEEDED, message));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl RunService for Runs {
+    type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
+
+    async fn start_run(
+        &self,
+        request: Request<v1::StartRunRequest>,
+    ) -> Result<Response<v1::StartRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let mut it = request.into_inner();
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        if it.run_id.is_empty() {
+            let namespace = if it.namespace.is_empty() { "default" } else { &it.namespace };
+            it.run_id =
+                id::make_run_id(namespace, &it.agent_id, self.0.replica.env().random_u128());
+        }
+        check_start(&it)?;
+        let run_id = it.run_id.clone();
+        let kind = Kind::StartRun(StartRun {
+            agent,
+            run_id: it.run_id,
+            input: it.input,
+            labels: it.labels,
+            entry: it.entry,
+            max_age_ms: validate::positive_or_none("max_age", it.max_age.as_ref())?,
+            bundle_id: it.bundle_id,
+            kind: it.kind,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {
+                run_id,
+                bundle_id: started
+                    .pin
+                    .as_ref()
+                    .map_or_else(String::new, |pin| pin.bundle_id.clone()),
+                pin: started.pin,
+                state: started.state,
+                already: started.already,
+                revision,
+            })),
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<v1::GetRunRequest>,
+    ) -> Result<Response<v1::GetRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let run = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::run(read, &it.namespace, &it.agent_id, &it.run_id)
+        });
+        let (run, at) = run.await?;
+        Ok(Response::new(v1::GetRunResponse { run: Some(run), revision: at.revision }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let filter =
+            RunFilter { state: it.state(), bundle_id: it.bundle_id.clone(), open: it.open };
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::runs(read, &it.namespace, &it.agent_id, &filter, it.page_size, &it.page_token)
+        });
+        let ((runs, next_page_token), at) = page.await?;
+        Ok(Response::new(v1::ListRunsResponse { runs, next_page_token, revision: at.revision }))
+    }
+
+    async fn list_steps(
+        &self,
+        request: Request<v1::ListStepsRequest>,
+    ) -> Result<Response<v1::ListStepsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::steps(
+                read,
+                &it.namespace,
+                &it.agent_id,
+                &it.run_id,
+                it.page_size,
+                &it.page_token,
+            )
+        });
+        let ((steps, next_page_token), at) = page.await?;
+        Ok(Response::new(v1::ListStepsResponse { steps, next_page_token, revision: at.revision }))
+    }
+
+    async fn get_result(
+        &self,
+        request: Request<v1::GetResultRequest>,
+    ) -> Result<Response<v1::GetResultResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let wait_ms = validate::optional("wait", it.wait.as_ref())?;
+        watch::result(&self.0, it, wait_ms, timeout).await.map(Response::new)
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<v1::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        Ok(Response::new(watch::run(self.0.clone(), it, timeout).await?))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<v1::CancelRunRequest>,
+    ) -> Result<Response<v1::CancelRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let kind = Kind::CancelRun(CancelRun { agent, run_id: it.run_id.clone() });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let RunResult { state, already, .. } = changed;
+        Ok(Response::new(v1::CancelRunResponse { run_id: it.run_id, state, already, revision }))
+    }
+
+    async fn finish_run(
+        &self,
+        request: Request<v1::FinishRunRequest>,
+    ) -> Result<Response<v1::FinishRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        validate::payload("output", it.output.as_ref())?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let kind = Kind::FinishRun(FinishRun {
+            agent: agent_ref(&it.namespace, &agent_id)?,
+            run_id: it.run_id.clone(),
+            outcome: it.outcome,
+            output: it.output,
+            failure: it.failure,
+            usage: it.usage,
+        });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let RunResult { state, already, .. } = changed;
+        Ok(Response::new(v1::FinishRunResponse { run_id: it.run_id, state, already, revision }))
+    }
+
+    async fn keep_run(
+        &self,
+        request: Request<v1::KeepRunRequest>,
+    ) -> Result<Response<v1::KeepRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let kind = Kind::KeepRun(KeepRun { agent, run_id: it.run_id });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let keep_until = timestamp(changed.keep_until_ms);
+        Ok(Response::new(v1::KeepRunResponse { keep_until, revision }))
+    }
+
+    async fn explain_run(
+        &self,
+        request: Request<v1::ExplainRunRequest>,
+    ) -> Result<Response<v1::ExplainRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let explained = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::explain_run(read, &it.namespace, &it.agent_id, &it.run_id)
+        });
+        Ok(Response::new(explained.await?.0))
+    }
+}
