@@ -52,7 +52,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Our listeners as axum wants them.
 struct Accepts(Listener);
 
-impl axum::serve::Listener for Accepts {
+impl serve::Listener for Accepts {
     type Io = Connection;
     type Addr = SocketAddr;
 
@@ -109,10 +109,6 @@ fn publish(replica: &Replica) {
         (MEMBERS, status.members.len() as u64),
         (REACHABLE, reachable as u64),
     ] {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a gauge is a float; 2^53 entries are far away"
-        )]
         metrics::gauge!(name, "node" => status.node.clone()).set(value as f64);
     }
 }

@@ -8,6 +8,6 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 
 /// One thread for network and Raft: measured faster on small machines than two.
-fn runtime() -> anyhow::Result<Runtime> {
+pub fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("no runtime can be made")
 }
