@@ -65,7 +65,7 @@ impl Server {
         let peer_addr = replica.peer_addr();
         let dispatch = Dispatch::start(replica.clone());
         let node = Node::new(replica.clone(), dispatch.clone(), &config);
-        let stop = node.stop.clone();
+        let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (services, over) = (service::router(node), stop.clone());
         tasks.spawn(async move {
