@@ -91,8 +91,14 @@ pub(crate) fn expire(txn: &mut Txn<'_>, agent: u32, object: &[u8]) -> Result<(),
     if newer || record.expires_ms > txn.now {
         return Ok(());
     }
+    let tombstone = version_key(agent, &key, txn.revision);
+    if txn.exists(&tombstone)? {
+        // Another layer's version of the key ended in this very command: a revision holds one version of a key.
+        txn.set_timer(agent, txn.now + 1, Timer::MemoryTtl, object);
+        return Ok(());
+    }
     let over = MemoryRecord { layer: record.layer, written_ms: txn.now, ..MemoryRecord::default() };
-    txn.put(version_key(agent, &key, txn.revision), &over);
+    txn.put(tombstone, &over);
     Ok(())
 }
 
@@ -169,14 +175,21 @@ fn write(txn: &mut Txn<'_>, place: &Place, key: &str, record: &MemoryRecord) -> 
         txn.mark(index, &[]);
         layer.keys += 1;
     }
-    if layer.frozen_revision != 0 {
+    let late = layer.frozen_revision != 0 && !is_live(txn, place)?;
+    if late {
         layer.late_writes += 1;
     }
-    if first || layer.frozen_revision != 0 {
+    if first || late {
         txn.put(layer_key(number, place.layer), &layer);
     }
     txn.put(version_key(number, key, txn.revision), record);
     Ok(())
+}
+
+/// A rollback brings a layer back on which another one stands: what is written to it then is not late.
+fn is_live(txn: &Txn<'_>, place: &Place) -> Result<bool, Fault> {
+    let live = bundle::find(txn.read(), place.agent.number, &place.agent.live_bundle_id)?;
+    Ok(live.is_some_and(|live| live.layer == place.layer))
 }
 
 fn answer(txn: &Txn<'_>, place: &Place, key: &str, record: Option<MemoryRecord>) -> Answer {

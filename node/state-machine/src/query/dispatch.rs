@@ -22,6 +22,8 @@ pub struct ReadyStep {
     pub key: Vec<u8>,
     pub step: StepId,
     pub bundle_id: String,
+    /// The step's name: only workers that serve it can have it.
+    pub name: String,
     /// The attempt to start.
     pub attempt: u32,
     pub ready_revision: u64,
@@ -71,6 +73,7 @@ pub fn ready_steps(
         ready.push(ReadyStep {
             step: StepId { agent, run_id: run.to_owned(), step: number },
             bundle_id: bundle.to_owned(),
+            name: record.name,
             attempt: record.attempt + 1,
             ready_revision,
             key: key.to_vec(),
@@ -235,7 +238,8 @@ pub fn content_hash(read: &dyn Read) -> Result<ContentHash, Fault> {
     const CHUNK: usize = 1_000;
     let mut hash = Sha256::new();
     let mut keys = 0;
-    let mut range = KeyRange { start: vec![0], end: vec![u8::MAX] };
+    // Kind 0 is the engine's own.
+    let mut range = KeyRange { start: vec![1], end: vec![u8::MAX] };
     loop {
         let rows = read.scan(&range, Order::Ascending, CHUNK)?;
         for (key, value) in &rows {

@@ -2,7 +2,7 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{FinishRun, KeepRun, RunResult};
-use pinrail_proto::v1::{self, Outcome};
+use pinrail_proto::v1::Outcome;
 use pinrail_proto::{limits, reason};
 
 use crate::agent;
@@ -11,7 +11,7 @@ use crate::key::{Key, Kind, Timer};
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 
-use super::{End, Subject, add_usage, close, is_over, settle};
+use super::{End, Subject, add_usage, clip, close, is_over, settle};
 
 /// Ends an external run. The first call wins; a later one gets what that one said.
 pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> {
@@ -24,10 +24,13 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
     }
     let end = match it.outcome() {
         Outcome::Completed => End::Completed,
-        Outcome::Failed => End::Failed(it.failure.clone().unwrap_or_else(|| v1::Failure {
-            reason: "FAILED".to_owned(),
-            ..v1::Failure::default()
-        })),
+        Outcome::Failed => {
+            let mut failure = clip::failure(it.failure.as_ref());
+            if failure.reason.is_empty() {
+                "FAILED".clone_into(&mut failure.reason);
+            }
+            End::Failed(failure)
+        }
         Outcome::Unspecified => {
             return Err(reject(reason::INVALID_REQUEST, "outcome must be completed or failed"));
         }

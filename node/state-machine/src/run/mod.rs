@@ -10,6 +10,7 @@
 //! count at that moment, whether or not a sweep has come by.
 
 mod cancel;
+pub(crate) mod clip;
 mod close;
 mod finish;
 mod restart;

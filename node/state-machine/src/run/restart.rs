@@ -1,7 +1,7 @@
 //! What a rollback with `restart` does to a run: the same run id starts anew on the good bundle.
 
 use pinrail_proto::log::RollbackMark;
-use pinrail_proto::v1::{EndReason, PinReason, RunState, StepState};
+use pinrail_proto::v1::{EndReason, InFlight, Payload, PinReason, RunState, StepState};
 
 use crate::event::With as _;
 use crate::key::{Key, Kind};
@@ -21,33 +21,74 @@ pub(super) fn restart(
     subject: &mut Subject,
     mark: &RollbackMark,
 ) -> Result<(), Stop> {
-    if subject.run.state() == RunState::Paused {
+    let held = subject.run.destructive;
+    if held && subject.run.state() == RunState::Paused {
         return Ok(());
     }
+    let Some(mark) = last_mark(txn, subject.agent.number, mark)? else {
+        close(txn, subject, End::Cancelled(EndReason::Rollback));
+        return Ok(());
+    };
     if subject.run.state() == RunState::Cancelling || subject.run.external {
         close(txn, subject, End::Cancelled(EndReason::Rollback));
         return Ok(());
     }
     let from = subject.run.bundle_id.clone();
     step::close(txn, subject, StepState::Cancelled);
-    if subject.run.destructive {
+    if held {
         set_state(txn, subject.agent.number, &mut subject.run, RunState::Paused);
         txn.event(event::of_run("run.restart_held", &subject.agent, &from, &subject.run.run_id));
         return Ok(());
     }
+    let asked = asked_entry(txn, subject)?;
     unpin(txn, subject);
     forget_steps(txn, subject)?;
     // The old bundle's record changes here and the new one's afterwards: they are two rows.
     bundle::save(txn, subject.agent.number, &subject.bundle);
     subject.bundle = bundle::load(txn, subject.agent.number, &mark.to_bundle_id)?;
-    move_to(txn, subject, mark);
-    let entry = subject.bundle.entry.clone();
+    move_to(txn, subject, &mark);
+    subject.run.stored_bytes = input_bytes(txn, subject)?;
+    let entry = asked.unwrap_or_else(|| subject.bundle.entry.clone());
     step::open_first(txn, subject, &entry)?;
     txn.event(
         event::of_run("run.restarted", &subject.agent, &subject.run.bundle_id, &subject.run.run_id)
             .with("from", from),
     );
     Ok(())
+}
+
+/// Where the run would be if every rollback since had been swept at once: the bundle that it restarts on may
+/// have been rolled back in its turn. `None`: one of those rollbacks cancels it.
+fn last_mark(
+    txn: &Txn<'_>,
+    agent: u32,
+    first: &RollbackMark,
+) -> Result<Option<RollbackMark>, Stop> {
+    let mut mark = first.clone();
+    // Each mark is younger than the one before, so this ends.
+    loop {
+        let to = bundle::load(txn, agent, &mark.to_bundle_id)?;
+        let Some(next) = to.mark.filter(|next| next.revision > mark.revision) else {
+            return Ok(Some(mark));
+        };
+        match next.in_flight() {
+            InFlight::Restart => mark = next,
+            InFlight::Cancel => return Ok(None),
+            InFlight::Unspecified | InFlight::Keep => return Ok(Some(mark)),
+        }
+    }
+}
+
+/// The entry step that the start named, if it was not just the bundle's.
+fn asked_entry(txn: &Txn<'_>, subject: &Subject) -> Result<Option<String>, Stop> {
+    let first = step::find(txn.read(), subject.agent.number, &subject.run.run_id, 1)?;
+    Ok(first.map(|step| step.name).filter(|name| *name != subject.bundle.entry))
+}
+
+fn input_bytes(txn: &Txn<'_>, subject: &Subject) -> Result<u64, Stop> {
+    let row = Key::of(Kind::RunInput, subject.agent.number).last(&subject.run.run_id);
+    let input: Option<Payload> = txn.get(&row)?;
+    Ok(input.map_or(0, |input| input.data.len() as u64))
 }
 
 fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {

@@ -80,6 +80,8 @@ pub(super) fn pin(
 ) {
     txn.mark(pin_key(agent.number, run), &[]);
     bundle::count_pin(bundle, run.kind(), true);
+    // A drain that was over is not over any more.
+    bundle.drained_ms = 0;
     let object = run.run_id.as_bytes();
     txn.set_timer(agent.number, run.expires_ms, Timer::RunExpires, object);
     txn.set_timer(agent.number, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);

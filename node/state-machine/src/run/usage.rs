@@ -3,20 +3,22 @@
 use pinrail_proto::log::{BundleRecord, EffectCount};
 use pinrail_proto::v1::{ModelUsage, SideEffects, ToolUsage, Usage};
 
-use super::Subject;
+use super::{Subject, clip};
 
 /// Different models or tools that one sum tells apart; what comes beyond is dropped.
 const DISTINCT: usize = 64;
 
 /// Adds a report to the run, its open step and the effects of its bundle.
 pub(crate) fn add(subject: &mut Subject, report: &Usage) {
+    let report = &clip::usage(report);
     sum(subject.run.usage.get_or_insert_default(), report);
     if let Some(step) = &mut subject.step {
         sum(step.usage.get_or_insert_default(), report);
     }
     for tool in &report.tools {
         let class = class(&tool.side_effects);
-        if matches!(class, SideEffects::Idempotent | SideEffects::Destructive) {
+        // A tool that does not say what it does may have done anything.
+        if class != SideEffects::ReadOnly {
             count_effect(&mut subject.bundle, tool, class);
         }
         if class == SideEffects::Destructive {

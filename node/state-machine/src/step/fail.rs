@@ -12,7 +12,7 @@ use crate::event;
 use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::Stop;
-use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over, set_state};
+use crate::run::{End, Subject, add_usage, cancel_now, clip, close, ends, is_over, set_state};
 use crate::txn::Txn;
 
 use super::queue::{enqueue, unleash};
@@ -23,9 +23,7 @@ pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     if let Some(usage) = &it.usage {
         add_usage(&mut subject, usage);
     }
-    let mut failure = it.failure.clone().unwrap_or_default();
-    truncate(&mut failure.message, limits::TEXT_BYTES);
-    truncate(&mut failure.reason, limits::NAME_BYTES);
+    let failure = clip::failure(it.failure.as_ref());
     unleash(txn, &mut subject);
     retry_or_end(txn, &mut subject, failure)?;
     subject.save(txn);
@@ -155,13 +153,6 @@ pub(super) fn failure(reason: &str, message: &str, non_retryable: bool) -> Failu
     }
 }
 
-fn truncate(text: &mut String, bytes: usize) {
-    if text.len() > bytes {
-        let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,12 +177,5 @@ mod tests {
         for seed in 0..1_000 {
             assert!((4_000..=5_000).contains(&backoff_ms(&POLICY, 9, seed)));
         }
-    }
-
-    #[test]
-    fn a_long_message_is_cut_at_a_character() {
-        let mut text = "ä".repeat(3_000);
-        truncate(&mut text, limits::TEXT_BYTES);
-        assert_eq!(text.len(), limits::TEXT_BYTES);
     }
 }
