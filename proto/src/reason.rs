@@ -44,7 +44,7 @@ reasons! {
     NAMESPACE_EXISTS ALREADY_EXISTS 7 "A namespace has this name already."
     NAMESPACE_NOT_EMPTY FAILED_PRECONDITION 9 "The namespace still has agents. Delete them first."
     AGENT_EXISTS ALREADY_EXISTS 7 "The agent exists with another policy. `pinrail agent update` or `agent apply` changes it."
-    AGENT_HAS_OPEN_RUNS FAILED_PRECONDITION 9 "The agent still has open runs. Cancel them or wait for their end."
+    AGENT_HAS_OPEN_RUNS FAILED_PRECONDITION 9 "The agent still has open runs, or keeps finished ones or memory; the message says which. Cancel open runs; finished ones go after their retention."
     BUNDLE_CONFLICT ALREADY_EXISTS 7 "A bundle is immutable: this id stands for other content. Take a new id."
     PART_CONFLICT ALREADY_EXISTS 7 "An earlier bundle of the agent has the same index or tool version with other content. Raise the version."
     RUN_EXISTS ALREADY_EXISTS 7 "A run with this id was started with another input. Take a new id."

@@ -7,6 +7,7 @@
 //! After every command every promise of `invariants` is checked. At its end each story is applied once more by a
 //! machine that never flushes, and both must have come to the same state hash.
 
+mod bounds;
 mod command;
 mod line;
 mod question;

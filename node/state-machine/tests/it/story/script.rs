@@ -54,7 +54,8 @@ impl Script {
     }
 }
 
-fn answer(world: &mut World, text: &str) -> Vec<String> {
+/// Carries out one line and tells what came of it.
+pub(super) fn answer(world: &mut World, text: &str) -> Vec<String> {
     let mut line = Line::parse(text);
     let told = match question::ask(world, &mut line) {
         Some(told) => told,
