@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use openraft::storage::IOFlushed;
@@ -19,6 +20,8 @@ use super::types::TypeConfig;
 
 /// Jobs that may wait; Raft itself bounds what it has in flight far below.
 const QUEUE: usize = 65_536;
+/// What a sync takes in the simulation.
+const SIMULATED_SYNC: Duration = Duration::from_millis(2);
 /// Jobs written in one go.
 const DRAIN: usize = 4_096;
 
@@ -83,32 +86,41 @@ struct Step {
 }
 
 impl Step {
-    /// Writes and syncs what came together. Answers whether it may go on.
+    /// Writes what came together and syncs it. Answers whether it may go on.
     fn run(&mut self, jobs: Vec<Job>) -> bool {
+        let written = self.write(&jobs, true);
+        self.finish(jobs, written)
+    }
+
+    fn write(&mut self, jobs: &[Job], sync: bool) -> io::Result<()> {
         let ops: Vec<LogOp> = jobs.iter().flat_map(|job| job.ops.iter().cloned()).collect();
-        let written = self.engine.write(&ops, true);
+        self.engine.write(&ops, sync)
+    }
+
+    /// Tells whoever waits, in order.
+    fn finish(&self, jobs: Vec<Job>, written: io::Result<()>) -> bool {
         if let Err(error) = &written {
             tracing::error!(%error, "the log cannot be written: the node stops");
             if self.abort {
                 std::process::abort();
             }
-        }
-        let good = written.is_ok();
-        if good {
-            let last = ops.iter().filter_map(|op| match op {
-                LogOp::Put { index, .. } => Some(*index),
-                LogOp::TruncateFrom { .. } | LogOp::PurgeTo { .. } | LogOp::Vote(_) => None,
-            });
-            if let Some(last) = last.last() {
-                self.durable.store(last, Ordering::Release);
-            }
+        } else if let Some(last) = jobs.iter().flat_map(|job| &job.ops).filter_map(index_of).last()
+        {
+            self.durable.store(last, Ordering::Release);
         }
         for job in jobs {
             let result =
                 written.as_ref().map(|()| ()).map_err(|error| io::Error::other(error.to_string()));
             complete(job.done, result);
         }
-        good
+        written.is_ok()
+    }
+}
+
+fn index_of(op: &LogOp) -> Option<u64> {
+    match op {
+        LogOp::Put { index, .. } => Some(*index),
+        LogOp::TruncateFrom { .. } | LogOp::PurgeTo { .. } | LogOp::Vote(_) => None,
     }
 }
 
@@ -132,12 +144,20 @@ fn run_thread(mut step: Step, queue: &Receiver<Job>) {
     }
 }
 
+/// The simulation's writer. Between write and sync time passes, so that a crash can fall in between.
 async fn run_task(mut step: Step, queue: Receiver<Job>, wake: Arc<Notify>) {
     loop {
         let jobs: Vec<Job> = queue.try_iter().take(DRAIN).collect();
         if jobs.is_empty() {
             wake.notified().await;
-        } else if !step.run(jobs) {
+            continue;
+        }
+        let mut written = step.write(&jobs, false);
+        if written.is_ok() {
+            tokio::time::sleep(SIMULATED_SYNC).await;
+            written = step.write(&[], true);
+        }
+        if !step.finish(jobs, written) {
             return;
         }
     }

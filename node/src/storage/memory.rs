@@ -1,0 +1,291 @@
+//! Engines in memory for the simulation, which model what was synced and what was not: a crash keeps of a log what
+//! was synced, and of a state what was flushed or checkpointed. A [`Disk`] outlives the node that uses it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+use pinrail_proto::log::SnapshotManifest;
+use pinrail_state_machine::store::{Fault, MemoryStore, Read};
+
+use crate::env::Engines;
+
+use super::snapshot::{IncomingFiles, verify};
+use super::{
+    Files, Incoming, LogEngine, LogLoaded, LogOp, LogRead, POSITION_KEY, Snapshot, StateEngine,
+};
+
+/// Name of the one file of a snapshot.
+const IMAGE: &str = "image";
+
+/// The disk of one simulated node.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    log: Arc<Mutex<Log>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    written: Rows,
+    synced: Rows,
+    /// Changes that a crash forgets.
+    unsynced: Vec<LogOp>,
+    /// How often a crash really lost something: a simulation that never does proves little.
+    lost: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Rows {
+    vote: Option<Bytes>,
+    purged: Option<Bytes>,
+    entries: BTreeMap<u64, Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: MemoryStore,
+    flushed: MemoryStore,
+    dirty: bool,
+    snapshot: Option<Snapshot>,
+    lost: u64,
+}
+
+impl Disk {
+    /// What a loss of power leaves: what was synced of the log, what was flushed of the state.
+    pub fn crash(&self) {
+        let mut log = self.log.lock();
+        if !log.unsynced.is_empty() {
+            log.lost += 1;
+        }
+        log.written = log.synced.clone();
+        log.unsynced.clear();
+        let mut state = self.state.lock();
+        if state.dirty {
+            state.lost += 1;
+        }
+        state.current = state.flushed.clone();
+        state.dirty = false;
+    }
+
+    /// How often crashes lost unsynced log writes and unflushed state.
+    #[must_use]
+    pub fn losses(&self) -> (u64, u64) {
+        (self.log.lock().lost, self.state.lock().lost)
+    }
+}
+
+impl Engines for Disk {
+    fn open_log(&self, _directory: &Path) -> io::Result<Box<dyn LogEngine>> {
+        Ok(Box::new(MemoryLog { log: Arc::clone(&self.log) }))
+    }
+
+    fn open_state(&self, _directory: &Path) -> io::Result<Arc<dyn StateEngine>> {
+        Ok(Arc::new(MemoryState { state: Arc::clone(&self.state) }))
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+}
+
+impl Rows {
+    fn apply(&mut self, op: &LogOp) {
+        match op {
+            LogOp::Put { index, entry } => {
+                self.entries.insert(*index, entry.clone());
+            }
+            LogOp::TruncateFrom { index } => {
+                self.entries.split_off(index);
+            }
+            LogOp::PurgeTo { index, position } => {
+                self.entries = self.entries.split_off(&index.saturating_add(1));
+                self.purged = Some(position.clone());
+            }
+            LogOp::Vote(vote) => self.vote = Some(vote.clone()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MemoryLog {
+    log: Arc<Mutex<Log>>,
+}
+
+impl LogEngine for MemoryLog {
+    fn load(&self) -> io::Result<LogLoaded> {
+        let log = self.log.lock();
+        let entries = &log.written.entries;
+        let first = entries.keys().next().copied();
+        Ok(LogLoaded {
+            vote: log.written.vote.clone(),
+            purged: log.written.purged.clone(),
+            entries: first.zip(entries.keys().next_back().copied()),
+        })
+    }
+
+    fn reader(&self) -> Box<dyn LogRead> {
+        Box::new(Self { log: Arc::clone(&self.log) })
+    }
+
+    fn write(&mut self, ops: &[LogOp], sync: bool) -> io::Result<()> {
+        let mut log = self.log.lock();
+        for op in ops {
+            log.written.apply(op);
+            log.unsynced.push(op.clone());
+        }
+        if sync {
+            for op in std::mem::take(&mut log.unsynced) {
+                log.synced.apply(&op);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LogRead for MemoryLog {
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<Bytes>> {
+        let log = self.log.lock();
+        Ok(log.written.entries.range(range).map(|(_, entry)| entry.clone()).collect())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryState {
+    state: Arc<Mutex<State>>,
+}
+
+impl StateEngine for MemoryState {
+    fn read(&self, reader: &mut dyn FnMut(&dyn Read) -> Result<(), Fault>) -> Result<(), Fault> {
+        reader(&self.state.lock().current)
+    }
+
+    fn write(
+        &self,
+        writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+        position: Bytes,
+    ) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        state.current.write(writes);
+        state.current.write([(POSITION_KEY.to_vec(), Some(position))]);
+        state.dirty = true;
+        Ok(())
+    }
+
+    fn position(&self) -> Result<Option<Bytes>, Fault> {
+        self.state.lock().current.get(POSITION_KEY)
+    }
+
+    fn checkpoint(&self, _name: &str) -> io::Result<Files> {
+        let mut state = self.state.lock();
+        state.flushed = state.current.clone();
+        state.dirty = false;
+        let mut image = BytesMut::new();
+        for (key, value) in state.current.rows() {
+            for part in [key.as_slice(), value] {
+                image.put_u64(part.len() as u64);
+                image.put_slice(part);
+            }
+        }
+        Ok(Files::Memory(Arc::new(BTreeMap::from([(IMAGE.to_owned(), image.freeze())]))))
+    }
+
+    fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot> {
+        let snapshot = Snapshot { manifest, files };
+        self.state.lock().snapshot = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    fn newest_snapshot(&self) -> io::Result<Option<Snapshot>> {
+        Ok(self.state.lock().snapshot.clone())
+    }
+
+    fn receive(&self, manifest: SnapshotManifest) -> io::Result<Incoming> {
+        Ok(Incoming { manifest, files: IncomingFiles::Memory(BTreeMap::new()) })
+    }
+
+    fn received(&self, incoming: Incoming) -> io::Result<Snapshot> {
+        let IncomingFiles::Memory(files) = incoming.files else {
+            return Err(io::Error::other("files on disk belong to another engine"));
+        };
+        let files = files.into_iter().map(|(name, data)| (name, Bytes::from(data))).collect();
+        let files = Files::Memory(Arc::new(files));
+        verify(&files, &incoming.manifest)?;
+        self.seal(files, incoming.manifest)
+    }
+
+    fn install(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let store = decode(&snapshot.files)?;
+        let mut state = self.state.lock();
+        state.flushed = store.clone();
+        state.current = store;
+        state.dirty = false;
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.flushed = state.current.clone();
+        state.dirty = false;
+        Ok(())
+    }
+}
+
+fn decode(files: &Files) -> io::Result<MemoryStore> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "the image does not decode");
+    let mut image = files.read(IMAGE, 0, usize::MAX)?;
+    let mut next = || -> io::Result<Option<Bytes>> {
+        if image.is_empty() {
+            return Ok(None);
+        }
+        let length = image.try_get_u64().map_err(|_| broken())?;
+        let length = usize::try_from(length).map_err(|_| broken())?;
+        if image.len() < length { Err(broken()) } else { Ok(Some(image.split_to(length))) }
+    };
+    let mut store = MemoryStore::default();
+    while let Some(key) = next()? {
+        let value = next()?.ok_or_else(broken)?;
+        store.write([(key.to_vec(), Some(value))]);
+    }
+    Ok(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_nothing_else() {
+        let disk = Disk::default();
+        let mut log = disk.open_log(Path::new("")).unwrap();
+        let put = |index| LogOp::Put { index, entry: Bytes::from_static(b"x") };
+        log.write(&[put(1)], true).unwrap();
+        log.write(&[put(2)], false).unwrap();
+        let state = disk.open_state(Path::new("")).unwrap();
+        let row = || BTreeMap::from([(vec![1], Some(Bytes::from_static(b"v")))]);
+        state.write(row(), Bytes::from_static(b"1")).unwrap();
+        state.flush().unwrap();
+        state.write(row(), Bytes::from_static(b"2")).unwrap();
+        disk.crash();
+        assert_eq!(log.load().unwrap().entries, Some((1, 1)));
+        assert_eq!(state.position().unwrap().as_deref(), Some(b"1".as_slice()));
+        assert_eq!(disk.losses(), (1, 1));
+    }
+
+    #[test]
+    fn an_image_holds_the_state() {
+        let (one, two) = (Disk::default(), Disk::default());
+        let from = one.open_state(Path::new("")).unwrap();
+        let row = BTreeMap::from([(vec![7], Some(Bytes::from_static(b"v")))]);
+        from.write(row, Bytes::from_static(b"9")).unwrap();
+        let files = from.checkpoint("x").unwrap();
+        let snapshot = from.seal(files, SnapshotManifest::default()).unwrap();
+        let to = two.open_state(Path::new("")).unwrap();
+        to.install(&snapshot).unwrap();
+        assert_eq!(to.position().unwrap().as_deref(), Some(b"9".as_slice()));
+    }
+}
