@@ -74,7 +74,7 @@ const VERBS: &[Verb] = &[
     verb(&["run", "show", "first", "--agent", "alpha", "--local"], Needs::Node),
     verb(&["run", "explain", "first", "--agent", "alpha"], Needs::Quorum),
     verb(&["run", "steps", "first", "--agent", "alpha"], Needs::Quorum),
-    verb(&["run", "result", "first", "--agent", "alpha"], Needs::Quorum),
+    verb(&["run", "result", "ended", "--agent", "alpha"], Needs::Quorum),
     verb(&["run", "keep", "first", "--agent", "alpha"], Needs::Quorum),
     verb(&["pin", "get", "first", "--agent", "alpha"], Needs::Node),
     verb(&["pin", "list", "alpha"], Needs::Quorum),
@@ -87,8 +87,9 @@ const VERBS: &[Verb] = &[
     verb(&["memory", "get", "alpha", "k", "--bundle", "v1", "--local"], Needs::Node),
     verb(&["memory", "list", "alpha"], Needs::Quorum),
     verb(&["memory", "history", "alpha", "k", "--bundle", "v1"], Needs::Quorum),
-    verb(&["memory", "delete", "alpha", "k", "--bundle", "v1"], Needs::Quorum),
-    verb(&["switch", "alpha", "v2", "--yes"], Needs::Quorum),
+    verb(&["memory", "put", "alpha", "gone", "1", "--bundle", "v1"], Needs::Quorum),
+    verb(&["memory", "delete", "alpha", "gone", "--bundle", "v1"], Needs::Quorum),
+    verb(&["switch", "alpha", "v2", "--yes", "--force", "--reason", "again"], Needs::Quorum),
     verb(&["rollback", "alpha", "--from", "v2"], Needs::Quorum),
     verb(&["cluster", "status"], Needs::Node),
     verb(&["cluster", "members"], Needs::Node),
@@ -177,14 +178,18 @@ async fn prepare(cluster: &Cluster, setting: &Setting) -> Result<()> {
     let policy = Policy { external: true, ..Policy::default() };
     load.add_agent(AGENT, policy, &[bundle(1), bundle(2)]).await?;
     setup::agent(&cluster.nodes, AGENT, policy, &[]).await?;
-    let call = Call::StartRun {
-        run_id: "first".to_owned(),
-        input: "{}".to_owned(),
-        bundle_id: String::new(),
-    };
-    match load.operator().operate(AGENT, call).await {
-        Outcome::Ok { answer: Answer::Started { .. }, .. } => Ok(()),
-        other => anyhow::bail!("the first run came to {other:?}"),
+    let mut operator = load.operator();
+    for run_id in ["first", "ended"] {
+        let (run_id, input, bundle_id) = (run_id.to_owned(), "{}".to_owned(), String::new());
+        match operator.operate(AGENT, Call::StartRun { run_id, input, bundle_id }).await {
+            Outcome::Ok { answer: Answer::Started { .. }, .. } => {}
+            other => anyhow::bail!("the first run came to {other:?}"),
+        }
+    }
+    let finish = Call::FinishRun { run_id: "ended".to_owned(), output: "{}".to_owned() };
+    match operator.operate(AGENT, finish).await {
+        Outcome::Ok { .. } => Ok(()),
+        other => anyhow::bail!("the end of a run came to {other:?}"),
     }
 }
 

@@ -103,11 +103,21 @@ impl Replica {
         let mut members: Vec<MemberStatus> = members.collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let cluster = self.read(query::cluster).unwrap_or_default();
-        let leader_age_ms = if leads || leader.is_some() {
-            Some(0)
-        } else {
-            self.inner.leader_seen.lock().map(|at| millis(Instant::now().duration_since(at)))
+        // A leader counts while a quorum hears it; a follower goes by its own contact with the leader.
+        let silence = |id: &u64| match contacts.get(id) {
+            _ if *id == own.node_id => Some(Duration::ZERO),
+            Some(contact) => Some(Instant::now().duration_since(contact.at)),
+            None => None,
         };
+        let heard = if leads {
+            let mut ages: Vec<Duration> = voters.iter().filter_map(silence).collect();
+            ages.sort_unstable();
+            ages.get(voters.len() / 2).copied()
+        } else {
+            leader.as_ref().and_then(|leader| silence(&leader.node_id))
+        };
+        let seen = || self.inner.leader_seen.lock().map(|at| Instant::now().duration_since(at));
+        let leader_age_ms = heard.or_else(seen).map(millis);
         ReplicaStatus {
             cluster: own.cluster.clone(),
             cluster_id: cluster.cluster_id,

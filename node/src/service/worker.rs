@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use super::Node;
 use super::error;
@@ -205,7 +206,8 @@ impl worker_service_server::WorkerService for WorkerService {
         let leader = self.relay_to(&request)?;
         let call = self.mark(request.into_inner());
         let mut client = self.client(&leader).await?;
-        timeout(RELAY_TIMEOUT, client.list_workers(call)).await.map_err(|_| no_leader(None))?
+        let answer = timeout(RELAY_TIMEOUT, client.list_workers(call)).await;
+        answer.map_err(|_| no_leader(None))?.map_err(relayed)
     }
 
     async fn drain_worker(
@@ -229,7 +231,8 @@ impl worker_service_server::WorkerService for WorkerService {
         let call = self.mark(request.into_inner());
         let mut client = self.client(&leader).await?;
         // Whether a leader that did not answer drained the worker is not known; doing it again is the same.
-        timeout(RELAY_TIMEOUT, client.drain_worker(call)).await.map_err(|_| no_leader(None))?
+        let answer = timeout(RELAY_TIMEOUT, client.drain_worker(call)).await;
+        answer.map_err(|_| no_leader(None))?.map_err(relayed)
     }
 }
 
@@ -283,6 +286,11 @@ fn no_leader(leader: Option<&PeerInfo>) -> Status {
         status.metadata_mut().insert(LEADER, address);
     }
     status
+}
+
+/// What a leader refused stays as it is; that it could not be reached means that none is known.
+fn relayed(status: Status) -> Status {
+    if status.get_details_error_info().is_some() { status } else { no_leader(None) }
 }
 
 fn refused(message: &str) -> Status {
