@@ -1,0 +1,75 @@
+//! P5: drain counts are exact.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinrail_proto::v1::{OpenPins, RunKind, StepState};
+
+use crate::key::Kind;
+use crate::run::{pin_key, state_key};
+use crate::store::Fault;
+
+use super::{Found, Scene};
+
+/// Counters equal a recount by kind, and the indexes of open pins and of states hold each run once.
+pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
+    let number = scene.agent.number;
+    let mut pins: BTreeMap<&str, OpenPins> = BTreeMap::new();
+    for run in scene.open_runs() {
+        count(pins.entry(&run.bundle_id).or_default(), run.kind());
+    }
+    let open = scene.open_runs().count() as u64;
+    if open != scene.agent.open_runs {
+        found.say("P5", format!("{open} open runs, counted {}", scene.agent.open_runs));
+    }
+    for record in scene.bundles.values() {
+        let recount = pins.get(record.bundle_id.as_str()).copied().unwrap_or_default();
+        let counted = record.open_pins.unwrap_or_default();
+        if counted != recount {
+            let detail = format!("{}: {recount:?}, counted {counted:?}", record.bundle_id);
+            found.say("P5", detail);
+        }
+        let waits = |step: &&pinrail_proto::log::StepRecord| {
+            step.state() == StepState::Ready && step.bundle_id == record.bundle_id
+        };
+        let ready = scene.steps.values().filter(waits).count() as u64;
+        if ready != record.ready_steps {
+            let detail =
+                format!("{}: {ready} steps wait, counted {}", record.bundle_id, record.ready_steps);
+            found.say("P5", detail);
+        }
+    }
+    let open_keys = scene.open_runs().map(|run| pin_key(number, run)).collect();
+    same_keys(scene, Kind::OpenPin, &open_keys, found)?;
+    let state_keys = scene.runs.values().map(|run| state_key(number, run)).collect();
+    same_keys(scene, Kind::RunByState, &state_keys, found)
+}
+
+fn count(pins: &mut OpenPins, kind: RunKind) {
+    pins.total += 1;
+    *match kind {
+        RunKind::Unspecified | RunKind::Live => &mut pins.live,
+        RunKind::Canary => &mut pins.canary,
+        RunKind::Shadow => &mut pins.shadow,
+        RunKind::Eval => &mut pins.eval,
+        RunKind::Smoke => &mut pins.smoke,
+        RunKind::Drill => &mut pins.drill,
+    } += 1;
+}
+
+fn same_keys(
+    scene: &Scene<'_>,
+    kind: Kind,
+    wanted: &BTreeSet<Vec<u8>>,
+    found: &mut Found,
+) -> Result<(), Fault> {
+    let there: BTreeSet<Vec<u8>> =
+        scene.rows(kind)?.into_iter().map(|(key, _)| key.to_vec()).collect();
+    let differ: Vec<String> = there
+        .symmetric_difference(wanted)
+        .map(|key| String::from_utf8_lossy(key).into_owned())
+        .collect();
+    if !differ.is_empty() {
+        found.say("P5", format!("{kind:?} differs from the runs in {differ:?}"));
+    }
+    Ok(())
+}

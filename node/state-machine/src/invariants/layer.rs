@@ -1,0 +1,85 @@
+//! P8: a run sees another bundle's write only through its layer's base.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinrail_proto::log::MemoryRecord;
+
+use crate::key::{Kind, Parts};
+use crate::store::Fault;
+use crate::txn::decode;
+
+use super::{Found, Scene, broken};
+
+/// What is seen of a base ends at its freeze; no layer stands on itself; runs write to their own bundle's layers.
+pub(super) fn layers_form_a_tree(scene: &Scene<'_>, found: &mut Found) {
+    for layer in scene.layers.values() {
+        for base in &layer.ancestors {
+            let known = scene.layers.get(&base.layer);
+            let frozen = known.is_some_and(|k| k.frozen_revision >= base.up_to_revision);
+            if !frozen || base.layer == layer.number {
+                let detail =
+                    format!("layer {} stands on {}, which may change", layer.number, base.layer);
+                found.say("P8", detail);
+            }
+        }
+        if layer.number >= scene.agent.next_layer {
+            found.say("P8", format!("layer {} will be opened again", layer.number));
+        }
+    }
+    for record in scene.bundles.values().filter(|record| record.layer != 0) {
+        let own = scene.layers.get(&record.layer).map(|layer| &layer.bundle_id);
+        if own != Some(&record.bundle_id) {
+            found.say("P8", format!("{} writes to the layer of {own:?}", record.bundle_id));
+        }
+        let moving = scene.layers.get(&record.layer).is_some_and(|layer| layer.moving);
+        if moving && record.was_live {
+            found.say("P8", format!("the base of {} still moves", record.bundle_id));
+        }
+    }
+    for run in scene.runs.values() {
+        let layer = scene.layers.get(&run.layer).map(|layer| &layer.bundle_id);
+        if layer != Some(&run.bundle_id) {
+            found.say("P8", format!("{} writes to the layer of {layer:?}", run.run_id));
+        }
+    }
+}
+
+/// Every version is of a layer that exists, the index says which keys a layer has, and its counter how many.
+pub(super) fn versions_are_of_known_layers(
+    scene: &Scene<'_>,
+    found: &mut Found,
+) -> Result<(), Fault> {
+    let mut written: BTreeSet<(u32, String)> = BTreeSet::new();
+    for (key, value) in scene.rows(Kind::Memory)? {
+        let record: MemoryRecord = decode(&key, &value)?;
+        let mut parts = Parts::new(&key);
+        let (_, Some(path)) = (parts.u32(), parts.text()) else { return Err(broken(&key)) };
+        if !scene.layers.contains_key(&record.layer) {
+            found.say("P8", format!("a version of {path} is of no layer"));
+        }
+        written.insert((record.layer, path.to_owned()));
+    }
+    let mut indexed: BTreeSet<(u32, String)> = BTreeSet::new();
+    for (key, _) in scene.rows(Kind::LayerKey)? {
+        let mut parts = Parts::new(&key);
+        let (_, Some(layer), Some(path)) = (parts.u32(), parts.u32(), parts.last()) else {
+            return Err(broken(&key));
+        };
+        indexed.insert((layer, path.to_owned()));
+    }
+    if indexed != written {
+        found.say("P8", format!("keys of layers: {indexed:?}, versions of {written:?}"));
+    }
+    let mut keys: BTreeMap<u32, u64> = BTreeMap::new();
+    for (layer, _) in &indexed {
+        *keys.entry(*layer).or_default() += 1;
+    }
+    for layer in scene.layers.values() {
+        let recount = keys.get(&layer.number).copied().unwrap_or(0);
+        if recount != layer.keys {
+            let detail = format!("layer {}: {recount} keys, counted {}", layer.number, layer.keys);
+            found.say("P8", detail);
+        }
+    }
+    Ok(())
+}

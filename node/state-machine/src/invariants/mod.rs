@@ -1,0 +1,152 @@
+//! Whole-state checks, one file a promise of the specification. They scan everything: for tests, the simulation
+//! and a node that is asked to look at itself. They trust no code of the verbs but the catalogue of keys, the
+//! ends of a pin and what "over" means.
+
+mod count;
+mod layer;
+mod lease;
+mod pin;
+mod result;
+mod route;
+
+use std::collections::BTreeMap;
+
+use pinrail_proto::log::{
+    AgentRecord, BundleRecord, ClusterRecord, LayerRecord, RunRecord, StepRecord,
+};
+use prost::Message;
+
+use crate::key::{Key, Kind, Parts, Timer};
+use crate::store::{Fault, Order, Read, Row};
+use crate::txn::{decode, get};
+
+/// A promise that the state breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// `P1` to `P8`.
+    pub promise: &'static str,
+    pub detail: String,
+}
+
+/// Checks every promise that a single moment of the state can show.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
+    let cluster: ClusterRecord = get(read, &crate::apply::cluster_key())?.unwrap_or_default();
+    let mut found = Found::default();
+    let mut open_runs = 0;
+    for (key, value) in rows(read, Key::new(Kind::Agent))? {
+        let agent: AgentRecord = decode(&key, &value)?;
+        open_runs += agent.open_runs;
+        let scene = Scene::load(read, agent, cluster.now_ms)?;
+        lease::leases_are_on_the_pinned_bundle(&scene, &mut found)?;
+        result::results_are_recorded_once(&scene, &mut found);
+        route::route_leads_to_one_bundle(&scene, &mut found);
+        pin::pins_end(&scene, &mut found);
+        pin::timers_are_of_what_is_open(&scene, &mut found);
+        count::counts_are_exact(&scene, &mut found)?;
+        route::rollbacks_hold(&scene, &mut found);
+        layer::layers_form_a_tree(&scene, &mut found);
+        layer::versions_are_of_known_layers(&scene, &mut found)?;
+    }
+    if open_runs != cluster.open_runs {
+        found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));
+    }
+    Ok(found.0)
+}
+
+#[derive(Debug, Default)]
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn say(&mut self, promise: &'static str, detail: String) {
+        self.0.push(Violation { promise, detail });
+    }
+}
+
+/// Everything of one agent at one moment.
+struct Scene<'a> {
+    read: &'a dyn Read,
+    now_ms: u64,
+    agent: AgentRecord,
+    bundles: BTreeMap<String, BundleRecord>,
+    runs: BTreeMap<String, RunRecord>,
+    steps: BTreeMap<(String, u32), StepRecord>,
+    layers: BTreeMap<u32, LayerRecord>,
+    timers: Vec<Due>,
+}
+
+/// A row of the deadline index.
+struct Due {
+    at_ms: u64,
+    timer: Timer,
+    object: Vec<u8>,
+}
+
+impl<'a> Scene<'a> {
+    fn load(read: &'a dyn Read, agent: AgentRecord, now_ms: u64) -> Result<Self, Fault> {
+        let number = agent.number;
+        let of = |kind| Key::of(kind, number);
+        let bundles: Vec<BundleRecord> = records(read, of(Kind::Bundle))?;
+        let runs: Vec<RunRecord> = records(read, of(Kind::Run))?;
+        let layers: Vec<LayerRecord> = records(read, of(Kind::Layer))?;
+        let mut steps = BTreeMap::new();
+        for (key, value) in rows(read, of(Kind::Step))? {
+            let mut parts = Parts::new(&key);
+            let (_, Some(run_id), Some(step)) = (parts.u32(), parts.text(), parts.u32()) else {
+                return Err(broken(&key));
+            };
+            steps.insert((run_id.to_owned(), step), decode(&key, &value)?);
+        }
+        let mut timers = Vec::new();
+        for (key, _) in rows(read, of(Kind::Deadline))? {
+            let mut parts = Parts::new(&key);
+            let (_, at, timer) = (parts.u32(), parts.u64(), parts.u8());
+            let (Some(at_ms), Some(timer)) = (at, timer.and_then(Timer::from_number)) else {
+                return Err(broken(&key));
+            };
+            timers.push(Due { at_ms, timer, object: parts.rest().to_vec() });
+        }
+        Ok(Self {
+            read,
+            now_ms,
+            agent,
+            bundles: bundles.into_iter().map(|b| (b.bundle_id.clone(), b)).collect(),
+            runs: runs.into_iter().map(|r| (r.run_id.clone(), r)).collect(),
+            steps,
+            layers: layers.into_iter().map(|l| (l.number, l)).collect(),
+            timers,
+        })
+    }
+
+    fn rows(&self, kind: Kind) -> Result<Vec<Row>, Fault> {
+        rows(self.read, Key::of(kind, self.agent.number))
+    }
+
+    fn open_runs(&self) -> impl Iterator<Item = &RunRecord> {
+        self.runs.values().filter(|run| !crate::run::is_over(run.state()))
+    }
+
+    /// The step that is open or was last.
+    fn step_of(&self, run: &RunRecord) -> Option<&StepRecord> {
+        self.steps.get(&(run.run_id.clone(), run.step))
+    }
+
+    fn has_timer(&self, timer: Timer, at_ms: u64, object: &[u8]) -> bool {
+        let same = |d: &Due| d.timer == timer && d.at_ms == at_ms && d.object == object;
+        self.timers.iter().any(same)
+    }
+}
+
+fn rows(read: &dyn Read, prefix: Key) -> Result<Vec<Row>, Fault> {
+    read.scan(&prefix.range(), Order::Ascending, usize::MAX)
+}
+
+fn records<M: Message + Default>(read: &dyn Read, prefix: Key) -> Result<Vec<M>, Fault> {
+    rows(read, prefix)?.iter().map(|(key, value)| decode(key, value)).collect()
+}
+
+fn broken(key: &[u8]) -> Fault {
+    Fault(format!("key {} does not come apart", hex::encode(key)))
+}

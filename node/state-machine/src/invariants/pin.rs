@@ -1,0 +1,121 @@
+//! P4: every pin ends.
+
+use pinrail_proto::log::{RunRecord, StepRecord};
+use pinrail_proto::v1::StepState;
+
+use crate::key::Timer;
+use crate::run::{ends, is_over};
+use crate::step::parse_object;
+
+use super::{Due, Found, Scene};
+
+/// Each open pin has a timer at its hard end and each drain one at its own; where nothing is due, nothing is
+/// past its end.
+pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
+    let nothing_due = scene.timers.iter().all(|due| due.at_ms > scene.now_ms);
+    for run in scene.open_runs() {
+        let object = run.run_id.as_bytes();
+        if !scene.has_timer(Timer::RunHardEnd, run.expires_ms + run.grace_ms, object) {
+            found.say("P4", format!("the pin of {} has no end", run.run_id));
+        }
+        if run.expires_ms > scene.now_ms
+            && !scene.has_timer(Timer::RunExpires, run.expires_ms, object)
+        {
+            found.say("P4", format!("the pin of {} has no soft end", run.run_id));
+        }
+        for (timer, at_ms) in
+            [(Timer::KeepAlive, run.keep_until_ms), (Timer::CancelBy, run.cancel_by_ms)]
+        {
+            if at_ms != 0 && !scene.has_timer(timer, at_ms, object) {
+                found.say("P4", format!("{} has no {timer:?} at {at_ms}", run.run_id));
+            }
+        }
+        if nothing_due && is_late(scene, run) {
+            found.say("P4", format!("{} is past its end and nothing is due", run.run_id));
+        }
+        step_has_its_timer(scene, run, found);
+    }
+    for record in scene.bundles.values() {
+        let hard_ms = record.drain_deadline_ms + record.drain_grace_ms;
+        let ends = scene.has_timer(Timer::DrainHard, hard_ms, record.bundle_id.as_bytes());
+        if record.drain_deadline_ms != 0 && crate::bundle::open_pins(record) > 0 && !ends {
+            found.say("P4", format!("the drain of {} has no end", record.bundle_id));
+        }
+    }
+}
+
+fn is_late(scene: &Scene<'_>, run: &RunRecord) -> bool {
+    let Some(bundle) = scene.bundles.get(&run.bundle_id) else { return true };
+    let ends = ends(run, bundle);
+    let is_leased = scene.step_of(run).is_some_and(|step| step.state() == StepState::Leased);
+    let end_ms = if is_leased || run.external { ends.hard_ms } else { ends.soft_ms };
+    scene.now_ms >= end_ms
+}
+
+fn step_has_its_timer(scene: &Scene<'_>, run: &RunRecord, found: &mut Found) {
+    let Some(step) = scene.step_of(run) else { return };
+    let has = timer_of(step).is_none_or(|timer| {
+        scene.timers.iter().any(|due| {
+            due.timer == timer
+                && due.at_ms == step.timer_ms
+                && parse_object(&due.object) == Some((run.run_id.clone(), step.number))
+        })
+    });
+    if !has {
+        found.say("P4", format!("{}/{} waits for nothing", run.run_id, step.number));
+    }
+}
+
+/// The timer that a step's state needs.
+fn timer_of(step: &StepRecord) -> Option<Timer> {
+    match step.state() {
+        StepState::Leased => Some(Timer::AttemptEnd),
+        StepState::Backoff => Some(Timer::Backoff),
+        StepState::Ready if step.start_by_ms != 0 => Some(Timer::StartBy),
+        StepState::Ready
+        | StepState::Unspecified
+        | StepState::Completed
+        | StepState::Failed
+        | StepState::Waiting
+        | StepState::Dead
+        | StepState::Cancelled => None,
+    }
+}
+
+/// No timer outlives what it is about: a closed run has nothing but its retention, a step the timer of its state.
+pub(super) fn timers_are_of_what_is_open(scene: &Scene<'_>, found: &mut Found) {
+    for due in &scene.timers {
+        if !is_wanted(scene, due) {
+            let object = String::from_utf8_lossy(&due.object).into_owned();
+            found.say(
+                "P4",
+                format!("{:?} at {} of {object} is about nothing", due.timer, due.at_ms),
+            );
+        }
+    }
+}
+
+fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
+    let text = String::from_utf8_lossy(&due.object).into_owned();
+    let run = scene.runs.get(&text);
+    let open = run.filter(|run| !is_over(run.state()));
+    let bundle = scene.bundles.get(&text);
+    match due.timer {
+        Timer::RunExpires => open.is_some_and(|run| run.expires_ms == due.at_ms),
+        Timer::RunHardEnd => open.is_some_and(|run| run.expires_ms + run.grace_ms == due.at_ms),
+        Timer::KeepAlive => open.is_some_and(|run| run.keep_until_ms == due.at_ms),
+        Timer::CancelBy => open.is_some_and(|run| run.cancel_by_ms == due.at_ms),
+        Timer::Retention => run.is_some_and(|run| is_over(run.state())),
+        Timer::DrainSoft => bundle.is_some_and(|b| b.drain_deadline_ms == due.at_ms),
+        Timer::DrainHard => {
+            bundle.is_some_and(|b| b.drain_deadline_ms + b.drain_grace_ms == due.at_ms)
+        }
+        Timer::RollbackSweep => bundle.is_some_and(|b| b.mark.is_some()),
+        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd => parse_object(&due.object)
+            .and_then(|id| scene.steps.get(&id))
+            .is_some_and(|step| timer_of(step) == Some(due.timer) && step.timer_ms == due.at_ms),
+        // A version may be overwritten or dropped before its time.
+        Timer::MemoryTtl => true,
+        Timer::Dedupe | Timer::Events => false,
+    }
+}
