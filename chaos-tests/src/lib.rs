@@ -20,5 +20,7 @@ pub mod history;
 pub mod model;
 pub mod report;
 pub mod scenario;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod worker;
 pub mod workload;

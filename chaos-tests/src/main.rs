@@ -58,13 +58,38 @@ enum Command {
     Snapshot,
     /// Every verb of the command line with one and with two members stopped.
     Degraded,
+    /// Whole nodes in one process under simulated faults, seed by seed.
+    #[cfg(feature = "simulation")]
+    Sim {
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+    },
+    /// One seed of the simulation.
+    #[cfg(feature = "simulation")]
+    SimOne,
     /// The main job from end to end: pins, a switch with a killed leader, caps, a rollback.
     Demo(DemoOptions),
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    // The simulation owns time and tasks: it runs outside of any runtime.
+    #[cfg(feature = "simulation")]
+    match arguments.command {
+        Command::Sim { seeds } => {
+            return pinrail_chaos_tests::simulation::command::many(arguments.seed, seeds);
+        }
+        Command::SimOne => {
+            let folder = tempfile::tempdir()?;
+            return pinrail_chaos_tests::simulation::command::one(arguments.seed, folder.path());
+        }
+        _ => {}
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(real(arguments))
+}
+
+/// Everything that meets real processes.
+async fn real(arguments: Arguments) -> Result<ExitCode> {
     let setting =
         Setting { binaries: Binaries::locate()?, seed: arguments.seed, out: arguments.out };
     // Dropping the scenario ends its processes.
@@ -107,5 +132,9 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             found.passed()
         }
         Command::Demo(options) => demo(setting, &options).await?,
+        #[cfg(feature = "simulation")]
+        Command::Sim { .. } | Command::SimOne => {
+            anyhow::bail!("the simulation runs outside of the runtime")
+        }
     })
 }

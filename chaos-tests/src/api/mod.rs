@@ -29,8 +29,31 @@ const MESSAGE_BYTES: usize = 32 << 20;
 /// # Errors
 /// When the address is none.
 pub fn channel(address: &str) -> Result<Channel> {
+    #[cfg(feature = "simulation")]
+    if turmoil::in_simulation() {
+        return Ok(simulated_channel(address));
+    }
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     Ok(endpoint.connect_timeout(CONNECT).tcp_nodelay(true).connect_lazy())
+}
+
+/// A channel over the simulated network.
+#[cfg(feature = "simulation")]
+pub(crate) fn simulated_channel(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .unwrap_or_else(|_| Endpoint::from_static("http://invalid.invalid:1"));
+    let dial = |uri: http::Uri| async move {
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(0));
+        let dialled = turmoil::net::TcpStream::connect((host, port));
+        // A lost packet of the handshake would hang for ever: the simulated network does not repeat it.
+        let stream = tokio::time::timeout(CONNECT, dialled).await??;
+        Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+    };
+    endpoint
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true)
+        .connect_with_connector_lazy(tower::service_fn(dial))
 }
 
 /// Generated clients over one channel.
