@@ -21,6 +21,7 @@ struct Pinrail {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, parsed once")]
 enum Command {
     Dev(command::dev::DevArgs),
     Server(command::server::ServerArgs),

@@ -1,6 +1,7 @@
 //! Logs and metrics of the process: set up once, at its start. Everything else uses the macros of `tracing` and
 //! `metrics` and knows nothing of where they end.
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -12,9 +13,10 @@ static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Sends logs to standard error, and what a panic says to the log before the process ends. A second call changes nothing.
 pub fn init_logs(settings: &LogSettings) {
-    // The filter was checked when the configuration was read.
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter(&settings.level))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let installed = match settings.format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
@@ -22,6 +24,15 @@ pub fn init_logs(settings: &LogSettings) {
     if installed.is_ok() {
         log_panics();
     }
+}
+
+/// What is logged. Libraries that talk much are held to warnings unless the level names them.
+fn filter(level: &str) -> EnvFilter {
+    let talks = |library: &&str| !matches!(level, "off" | "error") && !level.contains(*library);
+    let quiet = ["openraft", "h2", "hyper"].into_iter().filter(talks);
+    let quiet: String = quiet.map(|library| format!(",{library}=warn")).collect();
+    // The level was checked when the configuration was read.
+    EnvFilter::try_new(format!("{level}{quiet}")).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 /// A panic ends the process (`panic = "abort"`): the log must hold why.

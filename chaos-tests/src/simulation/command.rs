@@ -41,7 +41,9 @@ pub fn many(first: u64, count: u64) -> Result<ExitCode> {
             } else {
                 failed.push(seed);
                 let talk = String::from_utf8_lossy(&output.stderr);
-                println!("{text}{talk}\nseed {seed} FAILED; again with: chaos sim-one --seed {seed}");
+                println!(
+                    "{text}{talk}\nseed {seed} FAILED; again with: chaos sim-one --seed {seed}"
+                );
             }
         }
     }

@@ -76,7 +76,8 @@ pub fn run(seed: u64, folder: &Path) -> Result<Seed> {
             Ok(())
         });
     }
-    let mut faults = Weather { storm: &storm, disks: &disks, recorder: &recorder, next: 0, healing: None };
+    let mut faults =
+        Weather { storm: &storm, disks: &disks, recorder: &recorder, next: 0, healing: None };
     loop {
         let over = sim.step().map_err(|error| anyhow!("seed {seed}: {error}"))?;
         if over {
@@ -193,13 +194,23 @@ impl Weather<'_> {
         }
     }
 
-    fn heal(&self, sim: &mut turmoil::Sim<'_>, fault: &storm::PlannedFault, since_us: u64, now: Duration) {
+    fn heal(
+        &self,
+        sim: &mut turmoil::Sim<'_>,
+        fault: &storm::PlannedFault,
+        since_us: u64,
+        now: Duration,
+    ) {
         let kind = match fault.kind {
             storm::Kind::Crash => {
                 for node in &fault.nodes {
                     sim.bounce(world::name(*node));
                 }
-                if fault.nodes.len() == NODES { FaultKind::LostWrites } else { FaultKind::KillLeader }
+                if fault.nodes.len() == NODES {
+                    FaultKind::LostWrites
+                } else {
+                    FaultKind::KillLeader
+                }
             }
             storm::Kind::Partition => {
                 for (one, other) in cut(&fault.nodes) {

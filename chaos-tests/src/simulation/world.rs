@@ -36,6 +36,7 @@ pub(super) fn simulation(seed: u64, longest: Duration) -> turmoil::Sim<'static> 
         .min_message_latency(Duration::from_micros(100))
         .max_message_latency(Duration::from_millis(8))
         .tcp_capacity(65_536)
+        .ephemeral_ports(10_000..=65_535)
         .enable_random_order()
         .build()
 }

@@ -30,7 +30,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 #[command(
     after_help = "Examples:\n  pinrail dev\n  pinrail dev --nodes 3 --data ./data\n  pinrail dev --port 0 --print-env"
 )]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     /// One node, or three that replicate
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3), value_name = "1|3")]
     nodes: u16,
@@ -52,7 +52,7 @@ pub struct DevArgs {
 }
 
 /// Runs until Ctrl-C or SIGTERM.
-pub fn run(args: &DevArgs) -> ExitCode {
+pub(crate) fn run(args: &DevArgs) -> ExitCode {
     telemetry::init_logs(&LogSettings { level: args.log.clone(), ..LogSettings::default() });
     telemetry::init_metrics();
     match start(args) {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Its name.
-pub const AGENT: &str = "hello";
+pub(crate) const AGENT: &str = "hello";
 /// Its bundles; the first goes live.
 const BUNDLES: [(&str, &str, &str); 2] = [
     ("v1", "Hello, {name}.", "greet"),
@@ -31,7 +31,7 @@ struct Draft {
 }
 
 /// Creates what is missing. What is there already stays as it is.
-pub async fn seed(client: &Client) -> pinrail_client::Result<()> {
+pub(crate) async fn seed(client: &Client) -> pinrail_client::Result<()> {
     let agent = client
         .agents()
         .create(v1::CreateAgentRequest {
@@ -90,7 +90,10 @@ fn code(bundle_id: &str) -> String {
 }
 
 /// Works for both bundles until `stop`.
-pub fn work(client: &Client, stop: &CancellationToken) -> JoinSet<pinrail_client::Result<()>> {
+pub(crate) fn work(
+    client: &Client,
+    stop: &CancellationToken,
+) -> JoinSet<pinrail_client::Result<()>> {
     let mut workers = JoinSet::new();
     for (bundle_id, _, _) in BUNDLES {
         let (client, stop) = (client.clone(), stop.clone());

@@ -1,13 +1,13 @@
 //! The verbs that start a node. Every other verb is the client's.
 
-pub mod dev;
+pub(crate) mod dev;
 mod hello;
-pub mod server;
+pub(crate) mod server;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 
 /// One thread for network and Raft: measured faster on small machines than two.
-pub fn runtime() -> anyhow::Result<Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("no runtime can be made")
 }

@@ -19,7 +19,7 @@ const REFUSED: u8 = 2;
 #[command(
     after_help = "Examples:\n  pinrail server -f /etc/pinrail/server.toml --check\n  pinrail server -f server.toml"
 )]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// server.toml
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
@@ -32,7 +32,7 @@ pub struct ServerArgs {
 }
 
 /// Runs a server until SIGTERM or SIGINT.
-pub fn run(args: &ServerArgs) -> ExitCode {
+pub(crate) fn run(args: &ServerArgs) -> ExitCode {
     let config = ServerConfig::load(&args.file)
         .and_then(|config| config.check_reach(args.insecure).map(|()| config));
     let config = match config {

@@ -27,33 +27,28 @@ const PAGE: usize = 1_000;
 /// After the state could not be read.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Follows the leadership until the replica is gone.
+/// Follows the leadership until the node ends.
 pub(super) async fn run(dispatch: Dispatch) {
+    let stop = dispatch.inner.stop.clone();
     let mut leadership = dispatch.inner.replica.leadership();
-    loop {
+    while !stop.is_cancelled() {
         let now = leadership.borrow_and_update().clone();
         if !now.here {
-            if leadership.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
             }
             continue;
         }
         tracing::info!(term = now.term, "this node leads: it hands out work");
         let mut tasks = begin(&dispatch, now.term);
-        let replica_is_there = loop {
-            if leadership.changed().await.is_err() {
-                break false;
-            }
-            let seen = leadership.borrow_and_update();
-            if !seen.here || seen.term != now.term {
-                break true;
-            }
-        };
+        let over = leadership.wait_for(|seen| !seen.here || seen.term != now.term);
+        tokio::select! {
+            _ = over => {}
+            () = stop.cancelled() => {}
+        }
         tasks.shutdown().await;
         end(&dispatch);
-        if !replica_is_there {
-            return;
-        }
     }
 }
 

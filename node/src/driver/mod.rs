@@ -37,6 +37,7 @@ use pinrail_proto::v1;
 use pinrail_state_machine::query;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::raft::{PeerInfo, ReadError, Replica};
 
@@ -66,6 +67,8 @@ struct Inner {
     assign: Notify,
     /// Something may be due earlier than thought.
     sweep: Notify,
+    /// The node ends.
+    stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Dispatch {
@@ -120,7 +123,7 @@ pub struct Inbox {
 }
 
 impl Dispatch {
-    /// Begins to follow the leadership of this node. The task ends with the replica.
+    /// Begins to follow the leadership of this node, until [`Self::close`].
     #[must_use]
     pub fn start(replica: Replica) -> Self {
         let dispatch = Self {
@@ -129,6 +132,7 @@ impl Dispatch {
                 desk: Mutex::new(None),
                 assign: Notify::new(),
                 sweep: Notify::new(),
+                stop: CancellationToken::new(),
             }),
         };
         tokio::spawn(lead::run(dispatch.clone()));
@@ -240,8 +244,9 @@ impl Dispatch {
         })
     }
 
-    /// Ends all worker streams, so that workers look for another node. For the end of the process.
+    /// Ends the leader's work and all worker streams, so that workers look for another node. For good.
     pub fn close(&self) {
+        self.inner.stop.cancel();
         self.with_desk(|desk| desk.close_all(&SessionEnd::NotLeader));
     }
 

@@ -69,7 +69,7 @@ pub(super) async fn ask(replica: &Replica, address: &str) -> Option<peer::Identi
         from: replica.identity().node.clone(),
         from_node_id: replica.identity().node_id,
     };
-    let mut client = replica.inner.network.client(address);
+    let mut client = replica.inner.network.kept_client(address);
     let answer = tokio::time::timeout(ANSWER, client.identify(request)).await.ok()?;
     Some(answer.ok()?.into_inner())
 }

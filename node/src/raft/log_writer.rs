@@ -109,8 +109,10 @@ impl Step {
             self.durable.store(last, Ordering::Release);
         }
         for job in jobs {
-            let result =
-                written.as_ref().map(|()| ()).map_err(|error| io::Error::other(error.to_string()));
+            let result = match &written {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            };
             complete(job.done, result);
         }
         written.is_ok()

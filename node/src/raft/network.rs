@@ -1,6 +1,7 @@
 //! Connections to the other members: one for appends, one for heartbeats (a large append must not delay them),
 //! one for snapshots.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
 use pinrail_proto::limits;
 use pinrail_proto::peer as pb;
 use pinrail_proto::peer::peer_service_client::PeerServiceClient;
@@ -49,6 +51,8 @@ pub(crate) struct Network {
     pub(super) cluster: String,
     pub(super) node_id: u64,
     pub(super) time: Arc<ClusterTime>,
+    /// Connections for everything but Raft's own calls, which have theirs.
+    pub(super) clients: Arc<Mutex<BTreeMap<String, PeerServiceClient<Channel>>>>,
 }
 
 /// One connection to one member.
@@ -62,7 +66,13 @@ pub(crate) struct Peer {
 }
 
 impl Network {
-    pub(super) fn client(&self, address: &str) -> PeerServiceClient<Channel> {
+    /// A client to an address, kept and shared.
+    pub(super) fn kept_client(&self, address: &str) -> PeerServiceClient<Channel> {
+        let mut clients = self.clients.lock();
+        clients.entry(address.to_owned()).or_insert_with(|| self.client(address)).clone()
+    }
+
+    fn client(&self, address: &str) -> PeerServiceClient<Channel> {
         PeerServiceClient::new(self.env.net.connect(address))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
@@ -294,7 +304,6 @@ fn chunks(
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
 fn call(status: tonic::Status) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(status.to_string()))
 }

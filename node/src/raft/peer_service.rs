@@ -44,7 +44,6 @@ impl PeerServer {
     }
 
     /// A node of another cluster, or one that means another node, is refused before anything is read.
-    #[expect(clippy::result_large_err, reason = "Status is what tonic wants")]
     fn check(&self, sender: Option<&pb::Sender>) -> Result<(), Status> {
         let sender = sender.ok_or_else(|| Status::invalid_argument("the sender is missing"))?;
         let identity = self.replica.identity();
@@ -58,7 +57,6 @@ impl PeerServer {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "Status is what tonic wants")]
 fn append_request(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     let entries = request.entries.into_iter().map(get_entry).collect::<Result<_, _>>();
     Ok(AppendEntriesRequest {
@@ -99,7 +97,6 @@ fn append_response(result: openraft::raft::StreamAppendResult<TypeConfig>) -> pb
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }

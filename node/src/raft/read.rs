@@ -1,18 +1,11 @@
 //! Linearizable reads: all that wait share one ReadIndex round. A follower asks the leader for the index.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use openraft::ReadPolicy;
-use parking_lot::Mutex;
 use pinrail_proto::peer;
-use pinrail_proto::peer::peer_service_client::PeerServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
-use tonic::transport::Channel;
 
-use super::network::Network;
-use super::replica::{PeerInfo, ReadError, Replica};
+use super::replica::{ReadError, Replica};
 
 /// Reads that may wait for one round.
 const WAITING: usize = 65_536;
@@ -26,23 +19,13 @@ pub(super) type Waiter = oneshot::Sender<Result<u64, ReadError>>;
 #[derive(Debug, Clone)]
 pub(super) struct Reads {
     waiting: mpsc::Sender<Waiter>,
-    clients: Arc<Mutex<BTreeMap<String, PeerServiceClient<Channel>>>>,
 }
 
 impl Reads {
     /// The handle, and what its task works off once the replica is there.
     pub(super) fn new() -> (Self, mpsc::Receiver<Waiter>) {
         let (waiting, rounds) = mpsc::channel(WAITING);
-        (Self { waiting, clients: Arc::default() }, rounds)
-    }
-
-    /// A client to a member, kept.
-    pub(super) fn client(&self, network: &Network, to: &PeerInfo) -> PeerServiceClient<Channel> {
-        let mut clients = self.clients.lock();
-        clients
-            .entry(to.peer_address.clone())
-            .or_insert_with(|| network.client(&to.peer_address))
-            .clone()
+        (Self { waiting }, rounds)
     }
 
     /// The log index that a linearizable read has to wait for.
@@ -96,7 +79,7 @@ async fn round(replica: &Replica) -> Result<u64, ReadError> {
     }
     let request =
         peer::ReadIndexRequest { sender: Some(replica.inner.network.sender(leader.node_id)) };
-    let mut client = replica.inner.reads.client(&replica.inner.network, &leader);
+    let mut client = replica.inner.network.kept_client(&leader.peer_address);
     let answer = tokio::time::timeout(ROUND, client.read_index(request)).await;
     let answer = answer.map_err(|_| ReadError::NoQuorum)?.map_err(|_| ReadError::NoLeader)?;
     match answer.into_inner().result {

@@ -189,7 +189,7 @@ impl Replica {
             commands: vec![command],
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        let mut client = self.inner.reads.client(&self.inner.network, leader);
+        let mut client = self.inner.network.kept_client(&leader.peer_address);
         // A little longer than the leader waits itself, so that its own word comes first.
         let answer = tokio::time::timeout(timeout + AGAIN * 5, client.propose(request)).await;
         let answer = match answer {

@@ -77,6 +77,7 @@ impl Replica {
             cluster: config.cluster.clone(),
             node_id: identity.node_id,
             time: Arc::clone(&time),
+            clients: Arc::default(),
         };
         let started_empty = log.is_empty();
         let built =

@@ -29,7 +29,7 @@ use tonic::transport::server::Router;
 
 use crate::config::ServerConfig;
 use crate::driver::Dispatch;
-use crate::raft::Replica;
+use crate::raft::{Leadership, Replica};
 
 pub use worker::WorkerService;
 
@@ -65,7 +65,7 @@ pub fn router(
     node: Node,
 ) -> Router<tower::layer::util::Stack<layer::MeasureLayer, tower::layer::util::Identity>> {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(node.clone(), health_reporter));
+    tokio::spawn(report_health(node.replica.leadership(), health_reporter));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pinrail_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -121,8 +121,10 @@ pub fn router(
 }
 
 /// `grpc.health.v1`: serving while a leader is known.
-async fn report_health(node: Node, reporter: tonic_health::server::HealthReporter) {
-    let mut leadership = node.replica.leadership();
+async fn report_health(
+    mut leadership: tokio::sync::watch::Receiver<Leadership>,
+    reporter: tonic_health::server::HealthReporter,
+) {
     loop {
         let serving = leadership.borrow_and_update().leader.is_some();
         let status = if serving {

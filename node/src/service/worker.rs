@@ -17,7 +17,7 @@ use pinrail_proto::v1::worker_service_server::{self, WorkerServiceServer};
 use pinrail_proto::v1::{self, work_request, work_response};
 use pinrail_proto::{log, reason};
 use tokio::time::timeout;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -34,6 +34,8 @@ const RELAYED_BY: &str = "pinrail-relayed-by";
 const LEADER: &str = "pinrail-leader";
 /// From the opening of a stream to its introduction.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stream or call waits for a leader that it can be relayed to.
+const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// A relayed unary call.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Leaders whose connection is kept.
@@ -45,6 +47,8 @@ type Answers = Pin<Box<dyn Stream<Item = Result<v1::WorkResponse, Status>> + Sen
 #[derive(Clone)]
 pub struct WorkerService {
     node: Node,
+    /// This node's name.
+    name: String,
     net: Arc<dyn Net>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
@@ -59,7 +63,8 @@ impl WorkerService {
     /// `net` leads to the other members.
     #[must_use]
     pub fn new(node: Node, net: Arc<dyn Net>) -> Self {
-        Self { node, net, channels: Arc::default() }
+        let name = node.replica.status().node;
+        Self { node, name, net, channels: Arc::default() }
     }
 
     /// With the API's limits on messages.
@@ -74,21 +79,26 @@ impl WorkerService {
         &self.node.dispatch
     }
 
-    /// The leader to relay to: not this node, and not again.
-    fn relay_to<T>(&self, request: &Request<T>) -> Result<PeerInfo, Status> {
-        let leader = self.dispatch().leader();
-        match leader {
-            Some(leader)
-                if !request.metadata().contains_key(RELAYED_BY)
-                    && leader.name != self.node.replica.status().node =>
-            {
-                Ok(leader)
-            }
-            Some(_) | None => Err(no_leader(self.dispatch().leader().as_ref())),
+    /// The leader to relay to: not this node, and not again. A leader that is just elected may not have said yet where
+    /// clients find it.
+    async fn relay_to(&self, metadata: &MetadataMap) -> Result<PeerInfo, Status> {
+        let mut leadership = self.node.replica.leadership();
+        if metadata.contains_key(RELAYED_BY) {
+            return Err(no_leader(self.dispatch().leader().as_ref()));
         }
+        let own = self.name.clone();
+        let elsewhere = leadership.wait_for(|now| {
+            let other = now.leader.as_ref().filter(|leader| leader.name != own);
+            other.is_some_and(|leader| !leader.grpc_address.is_empty())
+        });
+        let leader = match timeout(LEADER_WITHIN, elsewhere).await {
+            Ok(Ok(now)) => now.leader.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        leader.ok_or_else(|| no_leader(self.dispatch().leader().as_ref()))
     }
 
-    async fn client(&self, leader: &PeerInfo) -> Result<WorkerServiceClient<Channel>, Status> {
+    fn client(&self, leader: &PeerInfo) -> WorkerServiceClient<Channel> {
         let address = leader.grpc_address.clone();
         let known = self.channels.lock().get(&address).cloned();
         let channel = match known {
@@ -103,15 +113,14 @@ impl WorkerService {
                 channel
             }
         };
-        Ok(WorkerServiceClient::new(channel)
+        WorkerServiceClient::new(channel)
             .max_decoding_message_size(API_MESSAGE_BYTES)
-            .max_encoding_message_size(API_MESSAGE_BYTES))
+            .max_encoding_message_size(API_MESSAGE_BYTES)
     }
 
     fn mark<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        let name = self.node.replica.status().node;
-        if let Ok(name) = MetadataValue::try_from(name.as_str()) {
+        if let Ok(name) = MetadataValue::try_from(self.name.as_str()) {
             request.metadata_mut().insert(RELAYED_BY, name);
         }
         request
@@ -123,7 +132,7 @@ impl WorkerService {
         leader: PeerInfo,
         inbound: Streaming<v1::WorkRequest>,
     ) -> Result<Answers, Status> {
-        let mut client = self.client(&leader).await?;
+        let mut client = self.client(&leader);
         // An error of the worker's side ends the stream to the leader.
         let requests = inbound.take_while(|request| std::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
@@ -184,11 +193,11 @@ impl worker_service_server::WorkerService for WorkerService {
         request: Request<Streaming<v1::WorkRequest>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
         if !self.dispatch().leads() {
-            let leader = self.relay_to(&request)?;
+            let leader = self.relay_to(request.metadata()).await?;
             return Ok(Response::new(self.relay(leader, request.into_inner()).await?));
         }
         let by = request.metadata().get(RELAYED_BY).and_then(|name| name.to_str().ok());
-        let node = by.map_or_else(|| self.node.replica.status().node, ToOwned::to_owned);
+        let node = by.unwrap_or(&self.name).to_owned();
         Ok(Response::new(self.serve(&node, request.into_inner()).await?))
     }
 
@@ -203,9 +212,9 @@ impl worker_service_server::WorkerService for WorkerService {
                 self.dispatch().check_agent(namespace, &it.agent_id).map_err(error::read)?;
             return Ok(Response::new(v1::ListWorkersResponse { workers, revision }));
         }
-        let leader = self.relay_to(&request)?;
+        let leader = self.relay_to(request.metadata()).await?;
         let call = self.mark(request.into_inner());
-        let mut client = self.client(&leader).await?;
+        let mut client = self.client(&leader);
         let answer = timeout(RELAY_TIMEOUT, client.list_workers(call)).await;
         answer.map_err(|_| no_leader(None))?.map_err(relayed)
     }
@@ -227,9 +236,9 @@ impl worker_service_server::WorkerService for WorkerService {
             }
             Err(DrainError::NotLeader { .. }) => {}
         }
-        let leader = self.relay_to(&request)?;
+        let leader = self.relay_to(request.metadata()).await?;
         let call = self.mark(request.into_inner());
-        let mut client = self.client(&leader).await?;
+        let mut client = self.client(&leader);
         // Whether a leader that did not answer drained the worker is not known; doing it again is the same.
         let answer = timeout(RELAY_TIMEOUT, client.drain_worker(call)).await;
         answer.map_err(|_| no_leader(None))?.map_err(relayed)

@@ -33,11 +33,19 @@ pub use snapshot::{Files, Incoming, Snapshot};
 /// One change of the log.
 #[derive(Debug, Clone)]
 pub enum LogOp {
-    Put { index: u64, entry: Bytes },
+    Put {
+        index: u64,
+        entry: Bytes,
+    },
     /// Forgets entries from this index on.
-    TruncateFrom { index: u64 },
+    TruncateFrom {
+        index: u64,
+    },
     /// Forgets entries up to this index; `position` is kept beside.
-    PurgeTo { index: u64, position: Bytes },
+    PurgeTo {
+        index: u64,
+        position: Bytes,
+    },
     Vote(Bytes),
 }
 
@@ -84,7 +92,8 @@ pub trait StateEngine: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store fails: the node must stop.
-    fn write(&self, writes: BTreeMap<Vec<u8>, Option<Bytes>>, position: Bytes) -> Result<(), Fault>;
+    fn write(&self, writes: BTreeMap<Vec<u8>, Option<Bytes>>, position: Bytes)
+    -> Result<(), Fault>;
     /// The position of the last write.
     ///
     /// # Errors

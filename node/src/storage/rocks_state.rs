@@ -303,7 +303,6 @@ impl Read for Moment<'_> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
 fn fault(error: rocksdb::Error) -> Fault {
     Fault(error.to_string())
 }

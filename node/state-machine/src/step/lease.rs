@@ -26,6 +26,7 @@ pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
         step.number == asked.step
             && step.state() == StepState::Ready
             && step.attempt + 1 == it.attempt
+            && (step.start_by_ms == 0 || txn.now < step.start_by_ms)
     });
     if !ready {
         return Err(not_ready("the step does not wait for a worker in this attempt"));

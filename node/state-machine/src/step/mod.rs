@@ -90,6 +90,10 @@ pub(crate) fn held(
     if !is_current(&subject, asked.step, token) {
         return Err(stale("the lease is not current any more"));
     }
+    // Start-to-close is replicated: a sweep that lags does not lengthen it.
+    if subject.step.as_ref().is_some_and(|step| step.attempt_deadline_ms <= txn.now) {
+        return Err(stale("the attempt took longer than start_to_close"));
+    }
     // Not every caller changes the run, but the index of states may have moved with it here.
     if subject.run != before {
         subject.save(txn);

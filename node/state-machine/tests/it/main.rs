@@ -1,10 +1,13 @@
 //! The state machine as a whole, from outside: encoded log entries in, answers and rows out.
 //!
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
-//! `event_list` the documentation to what is emitted.
+//! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
+//! in every state.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod event_list;
 mod golden_bytes;
+mod properties;
+mod replica;
 mod story;
