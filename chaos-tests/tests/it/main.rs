@@ -3,4 +3,7 @@
 
 mod bad_histories;
 mod processes;
+mod readme;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod story;
