@@ -1,6 +1,6 @@
 //! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was
-//! synced, a network that delays and parts, clocks that disagree. Every choice is drawn from a seed; there are no
-//! threads. The clients, workers, history and judge are those of the faults against real processes.
+//! synced, a network that delays and parts, clocks that disagree. Every choice of ours is drawn from a seed; there
+//! are no threads. (openraft draws its election timeouts itself, so two runs of a seed may differ.) The clients, workers, history and judge are those of the faults against real processes.
 //!
 //! ```text
 //!   seed ──> storm (faults) ──> turmoil: n0 n1 n2 (Server over Disk) · client host (load, workers)
@@ -46,7 +46,7 @@ const EXTERNAL: &str = "beta";
 #[derive(Debug)]
 pub struct Seed {
     pub report: Report,
-    /// Of everything that clients saw, in order, with the times: the same seed gives the same.
+    /// Hash of everything that clients saw, in order, with the times.
     pub trace: u64,
     /// How often crashes lost unsynced log writes and unflushed state.
     pub losses: (u64, u64),
