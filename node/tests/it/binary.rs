@@ -1,0 +1,164 @@
+//! The binary as its users meet it: `server --check`, `dev` and the commands that it suggests, HTTP.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_pinrail");
+
+fn server(folder: &Path, toml: &str, flags: &[&str]) -> Output {
+    let file = folder.join("server.toml");
+    std::fs::write(&file, toml).expect("it can be written");
+    let mut command = Command::new(BINARY);
+    command.arg("server").arg("-f").arg(&file).args(flags);
+    command.output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn check_says_what_a_server_would_do_and_starts_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let data = folder.path().join("data");
+    let toml = format!("cluster = \"c\"\nnode = \"n\"\ndata = \"{}\"\n", data.display());
+    let said = server(folder.path(), &toml, &["--check"]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert!(text(&said.stdout).contains("would be created"), "{said:?}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_refused_file_names_file_line_and_key_and_exits_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for flags in [&["--check"][..], &[]] {
+        let said = server(folder.path(), "cluster = \"c\"\nnode = \"n\"\nlissten = 1\n", flags);
+        assert_eq!(said.status.code(), Some(2), "{said:?}");
+        let error = text(&said.stderr);
+        assert!(error.contains("server.toml:3:") && error.contains("lissten"), "{error}");
+    }
+    let open = "cluster = \"c\"\nnode = \"n\"\nlisten = { grpc = \"10.1.2.3:7420\" }\n";
+    let said = server(folder.path(), open, &["--check"]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said.stderr).contains("--insecure"), "{said:?}");
+    assert_eq!(server(folder.path(), open, &["--check", "--insecure"]).status.code(), Some(0));
+    let missing = Command::new(BINARY).args(["server", "-f", "/nowhere/server.toml"]).output();
+    assert_eq!(missing.expect("the binary runs").status.code(), Some(2));
+}
+
+/// A running `pinrail dev`, ended by SIGTERM.
+struct Dev {
+    child: Child,
+    said: Vec<String>,
+    _data: TempDir,
+}
+
+impl Dev {
+    /// Waits until it has said everything that it says at its start.
+    fn start(flags: &[&str], last: &str) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut child = Command::new(BINARY)
+            .args(["dev", "--port", "0", "--data"])
+            .arg(data.path())
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let out = child.stdout.take().expect("it is piped");
+        let mut said = Vec::new();
+        for line in BufReader::new(out).lines() {
+            let line = line.expect("it speaks UTF-8");
+            let over = line.contains(last);
+            said.push(line);
+            if over {
+                return Self { child, said, _data: data };
+            }
+        }
+        panic!("it ended: {said:?}");
+    }
+
+    fn find(&self, what: &str) -> &str {
+        let found = self.said.iter().find(|line| line.contains(what));
+        found.unwrap_or_else(|| panic!("{what} is not in {:?}", self.said)).trim()
+    }
+
+    fn terminate(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success());
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // When a test failed before it ended it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a line as a shell would, with `pinrail` being this binary.
+fn shell(line: &str) -> Output {
+    let folder = Path::new(BINARY).parent().expect("a binary lies in a folder").display();
+    let script = format!("PATH=\"{folder}:$PATH\" {line}");
+    let home = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut command = Command::new("sh");
+    command.env("HOME", home.path()).env_remove("XDG_CONFIG_HOME").arg("-c").arg(script);
+    command.output().expect("a shell runs")
+}
+
+fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("it can be set");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+#[test]
+fn the_commands_that_dev_suggests_end_in_an_answer() {
+    let mut dev = Dev::start(&[], "Ctrl-C ends it");
+    let started = shell(dev.find("pinrail run start"));
+    assert!(started.status.success(), "{started:?}");
+    let watched = shell(dev.find("pinrail run watch"));
+    assert!(watched.status.success(), "{watched:?}");
+    assert!(text(&watched.stdout).contains("Hello, you."), "{watched:?}");
+    let explained = shell(dev.find("pinrail run explain"));
+    assert!(explained.status.success(), "{explained:?}");
+    assert!(text(&explained.stdout).contains("completed"), "{explained:?}");
+    let switched = shell(dev.find("pinrail switch"));
+    assert!(switched.status.success(), "{switched:?}");
+    let rolled_back = shell(dev.find("pinrail rollback"));
+    assert!(rolled_back.status.success(), "{rolled_back:?}");
+
+    let metrics = dev.find("metrics");
+    let address = metrics.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+    let address = address.expect("it names an address").to_owned();
+    assert!(http(&address, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(http(&address, "/readyz").contains("dev-0 leads"));
+    let metrics = http(&address, "/metrics");
+    let run = "pinrail_runs_total{agent=\"hello\",bundle=\"v1\",outcome=\"completed\"} 1";
+    assert!(metrics.contains(run), "{metrics}");
+    assert!(metrics.contains("pinrail_cluster_is_leader{node=\"dev-0\"} 1"), "{metrics}");
+    assert_eq!(dev.terminate(), Some(0));
+}
+
+#[test]
+fn three_nodes_of_dev_form_one_cluster() {
+    let mut dev = Dev::start(&["--nodes", "3", "--print-env", "--empty"], "PINRAIL_ENDPOINT");
+    let exports = dev.said[0].clone();
+    assert_eq!(exports.split(',').count(), 3, "{exports}");
+    let endpoint = exports.split('=').nth(1).expect("a list");
+    let status = shell(&format!("pinrail cluster status -o json --endpoint {endpoint}"));
+    assert!(status.status.success(), "{status:?}");
+    assert_eq!(text(&status.stdout).matches("\"name\"").count(), 3, "{status:?}");
+    assert_eq!(dev.terminate(), Some(0));
+}
