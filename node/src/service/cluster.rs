@@ -2,24 +2,30 @@
 
 use std::time::Duration;
 
-use pinrail_proto::log::Probe;
 use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::{ClusterRecord, Probe};
 use pinrail_proto::time::{duration, timestamp};
 use pinrail_proto::v1::cluster_service_server::ClusterService;
 use pinrail_proto::v1::{self, HealthState, MemberRole};
 use pinrail_proto::{id, reason};
 use pinrail_state_machine::query;
-use tokio::time::Instant;
+use pinrail_state_machine::query::dispatch::{ContentHash, content_hash};
+use pinrail_state_machine::store::{Fault, Read};
+use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
-use crate::raft::{MemberStatus, ReplicaStatus};
+use crate::raft::{MemberStatus, ReadError, Replica, ReplicaStatus};
 
-use super::forward::forwarded;
+use super::forward::{answered, forwarded};
 use super::read::timeout_of;
 use super::{Node, error};
 
 /// A quorum that does not answer a probe for so long counts as lost.
-const PROBE: Duration = Duration::from_secs(3);
+const PROBE: Duration = Duration::from_secs(1);
+
+/// How often a look at the state is repeated that fell between a write and the news of it, and how soon.
+const LOOKS: usize = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Cluster(pub(super) Node);
@@ -48,7 +54,49 @@ fn unreachable(status: &ReplicaStatus) -> Vec<String> {
     silent.map(|member| format!("{} does not answer", member.name)).collect()
 }
 
+/// One moment of the state and the log index that it belongs to: members are compared by it. The state is written
+/// before its index is told, so a look in between gives none, unless it is the `last` one.
+fn look<T>(
+    replica: &Replica,
+    last: bool,
+    f: impl FnOnce(&dyn Read) -> Result<T, Fault>,
+) -> Result<Option<(T, ClusterRecord, u64)>, ReadError> {
+    replica.read(|read| {
+        let cluster = query::cluster(read)?;
+        let at = *replica.applied().borrow();
+        if (at.revision, at.now_ms) != (cluster.revision, cluster.now_ms) && !last {
+            return Ok(None);
+        }
+        Ok(Some((f(read)?, cluster, at.log_index)))
+    })
+}
+
 impl Cluster {
+    async fn state(&self) -> Result<(ClusterRecord, u64), Status> {
+        for left in (0..LOOKS).rev() {
+            let looked = look(&self.0.replica, left == 0, |_| Ok(()));
+            if let Some(((), cluster, index)) = looked.map_err(error::read)? {
+                return Ok((cluster, index));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Err(error::read(ReadError::Stopping))
+    }
+
+    /// A full scan: not on the thread that answers everybody else.
+    async fn content(&self) -> Result<(ContentHash, ClusterRecord, u64), Status> {
+        for left in (0..LOOKS).rev() {
+            let replica = self.0.replica.clone();
+            let scan = move || look(&replica, left == 0, content_hash);
+            let scanned = self.0.replica.env().blocking(scan).await;
+            if let Some(found) = scanned.map_err(error::read)? {
+                return Ok(found);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        Err(error::read(ReadError::Stopping))
+    }
+
     /// How long a quorum read and a committed probe take, or which of them failed.
     async fn probe(&self) -> Result<(Duration, Duration, u64), String> {
         let began = Instant::now();
@@ -56,7 +104,7 @@ impl Cluster {
         read.map_err(|error| format!("no read with a quorum: {error}"))?;
         let read = began.elapsed();
         let began = Instant::now();
-        let written = self.0.write(None, Kind::Probe(Probe {}), PROBE).await;
+        let written = self.0.propose(None, Kind::Probe(Probe {}), PROBE).await;
         let (_, revision) = written.map_err(|status| format!("no write: {}", status.message()))?;
         Ok((read, began.elapsed(), revision))
     }
@@ -69,7 +117,7 @@ impl ClusterService for Cluster {
         _request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
         let status = self.0.replica.status();
-        let cluster = self.0.replica.read(query::cluster).map_err(error::read)?;
+        let (cluster, applied_index) = self.state().await?;
         let leader = status.leader.clone().unwrap_or_default();
         Ok(Response::new(v1::GetClusterStatusResponse {
             cluster: status.cluster,
@@ -80,7 +128,7 @@ impl ClusterService for Cluster {
             leader_grpc_address: leader.grpc_address,
             term: status.term,
             last_log_index: status.last_log_index,
-            applied_index: status.applied_index,
+            applied_index,
             revision: cluster.revision,
             cluster_time: timestamp(cluster.now_ms),
             members: status.members.iter().map(member).collect(),
@@ -125,7 +173,9 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::AddMemberResponse>, Status> {
         if !self.0.replica.leadership().borrow().here {
             let mut leader = self.0.cluster_at_leader(&request)?;
-            return leader.add_member(forwarded(request.into_inner())).await;
+            let timeout = timeout_of(&request);
+            let call = leader.add_member(forwarded(request.into_inner()));
+            return answered(timeout, call).await;
         }
         let it = request.into_inner();
         id::check_name("member", &it.name)
@@ -141,7 +191,9 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         if !self.0.replica.leadership().borrow().here {
             let mut leader = self.0.cluster_at_leader(&request)?;
-            return leader.remove_member(forwarded(request.into_inner())).await;
+            let timeout = timeout_of(&request);
+            let call = leader.remove_member(forwarded(request.into_inner()));
+            return answered(timeout, call).await;
         }
         let it = request.into_inner();
         let removed = self.0.replica.remove_member(&it.name, it.force).await;
@@ -155,7 +207,9 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         if !self.0.replica.leadership().borrow().here {
             let mut leader = self.0.cluster_at_leader(&request)?;
-            return leader.transfer_leader(forwarded(request.into_inner())).await;
+            let timeout = timeout_of(&request);
+            let call = leader.transfer_leader(forwarded(request.into_inner()));
+            return answered(timeout, call).await;
         }
         let it = request.into_inner();
         let to = (!it.to.is_empty()).then_some(it.to.as_str());
@@ -175,16 +229,7 @@ impl ClusterService for Cluster {
             let message = format!("index {} is not applied here", it.min_applied_index);
             return Err(error::refuse(reason::STALE_READ, message));
         }
-        let replica = self.0.replica.clone();
-        let applied_index = self.0.replica.applied().borrow().log_index;
-        // A full scan: not on the thread that answers everybody else.
-        let scanned = self.0.replica.env().blocking(move || {
-            replica.read(|read| {
-                let cluster = query::cluster(read)?;
-                Ok((query::dispatch::content_hash(read)?, cluster))
-            })
-        });
-        let (content, cluster) = scanned.await.map_err(error::read)?;
+        let (content, cluster, applied_index) = self.content().await?;
         Ok(Response::new(v1::GetContentHashResponse {
             content_hash: hex::encode(content.hash),
             revision: cluster.revision,

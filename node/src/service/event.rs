@@ -20,6 +20,11 @@ fn check(namespace: &str, agent_id: &str) -> Result<(), Status> {
     if agent_id.is_empty() { Ok(()) } else { validate::agent(agent_id) }
 }
 
+/// An agent is one of a namespace, and that is `default` when none is named; without an agent, none means all.
+fn namespace_of(namespace: String, agent_id: &str) -> String {
+    if namespace.is_empty() && !agent_id.is_empty() { "default".to_owned() } else { namespace }
+}
+
 #[tonic::async_trait]
 impl EventService for Events {
     type WatchEventsStream =
@@ -33,7 +38,7 @@ impl EventService for Events {
         let it = request.into_inner();
         check(&it.namespace, &it.agent_id)?;
         let filter = EventFilter {
-            namespace: it.namespace,
+            namespace: namespace_of(it.namespace, &it.agent_id),
             agent_id: it.agent_id,
             type_: it.r#type,
             after_revision: it.after_revision,
@@ -51,7 +56,7 @@ impl EventService for Events {
         check(&it.namespace, &it.agent_id)?;
         let limit = if it.limit == 0 { limits::PAGE_DEFAULT } else { it.limit.min(limits::PAGE) };
         let filter = EventFilter {
-            namespace: it.namespace.clone(),
+            namespace: namespace_of(it.namespace.clone(), &it.agent_id),
             agent_id: it.agent_id.clone(),
             type_: it.r#type.clone(),
             after_revision: it.after_revision,

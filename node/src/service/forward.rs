@@ -6,7 +6,8 @@ use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::time::{Duration, timeout};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
 
 use super::{Node, error};
 
@@ -22,7 +23,9 @@ impl Node {
         let own = self.replica.status().node_id;
         match leader {
             Some(leader)
-                if leader.node_id != own && !request.metadata().contains_key(FORWARDED) =>
+                if leader.node_id != own
+                    && !leader.grpc_address.is_empty()
+                    && !request.metadata().contains_key(FORWARDED) =>
             {
                 Ok(self.replica.env().net.connect(&leader.grpc_address))
             }
@@ -53,6 +56,21 @@ impl Node {
             WorkerServiceClient::new(channel).max_decoding_message_size(API_MESSAGE_BYTES);
         let answer = timeout(WORKERS, client.list_workers(forwarded(request))).await.ok()?;
         Some(answer.ok()?.into_inner().workers)
+    }
+}
+
+/// What the leader says to a call that changes something. Its own word stays as it is; without one nobody knows whether
+/// it was done.
+pub(super) async fn answered<T>(
+    within: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    match timeout(within, call).await {
+        Ok(Err(status)) if status.get_details_error_info().is_none() => {
+            Err(error::unknown(&format!("the leader: {}", status.message()), ""))
+        }
+        Ok(answer) => answer,
+        Err(_) => Err(error::unknown("the leader did not answer in time", "")),
     }
 }
 

@@ -14,6 +14,8 @@ mod pin;
 mod read;
 mod release;
 mod run;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod watch;
 mod worker;
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use pinrail_proto::limits::API_MESSAGE_BYTES;
 use pinrail_proto::v1;
+use tokio::sync::Semaphore;
 use tonic::transport::server::Router;
 
 use crate::config::ServerConfig;
@@ -42,12 +45,15 @@ pub struct Node {
     pub replica: Replica,
     pub dispatch: Dispatch,
     pub(crate) watchers: Arc<AtomicUsize>,
+    /// Room for writes of this node's callers.
+    pub(crate) writes: Arc<Semaphore>,
 }
 
 impl Node {
     #[must_use]
     pub fn new(replica: Replica, dispatch: Dispatch, _config: &ServerConfig) -> Self {
-        Self { replica, dispatch, watchers: Arc::default() }
+        let writes = Arc::new(Semaphore::new(write::IN_FLIGHT));
+        Self { replica, dispatch, watchers: Arc::default(), writes }
     }
 }
 

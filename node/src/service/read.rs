@@ -7,6 +7,7 @@ use pinrail_proto::v1::{self, Consistency};
 use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query::{self, Position};
 use pinrail_state_machine::store::Read;
+use tokio::time::Instant;
 use tonic::{Request, Status};
 
 use super::{Node, error};
@@ -59,6 +60,7 @@ impl Node {
         options: Option<&v1::ReadOptions>,
         timeout: Duration,
     ) -> Result<(), Status> {
+        let deadline = Instant::now() + timeout;
         let options = options.cloned().unwrap_or_default();
         if Consistency::try_from(options.consistency).is_err() {
             return Err(error::refuse(
@@ -73,7 +75,8 @@ impl Node {
             }
         }
         if options.min_revision != 0 {
-            let waited = self.replica.wait_revision(options.min_revision, timeout);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waited = self.replica.wait_revision(options.min_revision, left);
             waited.await.map_err(error::read)?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! RunService.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::Stream;
 use pinrail_proto::log::command::Kind;
@@ -11,6 +12,7 @@ use pinrail_proto::v1::run_service_server::RunService;
 use pinrail_proto::v1::{self, WriteOptions};
 use pinrail_proto::{id, limits, reason};
 use pinrail_state_machine::query::{self, RunFilter};
+use pinrail_state_machine::store::Read;
 use tonic::{Request, Response, Status};
 
 use super::error::refuse;
@@ -22,20 +24,30 @@ use super::{Node, validate, watch};
 pub(super) struct Runs(pub(super) Node);
 
 impl Runs {
-    /// The agent's name of a run; a run id of our libraries leads to its agent.
-    fn agent_of(&self, namespace: &str, agent_id: &str, run_id: &str) -> Result<String, Status> {
+    /// The agent's name of a run; a run id of our libraries leads to its agent. A run never changes its agent, so what
+    /// is found here is right; a miss may only say that this node is behind, and is confirmed.
+    async fn agent_of(
+        &self,
+        namespace: &str,
+        agent_id: &str,
+        run_id: &str,
+        timeout: Duration,
+    ) -> Result<String, Status> {
         if !agent_id.is_empty() {
             return Ok(agent_id.to_owned());
         }
-        let (run, _) = self.0.query_now(|read| query::run(read, namespace, "", run_id))?;
-        Ok(run.agent_id)
+        let agent = |read: &dyn Read| Ok(query::run(read, namespace, "", run_id)?.agent_id);
+        if let Ok((agent_id, _)) = self.0.query_now(agent) {
+            return Ok(agent_id);
+        }
+        Ok(self.0.query(None, timeout, agent).await?.0)
     }
 
     async fn change(
         &self,
         options: Option<WriteOptions>,
         kind: Kind,
-        timeout: std::time::Duration,
+        timeout: Duration,
     ) -> Result<(RunResult, u64), Status> {
         match self.0.write(options, kind, timeout).await? {
             (Answer::Run(changed), revision) => Ok((changed, revision)),
@@ -180,7 +192,7 @@ impl RunService for Runs {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
-        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
         let agent = agent_ref(&it.namespace, &agent_id)?;
         let kind = Kind::CancelRun(CancelRun { agent, run_id: it.run_id.clone() });
         let (changed, revision) = self.change(it.options, kind, timeout).await?;
@@ -196,7 +208,7 @@ impl RunService for Runs {
         let it = request.into_inner();
         validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
         validate::payload("output", it.output.as_ref())?;
-        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
         let kind = Kind::FinishRun(FinishRun {
             agent: agent_ref(&it.namespace, &agent_id)?,
             run_id: it.run_id.clone(),
@@ -217,7 +229,7 @@ impl RunService for Runs {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
-        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
         let agent = agent_ref(&it.namespace, &agent_id)?;
         let kind = Kind::KeepRun(KeepRun { agent, run_id: it.run_id });
         let (changed, revision) = self.change(it.options, kind, timeout).await?;

@@ -9,12 +9,14 @@ use std::time::Duration;
 use futures::Stream;
 use pinrail_proto::limits;
 use pinrail_proto::v1;
-use pinrail_state_machine::query::{self, EventFilter};
+use pinrail_state_machine::query::{self, EventFilter, Position};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+
+use crate::raft::AppliedBatch;
 
 use super::{Node, error};
 
@@ -25,7 +27,7 @@ const BUFFER: usize = 128;
 /// Events read at once.
 const PAGE: usize = 500;
 /// How often a watcher without events hears how far the stream is.
-const PROGRESS: Duration = Duration::from_secs(5);
+pub(super) const PROGRESS: Duration = Duration::from_secs(5);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -65,6 +67,11 @@ pub(super) async fn result(
             query::result(read, &it.namespace, &it.agent_id, &it.run_id)
         })
         .await?;
+    // Who waits is a watcher too; who only looks is not.
+    let _watching = match !answer.closed && wait_ms > 0 {
+        true => Some(Watching::begin(node)?),
+        false => None,
+    };
     while !answer.closed {
         let concerned = match timeout_at(deadline, feed.recv()).await {
             Err(_) | Ok(Err(RecvError::Closed)) => break,
@@ -81,7 +88,7 @@ pub(super) async fn result(
     Ok(answer)
 }
 
-fn closes(batch: &crate::raft::AppliedBatch, run_id: &str) -> bool {
+fn closes(batch: &AppliedBatch, run_id: &str) -> bool {
     use pinrail_state_machine::effect::Effect;
     batch.applied.iter().flat_map(|applied| &applied.effects).any(
         |effect| matches!(effect, Effect::RunClosed { run_id: closed, .. } if closed == run_id),
@@ -128,10 +135,7 @@ pub(super) async fn run(
 }
 
 /// Waits until something about a run was applied. False: the node ends.
-async fn changed(
-    feed: &mut tokio::sync::broadcast::Receiver<Arc<crate::raft::AppliedBatch>>,
-    run_id: &str,
-) -> bool {
+async fn changed(feed: &mut broadcast::Receiver<Arc<AppliedBatch>>, run_id: &str) -> bool {
     loop {
         match feed.recv().await {
             Ok(batch) if batch.applied.is_empty() || concerns(&batch, run_id) => return true,
@@ -142,7 +146,7 @@ async fn changed(
     }
 }
 
-fn concerns(batch: &crate::raft::AppliedBatch, run_id: &str) -> bool {
+fn concerns(batch: &AppliedBatch, run_id: &str) -> bool {
     use pinrail_state_machine::effect::Effect;
     batch.applied.iter().flat_map(|applied| &applied.effects).any(|effect| match effect {
         Effect::StepReady { step, .. }
@@ -156,18 +160,17 @@ fn concerns(batch: &crate::raft::AppliedBatch, run_id: &str) -> bool {
 }
 
 fn look(node: &Node, it: &v1::WatchRunRequest) -> Result<v1::WatchRunResponse, Status> {
-    let ((run, steps), at) = node.query_now(|read| {
+    let ((run, step), at) = node.query_now(|read| {
         let run = query::run(read, &it.namespace, &it.agent_id, &it.run_id)?;
-        let (steps, _) =
-            query::steps(read, &it.namespace, &it.agent_id, &it.run_id, limits::PAGE, "")?;
-        Ok((run, steps))
+        let step = query::step(read, &it.namespace, &it.agent_id, &it.run_id, run.steps)?;
+        Ok((run, step))
     })?;
     Ok(v1::WatchRunResponse {
         revision: run.revision,
         at: pinrail_proto::time::timestamp(at.now_ms),
         closed: run.ended_at.is_some(),
         run: Some(run),
-        step: steps.into_iter().next_back(),
+        step,
     })
 }
 
@@ -178,42 +181,54 @@ pub(super) async fn events(
     timeout: Duration,
 ) -> Result<Answers<v1::WatchEventsResponse>, Status> {
     let watching = Watching::begin(&node)?;
-    let mut feed = node.replica.feed();
+    let feed = node.replica.feed();
     // The first page also says whether the stream can be resumed there at all.
-    let (first, _) = node.query(None, timeout, |read| query::events(read, &filter, PAGE)).await?;
+    let first = node.query(None, timeout, |read| query::events(read, &filter, PAGE)).await?;
     let (answers, stream) = mpsc::channel(BUFFER);
     tokio::spawn(async move {
         let _watching = watching;
-        let mut filter = filter;
-        let mut page = Some(first);
-        loop {
-            let (events, next) = match page.take() {
-                Some(page) => page,
-                None => match node.query_now(|read| query::events(read, &filter, PAGE)) {
-                    Ok((page, _)) => page,
-                    Err(status) => {
-                        let _ = answers.send(Err(status)).await;
-                        return;
-                    }
-                },
-            };
-            let more = next > filter.after_revision && !events.is_empty();
-            filter.after_revision = next.max(filter.after_revision);
-            let answer = v1::WatchEventsResponse { events, revision: filter.after_revision };
-            if answers.send(Ok(answer)).await.is_err() {
-                return;
-            }
-            if more {
-                continue;
-            }
-            tokio::select! {
-                heard = tokio::time::timeout(PROGRESS, feed.recv()) => match heard {
-                    Ok(Err(RecvError::Closed)) => return,
-                    Ok(Ok(_) | Err(RecvError::Lagged(_))) | Err(_) => {}
-                },
-                () = answers.closed() => return,
-            }
+        if let Err(status) = tell(&node, filter, feed, first, &answers).await {
+            let _ = answers.send(Err(status)).await;
         }
     });
     Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+type Page = ((Vec<v1::Event>, u64), Position);
+
+/// Sends page after page until the watcher or the node is gone. A page without events is sent only to say how far the
+/// stream is, and only now and then: a busy cluster would otherwise flood who watches a quiet agent.
+async fn tell(
+    node: &Node,
+    mut filter: EventFilter,
+    mut feed: broadcast::Receiver<Arc<AppliedBatch>>,
+    first: Page,
+    answers: &mpsc::Sender<Result<v1::WatchEventsResponse, Status>>,
+) -> Result<(), Status> {
+    let mut page = first;
+    let mut told: Option<Instant> = None;
+    loop {
+        let ((events, next), at) = page;
+        let advanced = next > filter.after_revision;
+        filter.after_revision = next.max(filter.after_revision);
+        if !events.is_empty() || told.is_none_or(|told| told.elapsed() >= PROGRESS) {
+            told = Some(Instant::now());
+            let answer = v1::WatchEventsResponse { events, revision: filter.after_revision };
+            if answers.send(Ok(answer)).await.is_err() {
+                return Ok(());
+            }
+        }
+        // Not at the end of what is kept yet: a filter that matches little gets pages without events before it.
+        if !(advanced && filter.after_revision < at.revision) {
+            tokio::select! {
+                heard = tokio::time::timeout(PROGRESS, feed.recv()) => {
+                    if matches!(heard, Ok(Err(RecvError::Closed))) {
+                        return Ok(());
+                    }
+                }
+                () = answers.closed() => return Ok(()),
+            }
+        }
+        page = node.query_now(|read| query::events(read, &filter, PAGE))?;
+    }
 }

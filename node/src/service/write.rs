@@ -10,6 +10,12 @@ use tonic::Status;
 
 use super::{Node, error, validate};
 
+/// Writes of one node's callers that may be under way, so that a follower too holds a bounded number of payloads. Less
+/// than what the leader lets wait: the driver's own proposals find room.
+pub(super) const IN_FLIGHT: usize = 4_096;
+/// When to come again after a refusal.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Names an agent in a command.
 pub(super) fn agent_ref(namespace: &str, agent_id: &str) -> Result<Option<AgentRef>, Status> {
     validate::namespace(namespace)?;
@@ -18,8 +24,19 @@ pub(super) fn agent_ref(namespace: &str, agent_id: &str) -> Result<Option<AgentR
 }
 
 impl Node {
-    /// Proposes and gives the answer with its revision; a rejection becomes a status.
+    /// Proposes for a caller: OVERLOADED, and nothing written, when too many writes are under way at this node.
     pub(super) async fn write(
+        &self,
+        options: Option<WriteOptions>,
+        kind: Kind,
+        timeout: Duration,
+    ) -> Result<(Answer, u64), Status> {
+        let _room = self.writes.try_acquire().map_err(|_| error::overloaded(AGAIN))?;
+        self.propose(options, kind, timeout).await
+    }
+
+    /// Proposes and gives the answer with its revision; a rejection becomes a status.
+    pub(super) async fn propose(
         &self,
         options: Option<WriteOptions>,
         kind: Kind,

@@ -22,4 +22,4 @@ pub use memory::{memory_get, memory_history, memory_list};
 pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
 pub use run::{RunFilter, explain_run, result, run, runs};
-pub use step::steps;
+pub use step::{step, steps};

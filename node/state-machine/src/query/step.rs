@@ -6,6 +6,7 @@ use pinrail_proto::v1::{self, Payload, StepState};
 
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
+use crate::step::find;
 use crate::store::{Fault, Read};
 use crate::txn::{decode, get};
 
@@ -35,6 +36,23 @@ pub fn steps(
         steps.push(message(read, agent.number, run_id, &record, output)?);
     }
     Ok((steps, next))
+}
+
+/// One step of a run by its number. `None`: the run has no such step.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
+pub fn step(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    run_id: &str,
+    number: u32,
+) -> Result<Option<v1::Step>, Stop> {
+    let (agent, run) = locate(read, namespace, agent, run_id)?;
+    let Some(record) = find(read, agent.number, run_id, number)? else { return Ok(None) };
+    let output = output(read, agent.number, run_id, number, run.step)?;
+    Ok(Some(message(read, agent.number, run_id, &record, output)?))
 }
 
 /// A step's output is the next one's input, or the run's output when it was the last.
