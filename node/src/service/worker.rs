@@ -37,7 +37,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stream or call waits for a leader that it can be relayed to.
 const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// A relayed unary call.
-const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Leaders whose connection is kept.
 const CHANNELS: usize = 16;
 
