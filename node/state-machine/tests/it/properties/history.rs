@@ -1,0 +1,118 @@
+//! What must be true of a whole story and shows in no single state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::v1::{Pin, RunState};
+use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::query;
+
+use crate::replica::{Replica, reason};
+
+use super::player::AGENTS;
+
+/// What was acknowledged so far.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// First pins of runs, while they are kept.
+    first_pins: BTreeMap<(String, String), Pin>,
+    /// Where a run was last pinned: bundle and revision.
+    pinned: BTreeMap<String, (String, u64)>,
+    /// Accepted completions: run, revision of its pin, step.
+    completed: BTreeSet<(String, u64, u32)>,
+    leases: BTreeSet<(u64, u64)>,
+    /// States in which runs were closed, with the start that they belong to.
+    closed: BTreeMap<(String, u64), RunState>,
+    last_now_ms: u64,
+}
+
+impl History {
+    /// Checks one command's answer against all before it. The replica has applied it.
+    pub(super) fn note(&mut self, replica: &Replica, command: &Command, applied: &Applied) {
+        self.time_never_goes_back(replica);
+        if reason(applied).is_some() {
+            return;
+        }
+        match command {
+            Command::StartRun(it) => {
+                let agent = it.agent.clone().unwrap().agent_id;
+                let Some(Answer::StartRun(answer)) = &applied.outcome.result else { panic!() };
+                let pin = answer.pin.clone().unwrap();
+                if it.bundle_id.is_empty() && !answer.already {
+                    let (live, epoch, _) =
+                        query::resolve_route(replica.read(), "", &agent, "").unwrap();
+                    assert_eq!((&pin.bundle_id, pin.epoch), (&live, epoch), "P3");
+                }
+                let id = (agent, it.run_id.clone());
+                if answer.already {
+                    same_pin(&self.first_pins[&id], &pin);
+                } else {
+                    self.first_pins.insert(id, pin);
+                }
+            }
+            Command::CompleteStep(it) => {
+                let step = it.step.clone().unwrap();
+                // A repeat gets its first answer and has no effects.
+                if !applied.effects.is_empty() {
+                    let pinned = self.pinned[&step.run_id].1;
+                    let is_first = self.completed.insert((step.run_id.clone(), pinned, step.step));
+                    assert!(is_first, "P2: {} {} was completed twice", step.run_id, step.step);
+                }
+            }
+            _ => {}
+        }
+        for effect in &applied.effects {
+            self.note_effect(replica, effect);
+        }
+        self.closed_stays_closed(replica);
+    }
+
+    fn note_effect(&mut self, replica: &Replica, effect: &Effect) {
+        if let Effect::Leased { step, bundle_id, token, .. } = effect {
+            let run = query::run(replica.read(), "", AGENTS[0], &step.run_id).unwrap();
+            let pin = run.pin.unwrap();
+            assert_eq!(pin.bundle_id, *bundle_id, "P1: {} was leased off its bundle", step.run_id);
+            assert!(self.leases.insert((token.incarnation, token.revision)), "P2: token reused");
+            let now = (pin.bundle_id, pin.revision);
+            let before = self.pinned.insert(step.run_id.clone(), now.clone());
+            if let Some(before) = before {
+                let is_new_pin = now.1 > before.1;
+                assert!(is_new_pin || now == before, "P1: {} moved in silence", step.run_id);
+            }
+        }
+    }
+
+    fn closed_stays_closed(&mut self, replica: &Replica) {
+        for agent in AGENTS {
+            let filter = query::RunFilter::default();
+            let (runs, _) = query::runs(replica.read(), "", agent, &filter, 0, "").unwrap();
+            for run in runs {
+                let started = run.started_at.map_or(0, |at| at.seconds * 1_000_000_000)
+                    + run.started_at.map_or(0, |at| i64::from(at.nanos));
+                let id = (run.run_id.clone(), u64::try_from(started).unwrap());
+                if let Some(state) = self.closed.get(&id) {
+                    assert_eq!(*state, run.state(), "{} was over", run.run_id);
+                } else if run.ended_at.is_some() {
+                    self.closed.insert(id, run.state());
+                }
+            }
+        }
+    }
+
+    fn time_never_goes_back(&mut self, replica: &Replica) {
+        let now_ms = query::position(replica.read()).unwrap().now_ms;
+        assert!(now_ms >= self.last_now_ms);
+        self.last_now_ms = now_ms;
+    }
+}
+
+/// What a retried start is told of its pin; the ends follow the bundle's drain.
+fn same_pin(first: &Pin, again: &Pin) {
+    let facts = |pin: &Pin| {
+        (pin.bundle_id.clone(), pin.layer, pin.reason, pin.pinned_at, pin.epoch, pin.revision)
+    };
+    assert_eq!(facts(first), facts(again));
+    assert_eq!(first.expires_at, again.expires_at);
+}

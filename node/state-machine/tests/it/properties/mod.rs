@@ -1,0 +1,236 @@
+//! Random stories: whatever clients, workers, operators and the clock do, in whatever order, the promises hold,
+//! replicas agree, and what is delivered twice is done once.
+//!
+//! Seeds are fixed, so that a failure is everybody's; `PROPTEST_RNG_SEED=7 PROPTEST_CASES=10000` looks further.
+
+mod history;
+mod op;
+mod player;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_state_machine::key::{Key, Kind};
+use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::store::MemoryStore;
+use pinrail_state_machine::{Machine, query};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngSeed, TestRunner};
+
+use crate::replica::{batch, reason};
+
+use history::History;
+use op::story;
+use player::Player;
+
+/// Longest story, in operations.
+const MOST: usize = 240;
+
+fn config(cases: u32) -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let is_given = |name: &str| std::env::var_os(name).is_some();
+    ProptestConfig {
+        cases: if is_given("PROPTEST_CASES") { given.cases } else { cases },
+        rng_seed: if is_given("PROPTEST_RNG_SEED") { given.rng_seed } else { RngSeed::Fixed(1) },
+        failure_persistence: None,
+        ..given
+    }
+}
+
+/// All rows but the one that every command changes.
+fn rows(store: &MemoryStore) -> BTreeMap<Vec<u8>, bytes::Bytes> {
+    let cluster = Key::new(Kind::Cluster).build();
+    let row = |(key, value): (&Vec<u8>, &bytes::Bytes)| (key.clone(), value.clone());
+    store.rows().filter(|(key, _)| **key != cluster).map(row).collect()
+}
+
+/// Stories prove nothing about what they do not come by.
+#[test]
+fn stories_come_by_every_event_of_a_run() {
+    let mut seen = BTreeSet::new();
+    let mut runner = TestRunner::new(config(96));
+    for _ in 0..300 {
+        let story = story(MOST).new_tree(&mut runner).unwrap().current();
+        let mut player = Player::new();
+        for op in &story {
+            player.play(op);
+        }
+        let all = query::EventFilter::default();
+        let (events, _) = query::events(player.replica.read(), &all, 10_000).unwrap();
+        seen.extend(events.into_iter().map(|event| event.r#type));
+    }
+    let wanted = [
+        "bundle.drained",
+        "bundle.draining",
+        "drain.shortened",
+        "memory.written",
+        "rollback.tightened",
+        "route.rolled_back",
+        "route.switched",
+        "run.cancelled",
+        "run.completed",
+        "run.expired",
+        "run.failed",
+        "run.restart_held",
+        "run.restarted",
+        "run.started",
+        "step.failed",
+        "step.lease_expired",
+    ];
+    let missing: Vec<_> = wanted.into_iter().filter(|event| !seen.contains(*event)).collect();
+    assert!(missing.is_empty(), "no story came by {missing:?}");
+}
+
+fn is_start_again(applied: &Applied) -> bool {
+    matches!(&applied.outcome.result, Some(Answer::StartRun(answer)) if answer.already)
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    #[test]
+    fn promises_hold_after_every_command(story in story(MOST)) {
+        let mut player = Player::new();
+        let mut history = History::default();
+        for op in &story {
+            for (command, applied) in player.play(op) {
+                history.note(&player.replica, &command, &applied);
+                player.replica.check_promises();
+            }
+        }
+        // With time enough and nobody there, every run ends and nothing is left to do.
+        player.replica.now_ms += 120_000;
+        for agent in 0..=2 {
+            player.replica.sweep(agent);
+        }
+        player.replica.check_promises();
+        for agent in player::AGENTS {
+            prop_assert_eq!(query::agent(player.replica.read(), "", agent).unwrap().open_runs, 0);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    /// Entries as they came and one by one, written after each or at the end: the same rows, the same hash.
+    #[test]
+    fn replicas_agree_however_batches_are_cut(story in story(MOST), cuts in any::<u64>()) {
+        let mut player = Player::new();
+        for op in &story {
+            player.play(op);
+        }
+        let one_by_one = &player.replica;
+        let mut store = MemoryStore::default();
+        let mut entries: Vec<(u64, Vec<bytes::Bytes>)> = Vec::new();
+        for (number, (stamp_ms, command)) in (0_u32..).zip(&one_by_one.log) {
+            let cut = cuts.rotate_left(number) & 1 == 1;
+            match entries.last_mut() {
+                Some((stamp, commands)) if stamp == stamp_ms && !cut => {
+                    commands.push(command.clone());
+                }
+                Some(_) | None => entries.push((*stamp_ms, vec![command.clone()])),
+            }
+        }
+        for group in entries.chunks(1 + (cuts % 7) as usize) {
+            let mut machine = Machine::open(&store).unwrap();
+            for (stamp_ms, commands) in group {
+                machine.apply_batch(&batch(*stamp_ms, commands.clone())).unwrap();
+            }
+            let written = machine.finish();
+            store.write(written.writes);
+        }
+        prop_assert!(store.rows().eq(one_by_one.store.rows()));
+        let hash = |store: &MemoryStore| query::cluster(store).unwrap().state_hash;
+        prop_assert_eq!(hash(&store), hash(&one_by_one.store));
+        prop_assert_eq!(
+            query::dispatch::content_hash(&store).unwrap(),
+            query::dispatch::content_hash(&one_by_one.store).unwrap()
+        );
+    }
+
+    /// A member that gets a snapshot and the rest of the log is where the others are.
+    #[test]
+    fn a_snapshot_midway_equals_a_straight_run(story in story(MOST), at in 0..1_000_usize) {
+        let mut player = Player::new();
+        for op in &story {
+            player.play(op);
+        }
+        let log = &player.replica.log;
+        let at = at % log.len();
+        let apply = |store: &mut MemoryStore, part: &[(u64, bytes::Bytes)]| {
+            for (stamp_ms, command) in part {
+                let mut machine = Machine::open(store).unwrap();
+                machine.apply_batch(&batch(*stamp_ms, vec![command.clone()])).unwrap();
+                let written = machine.finish();
+                store.write(written.writes);
+            }
+        };
+        let mut sender = MemoryStore::default();
+        apply(&mut sender, &log[..at]);
+        let mut receiver = MemoryStore::default();
+        receiver.write(sender.rows().map(|(key, value)| (key.clone(), Some(value.clone()))));
+        prop_assert_eq!(
+            query::dispatch::content_hash(&sender).unwrap(),
+            query::dispatch::content_hash(&receiver).unwrap()
+        );
+        apply(&mut receiver, &log[at..]);
+        prop_assert!(receiver.rows().eq(player.replica.store.rows()));
+    }
+
+    /// A start or completion whose answer was lost is sent again: same answer, nothing changed.
+    #[test]
+    fn what_is_delivered_twice_is_done_once(story in story(MOST)) {
+        let mut player = Player::new();
+        for op in &story {
+            for (command, first) in player.play(op) {
+                if !matches!(command, Command::StartRun(_) | Command::CompleteStep(_)) {
+                    continue;
+                }
+                let before = rows(&player.replica.store);
+                let second = player.apply(command);
+                prop_assert_eq!(rows(&player.replica.store), before);
+                prop_assert_eq!(&second.effects, &[]);
+                match (first.outcome.result.unwrap(), second.outcome.result.unwrap()) {
+                    (Answer::StartRun(mut first), Answer::StartRun(second)) => {
+                        prop_assert!(second.already);
+                        first.already = true;
+                        prop_assert_eq!(first, second);
+                    }
+                    (Answer::Rejection(first), Answer::Rejection(second)) => {
+                        prop_assert_eq!(first.reason, second.reason);
+                    }
+                    (first, second) => prop_assert_eq!(first, second),
+                }
+            }
+        }
+    }
+
+    /// Whatever a lagging sweep lets act would have acted with a punctual one too, and an external run ends the
+    /// same way.
+    #[test]
+    fn a_late_sweep_lets_nothing_act_that_is_over(story in story(MOST)) {
+        let mut late = Player::new();
+        for op in &story {
+            let mut punctual = late.clone();
+            for agent in 0..=2 {
+                punctual.replica.sweep(agent);
+            }
+            let (here, there) = (late.play(op), punctual.play(op));
+            for ((command, here), (_, there)) in here.iter().zip(&there) {
+                // A punctual sweep has forgotten runs whose retention is over: their ids are free.
+                if reason(there) == Some("RUN_NOT_FOUND") || is_start_again(here) {
+                    continue;
+                }
+                if reason(here).is_none() {
+                    prop_assert_eq!(reason(there), None, "{:?}", command);
+                }
+                if let Command::FinishRun(_) | Command::KeepRun(_) = command {
+                    prop_assert_eq!(&here.outcome.result, &there.outcome.result);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What a random story is made of. Numbers stand for one of few things, so that operations meet.
+
+use pinrail_proto::v1;
+use proptest::prelude::*;
+
+/// One thing that somebody does. Agents: 0 has workers, 1 is external.
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Wait {
+        ms: u64,
+    },
+    Start {
+        agent: u8,
+        run: u8,
+        input: u8,
+        bundle: u8,
+        max_age_ms: u64,
+        entry: u8,
+    },
+    /// `odd`: 0 is a good lease, others name another bundle or attempt.
+    Lease {
+        run: u8,
+        odd: u8,
+    },
+    /// `back`: how many tokens ago the worker got the one that it uses.
+    Complete {
+        run: u8,
+        back: u8,
+        next: u8,
+        lease_next: bool,
+    },
+    Fail {
+        run: u8,
+        back: u8,
+        last: bool,
+        destructive: bool,
+        retry_after_ms: u64,
+    },
+    Checkpoint {
+        run: u8,
+        back: u8,
+        name: u8,
+        value: u8,
+    },
+    HandBack {
+        run: u8,
+        back: u8,
+    },
+    Expire {
+        run: u8,
+        back: u8,
+    },
+    Cancel {
+        agent: u8,
+        run: u8,
+    },
+    Finish {
+        run: u8,
+        failed: bool,
+    },
+    Keep {
+        run: u8,
+    },
+    Put {
+        agent: u8,
+        bundle: u8,
+        key: u8,
+        ttl_ms: u64,
+        expect: bool,
+    },
+    PutByRun {
+        run: u8,
+        back: u8,
+        key: u8,
+        ttl_ms: u64,
+    },
+    Delete {
+        agent: u8,
+        bundle: u8,
+        key: u8,
+    },
+    Switch {
+        agent: u8,
+        bundle: u8,
+        force: bool,
+    },
+    /// `from`: 0 is the live bundle by its name, 5 none.
+    Rollback {
+        agent: u8,
+        from: u8,
+        in_flight: i32,
+    },
+    SetDrain {
+        agent: u8,
+        bundle: u8,
+        cap_ms: u64,
+    },
+    Pause {
+        agent: u8,
+        bundle: u8,
+        reject: bool,
+    },
+    Resume {
+        agent: u8,
+        bundle: u8,
+    },
+    Tick {
+        agent: u8,
+        max_items: u32,
+    },
+    /// Everything that is due, of both agents and the cluster.
+    Sweep,
+}
+
+/// Stories of at most `most` operations.
+pub(super) fn story(most: usize) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), 1..most)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => life_of_a_run(),
+        20 => work(),
+        4 => memory(),
+        4 => route(),
+        3 => time(),
+    ]
+}
+
+/// Mostly the agent with workers.
+fn agent() -> impl Strategy<Value = u8> {
+    prop_oneof![2 => Just(0_u8), 1 => Just(1_u8)]
+}
+
+/// Mostly no bundle by name.
+fn mostly_none() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => Just(0_u8), 1 => 1..5_u8]
+}
+
+/// Mostly one of two, so that much happens to each.
+fn run() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => 0..2_u8, 1 => 2..5_u8]
+}
+
+/// Mostly the newest token.
+fn back() -> impl Strategy<Value = u8> {
+    prop_oneof![9 => Just(0_u8), 1 => 1..4_u8]
+}
+
+fn life_of_a_run() -> impl Strategy<Value = Op> {
+    let max_age_ms = prop_oneof![3 => Just(0_u64), 1 => 1_000..90_000_u64];
+    prop_oneof![
+        6 => (agent(), run(), 0..2_u8, mostly_none(), max_age_ms, 0..4_u8).prop_map(
+            |(agent, run, input, bundle, max_age_ms, entry)| Op::Start {
+                agent, run, input, bundle, max_age_ms, entry
+            }
+        ),
+        1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
+        1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
+        1 => run().prop_map(|run| Op::Keep { run }),
+    ]
+}
+
+fn work() -> impl Strategy<Value = Op> {
+    let odd = prop_oneof![9 => Just(0_u8), 1 => 1..3_u8];
+    let retry_after_ms = prop_oneof![2 => Just(u64::MAX), 1 => 0..3_000_u64];
+    prop_oneof![
+        8 => (run(), odd).prop_map(|(run, odd)| Op::Lease { run, odd }),
+        6 => (run(), back(), 0..5_u8, any::<bool>())
+            .prop_map(|(run, back, next, lease_next)| Op::Complete { run, back, next, lease_next }),
+        3 => (run(), back(), any::<bool>(), any::<bool>(), retry_after_ms).prop_map(
+            |(run, back, last, destructive, retry_after_ms)| Op::Fail {
+                run, back, last, destructive, retry_after_ms
+            }
+        ),
+        2 => (run(), back(), 0..2_u8, 0..2_u8)
+            .prop_map(|(run, back, name, value)| Op::Checkpoint { run, back, name, value }),
+        1 => (run(), back()).prop_map(|(run, back)| Op::HandBack { run, back }),
+        2 => (run(), back()).prop_map(|(run, back)| Op::Expire { run, back }),
+    ]
+}
+
+fn memory() -> impl Strategy<Value = Op> {
+    let ttl_ms = || prop_oneof![2 => Just(0_u64), 1 => 1..20_000_u64];
+    prop_oneof![
+        2 => (0..2_u8, 0..5_u8, 0..3_u8, ttl_ms(), any::<bool>()).prop_map(
+            |(agent, bundle, key, ttl_ms, expect)| Op::Put { agent, bundle, key, ttl_ms, expect }
+        ),
+        2 => (run(), back(), 0..3_u8, ttl_ms())
+            .prop_map(|(run, back, key, ttl_ms)| Op::PutByRun { run, back, key, ttl_ms }),
+        1 => (0..2_u8, 0..5_u8, 0..3_u8)
+            .prop_map(|(agent, bundle, key)| Op::Delete { agent, bundle, key }),
+    ]
+}
+
+fn route() -> impl Strategy<Value = Op> {
+    // Mostly the live bundle by name (0), and what is left of its runs is to be restarted.
+    let from = prop_oneof![4 => Just(0_u8), 1 => 1..6_u8];
+    let restart = i32::from(v1::InFlight::Restart);
+    let in_flight = prop_oneof![1 => 0..4_i32, 2 => Just(restart)];
+    prop_oneof![
+        3 => (agent(), 1..5_u8, any::<bool>())
+            .prop_map(|(agent, bundle, force)| Op::Switch { agent, bundle, force }),
+        4 => (agent(), from, in_flight)
+            .prop_map(|(agent, from, in_flight)| Op::Rollback { agent, from, in_flight }),
+        1 => (0..2_u8, 1..5_u8, 0..20_000_u64)
+            .prop_map(|(agent, bundle, cap_ms)| Op::SetDrain { agent, bundle, cap_ms }),
+        1 => (agent(), mostly_none(), any::<bool>())
+            .prop_map(|(agent, bundle, reject)| Op::Pause { agent, bundle, reject }),
+        4 => (agent(), mostly_none())
+            .prop_map(|(agent, bundle)| Op::Resume { agent, bundle }),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Op> {
+    let ms = prop_oneof![8 => 0..1_500_u64, 4 => 1_500..20_000_u64, 1 => 20_000..200_000_u64];
+    prop_oneof![
+        4 => ms.prop_map(|ms| Op::Wait { ms }),
+        2 => (0..3_u8, 1..5_u32).prop_map(|(agent, max_items)| Op::Tick { agent, max_items }),
+        2 => Just(Op::Sweep),
+    ]
+}

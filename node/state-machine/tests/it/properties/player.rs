@@ -1,0 +1,268 @@
+//! Plays operations on a replica: turns each into the command that a client, worker or leader would send.
+
+use std::collections::BTreeMap;
+
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::complete_step::Outcome as Completion;
+use pinrail_proto::log::memory_target::Target;
+use pinrail_proto::log::{self, NextStep, StepRef, Taker, Token};
+use pinrail_proto::time::duration;
+use pinrail_proto::v1;
+use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::query;
+
+use crate::replica::{Replica, agent, create_agent, create_bundle, payload, switch};
+
+use super::op::Op;
+
+pub(super) const AGENTS: [&str; 2] = ["support", "fleet"];
+const STEPS: [&str; 4] = ["start", "patient", "hasty", "other"];
+
+/// A replica, and what workers remember of the leases that they were given.
+#[derive(Debug, Clone)]
+pub(super) struct Player {
+    pub(super) replica: Replica,
+    held: BTreeMap<String, Vec<(u32, Token)>>,
+}
+
+impl Player {
+    /// Two agents with four bundles each, of which the first is live.
+    pub(super) fn new() -> Self {
+        let mut replica = Replica::formed();
+        for (agent_id, external) in AGENTS.into_iter().zip([false, true]) {
+            replica.must(create_agent(agent_id, external));
+            for number in 1..=4 {
+                replica.must(create_bundle(agent_id, &bundle_id(number)));
+            }
+            replica.must(switch(agent_id, "v1"));
+        }
+        Self { replica, held: BTreeMap::new() }
+    }
+
+    /// The commands of one operation: none when time passes or when there is nothing that it could mean.
+    pub(super) fn play(&mut self, op: &Op) -> Vec<(Command, Applied)> {
+        if let Op::Wait { ms } = op {
+            self.replica.now_ms += ms;
+            return Vec::new();
+        }
+        let commands = match op {
+            Op::Sweep => vec![tick(0, 256), tick(1, 256), tick(2, 256)],
+            other => self.command(other).into_iter().collect(),
+        };
+        commands.into_iter().map(|command| (command.clone(), self.apply(command))).collect()
+    }
+
+    pub(super) fn apply(&mut self, command: Command) -> Applied {
+        let applied = self.replica.apply(command);
+        for effect in &applied.effects {
+            if let Effect::Leased { step, token, .. } = effect {
+                self.held.entry(step.run_id.clone()).or_default().push((step.step, *token));
+            }
+        }
+        applied
+    }
+
+    fn command(&self, op: &Op) -> Option<Command> {
+        Some(match op {
+            Op::Wait { .. } | Op::Sweep => return None,
+            Op::Start { agent: a, run, input, bundle, max_age_ms, entry } => {
+                Command::StartRun(log::StartRun {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    run_id: run_id(*a, *run),
+                    input: Some(payload(&format!("input {input}"))),
+                    entry: if *entry == 0 { "" } else { STEPS[usize::from(*entry)] }.to_owned(),
+                    max_age_ms: *max_age_ms,
+                    bundle_id: bundle_id(*bundle),
+                    ..log::StartRun::default()
+                })
+            }
+            Op::Lease { run, odd } => self.lease(*run, *odd)?,
+            Op::Complete { run, back, next, lease_next } => {
+                self.complete(*run, *back, *next, *lease_next)?
+            }
+            Op::Fail { run, back, last, destructive, retry_after_ms } => {
+                let (step, token) = self.held(*run, *back)?;
+                let failure = v1::Failure {
+                    reason: "OOPS".to_owned(),
+                    non_retryable: *last,
+                    retry_after: (*retry_after_ms != u64::MAX).then(|| duration(*retry_after_ms)),
+                    ..v1::Failure::default()
+                };
+                let usage = destructive.then(usage);
+                Command::FailStep(log::FailStep { step, token, failure: Some(failure), usage })
+            }
+            Op::Checkpoint { run, back, name, value } => {
+                let (step, token) = self.held(*run, *back)?;
+                Command::RecordCheckpoint(log::RecordCheckpoint {
+                    step,
+                    token,
+                    name: format!("c{name}"),
+                    value: Some(payload(&format!("value {value}"))),
+                    order: 1,
+                })
+            }
+            Op::HandBack { run, back } => {
+                let (step, token) = self.held(*run, *back)?;
+                Command::HandBackStep(log::HandBackStep { step, token })
+            }
+            Op::Expire { run, back } => {
+                let (step, token) = self.held(*run, *back)?;
+                Command::ExpireLease(log::ExpireLease { step, token })
+            }
+            Op::Cancel { agent: a, run } => Command::CancelRun(log::CancelRun {
+                agent: agent(AGENTS[usize::from(*a)]),
+                run_id: run_id(*a, *run),
+            }),
+            Op::Finish { run, failed } => {
+                let outcome = if *failed { v1::Outcome::Failed } else { v1::Outcome::Completed };
+                Command::FinishRun(log::FinishRun {
+                    agent: agent(AGENTS[1]),
+                    run_id: run_id(1, *run),
+                    outcome: outcome.into(),
+                    output: Some(payload("output")),
+                    ..log::FinishRun::default()
+                })
+            }
+            Op::Keep { run } => {
+                Command::KeepRun(log::KeepRun { agent: agent(AGENTS[1]), run_id: run_id(1, *run) })
+            }
+            Op::Put { .. } | Op::PutByRun { .. } | Op::Delete { .. } => self.memory(op)?,
+            Op::Switch { agent: a, bundle, force } => Command::Switch(log::Switch {
+                agent: agent(AGENTS[usize::from(*a)]),
+                bundle_id: bundle_id(*bundle),
+                force: *force,
+                expected_epoch: 0,
+            }),
+            Op::Rollback { agent: a, from, in_flight } => Command::Rollback(log::Rollback {
+                agent: agent(AGENTS[usize::from(*a)]),
+                from_bundle_id: self.left(*a, *from),
+                in_flight: *in_flight,
+                from_inferred: false,
+            }),
+            Op::SetDrain { agent: a, bundle, cap_ms } => Command::SetDrain(log::SetDrain {
+                agent: agent(AGENTS[usize::from(*a)]),
+                bundle_id: bundle_id(*bundle),
+                cap_ms: *cap_ms,
+            }),
+            Op::Pause { agent: a, bundle, reject } => Command::PauseAgent(log::PauseAgent {
+                agent: agent(AGENTS[usize::from(*a)]),
+                bundle_id: bundle_id(*bundle),
+                reject: *reject,
+            }),
+            Op::Resume { agent: a, bundle } => Command::ResumeAgent(log::ResumeAgent {
+                agent: agent(AGENTS[usize::from(*a)]),
+                bundle_id: bundle_id(*bundle),
+            }),
+            Op::Tick { agent: a, max_items } => tick(u32::from(*a), *max_items),
+        })
+    }
+
+    fn left(&self, agent: u8, from: u8) -> String {
+        let read = self.replica.read();
+        match from {
+            0 => query::resolve_route(read, "", AGENTS[usize::from(agent)], "").unwrap().0,
+            5 => String::new(),
+            named => bundle_id(named),
+        }
+    }
+
+    fn lease(&self, run: u8, odd: u8) -> Option<Command> {
+        let run_id = run_id(0, run);
+        let read = self.replica.read();
+        let (steps, _) = query::steps(read, "", AGENTS[0], &run_id, 0, "").ok()?;
+        let open = steps.last()?;
+        let pin = query::pin(read, "", AGENTS[0], &run_id).ok()?;
+        let bundle_id = if odd == 1 { "v9".to_owned() } else { pin.bundle_id };
+        Some(Command::LeaseStep(log::LeaseStep {
+            step: Some(StepRef { agent: 1, run_id, step: open.number }),
+            attempt: open.attempt + 1 + u32::from(odd == 2),
+            taker: Some(Taker { worker_id: "w1".to_owned(), bundle_id }),
+        }))
+    }
+
+    fn complete(&self, run: u8, back: u8, next: u8, lease_next: bool) -> Option<Command> {
+        let (step, token) = self.held(run, back)?;
+        let pin = query::pin(self.replica.read(), "", AGENTS[0], &run_id(0, run)).ok()?;
+        let outcome = match STEPS.get(usize::from(next)) {
+            Some(name) => {
+                let input = Some(payload("draft"));
+                Completion::Next(NextStep { name: (*name).to_owned(), input })
+            }
+            None => Completion::Done(payload("answer")),
+        };
+        let taker = Taker { worker_id: "w1".to_owned(), bundle_id: pin.bundle_id };
+        Some(Command::CompleteStep(log::CompleteStep {
+            step,
+            token,
+            outcome: Some(outcome),
+            usage: (next == 1).then(usage),
+            lease_next: lease_next.then_some(taker),
+        }))
+    }
+
+    fn memory(&self, op: &Op) -> Option<Command> {
+        let target = |target| Some(log::MemoryTarget { target: Some(target) });
+        Some(match op {
+            Op::Put { agent: a, bundle, key, ttl_ms, expect } => {
+                Command::PutMemory(log::PutMemory {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    target: target(Target::BundleId(bundle_id(*bundle))),
+                    key: format!("k{key}"),
+                    value: Some(payload("by a person")),
+                    ttl_ms: *ttl_ms,
+                    expected_key_revision: expect.then_some(0),
+                })
+            }
+            Op::PutByRun { run, back, key, ttl_ms } => {
+                let (step, token) = self.held(*run, *back)?;
+                Command::PutMemory(log::PutMemory {
+                    agent: agent(AGENTS[0]),
+                    target: target(Target::Lease(log::LeasedRun { step, token })),
+                    key: format!("k{key}"),
+                    value: Some(payload("by a run")),
+                    ttl_ms: *ttl_ms,
+                    expected_key_revision: None,
+                })
+            }
+            Op::Delete { agent: a, bundle, key } => Command::DeleteMemory(log::DeleteMemory {
+                agent: agent(AGENTS[usize::from(*a)]),
+                target: target(Target::BundleId(bundle_id(*bundle))),
+                key: format!("k{key}"),
+                expected_key_revision: None,
+            }),
+            _ => return None,
+        })
+    }
+
+    /// What a worker remembers of the lease that it was given `back` leases ago.
+    fn held(&self, run: u8, back: u8) -> Option<(Option<StepRef>, Option<Token>)> {
+        let run_id = run_id(0, run);
+        let all = self.held.get(&run_id)?;
+        let (step, token) = all.iter().rev().nth(usize::from(back))?;
+        Some((Some(StepRef { agent: 1, run_id, step: *step }), Some(*token)))
+    }
+}
+
+fn tick(agent: u32, max_items: u32) -> Command {
+    Command::Tick(log::Tick { agent, max_items })
+}
+
+fn run_id(agent: u8, run: u8) -> String {
+    format!("{}-{run}", AGENTS[usize::from(agent)])
+}
+
+/// 0 is none.
+fn bundle_id(number: u8) -> String {
+    if number == 0 { String::new() } else { format!("v{number}") }
+}
+
+fn usage() -> v1::Usage {
+    let tool = v1::ToolUsage {
+        tool: "pay".to_owned(),
+        calls: 1,
+        side_effects: "destructive".to_owned(),
+        ..v1::ToolUsage::default()
+    };
+    v1::Usage { models: Vec::new(), tools: vec![tool] }
+}
