@@ -62,24 +62,22 @@ impl Dev {
     /// Waits until it has said everything that it says at its start.
     fn start(flags: &[&str], last: &str) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
-        let mut child = Command::new(BINARY)
+        let child = Command::new(BINARY)
             .args(["dev", "--port", "0", "--data"])
             .arg(data.path())
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");
-        let out = child.stdout.take().expect("it is piped");
-        let mut said = Vec::new();
+        let mut dev = Self { child, said: Vec::new(), _data: data };
+        let out = dev.child.stdout.take().expect("it is piped");
         for line in BufReader::new(out).lines() {
-            let line = line.expect("it speaks UTF-8");
-            let over = line.contains(last);
-            said.push(line);
-            if over {
-                return Self { child, said, _data: data };
+            dev.said.push(line.expect("it speaks UTF-8"));
+            if dev.said.last().is_some_and(|line| line.contains(last)) {
+                return dev;
             }
         }
-        panic!("it ended: {said:?}");
+        panic!("it ended: {:?}", dev.said);
     }
 
     fn find(&self, what: &str) -> &str {

@@ -1,5 +1,7 @@
 //! Tests of a node's layers together, over real storage and loopback.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails is the test's end")]
+
 mod binary;
 mod nodes;
 mod replicas;

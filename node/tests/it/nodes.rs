@@ -226,7 +226,7 @@ async fn a_worker_that_may_not_come_in_is_told_why_at_any_node() {
     let nodes = Nodes::start(3).await;
     agent(&nodes.client()).await;
     for (index, _) in nodes.live() {
-        let mut wrong = |change: fn(&mut v1::WorkerHello)| {
+        let wrong = |change: fn(&mut v1::WorkerHello)| {
             let mut hello = hello("w");
             change(&mut hello);
             let endpoint = nodes.endpoint(index);
