@@ -61,6 +61,9 @@ fn losses<'a>(case: &'a Case<'_>) -> Vec<Loss<'a>> {
 }
 
 fn never_early(run: &RunFinal, losses: &[Loss<'_>], findings: &mut Findings) {
+    if !run.is_over() {
+        return;
+    }
     match run.end_reason.as_str() {
         "drain_cap" => {
             let due = losses

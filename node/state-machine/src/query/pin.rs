@@ -3,13 +3,13 @@
 use pinrail_proto::v1;
 
 use crate::outcome::Stop;
-use crate::run::{is_over, pin_message};
+use crate::run::{is_movable, is_over, pin_message};
 use crate::store::Read;
 use crate::{agent, bundle};
 
 use super::run::{locate, open_pins};
 
-/// The pin of a run. Runs of this version are never repinned, so a pin that is found does not move.
+/// The pin of a run, and whether it may still move.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
@@ -26,7 +26,7 @@ pub fn pin(
         bundle_id: run.bundle_id.clone(),
         pin: Some(pin_message(&run, &bundle)),
         open: !is_over(run.state()),
-        movable: false,
+        movable: is_movable(&run),
         revision: super::position(read)?.revision,
     })
 }

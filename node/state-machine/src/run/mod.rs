@@ -136,6 +136,11 @@ pub(crate) fn pin_key(agent: u32, run: &RunRecord) -> Vec<u8> {
     Key::of(Kind::OpenPin, agent).text(&run.bundle_id).u64(run.pinned_ms).last(&run.run_id)
 }
 
+/// Whether a pin may still move: a rollback with `restart` takes open runs that workers execute to the good bundle.
+pub(crate) fn is_movable(run: &RunRecord) -> bool {
+    !run.external && !is_over(run.state())
+}
+
 /// The API's view of a pin.
 pub(crate) fn pin_message(run: &RunRecord, bundle: &BundleRecord) -> v1::Pin {
     use pinrail_proto::time::timestamp;
@@ -151,7 +156,7 @@ pub(crate) fn pin_message(run: &RunRecord, bundle: &BundleRecord) -> v1::Pin {
         hard_end: timestamp(ends.hard_ms),
         epoch: run.epoch,
         endpoint: bundle.endpoint.clone(),
-        movable: false,
+        movable: is_movable(run),
         revision: run.pinned_revision,
     }
 }

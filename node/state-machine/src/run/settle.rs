@@ -82,7 +82,11 @@ fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) {
         close(txn, subject, how);
         return;
     }
-    if run.external || txn.now < ends.soft_ms {
+    if run.external {
+        return;
+    }
+    if txn.now < ends.soft_ms {
+        take_back_warning(txn, subject);
         return;
     }
     if is_leased(subject) {
@@ -111,8 +115,16 @@ fn warn(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) {
         return;
     }
     set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
-    subject.run.set_end_reason(ends.reason);
     tell_holder(txn, subject, ends.reason, ends.hard_ms.saturating_sub(txn.now));
+}
+
+/// A route change back took the drain deadline away: the run goes on, unless somebody asked for its end.
+fn take_back_warning(txn: &mut Txn<'_>, subject: &mut Subject) {
+    if subject.run.state() != RunState::Cancelling || subject.run.cancel_by_ms != 0 {
+        return;
+    }
+    let state = if is_leased(subject) { RunState::Running } else { RunState::Queued };
+    set_state(txn, subject.agent.number, &mut subject.run, state);
 }
 
 pub(super) fn tell_holder(txn: &mut Txn<'_>, subject: &Subject, reason: EndReason, grace_ms: u64) {

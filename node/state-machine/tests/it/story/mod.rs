@@ -32,6 +32,7 @@ stories! {
     first_switch
     switch_with_open_runs
     switch_back_and_forth
+    switch_back_takes_a_warning_back
     rollback_moves_the_route_once
     rollback_keep
     rollback_cancel
