@@ -8,6 +8,7 @@
 
 mod event_list;
 mod golden_bytes;
+mod grid;
 mod properties;
 mod replica;
 mod story;
