@@ -1,6 +1,8 @@
 //! The README's transcript, from zero to rollback, run as it is written. Only what a test cannot share with the
 //! machine's user differs: the binaries were built already, and the port is a free one.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -58,7 +60,6 @@ fn until_it_works(binaries: &Binaries, port: u16, command: &str) -> Output {
 
 fn shell(binaries: &Binaries, port: u16, command: &str) -> Command {
     let bin = binaries.pinrail.parent().unwrap().display().to_string();
-    #[expect(clippy::disallowed_methods, reason = "the test adds to the PATH that it was given")]
     let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("sh");
     shell

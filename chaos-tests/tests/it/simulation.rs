@@ -1,5 +1,7 @@
 //! CI's short share of the simulation: twenty seeds, each in a process of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -168,7 +168,13 @@ impl NetStreamAppend<TypeConfig> for Peer {
                     answer.map_err(|_| lost("a heartbeat was not answered"))?.map_err(call)?;
                 return Ok(futures::stream::iter([get_append(answer.into_inner())]).boxed());
             }
-            let requests = input.map(move |request| put_append(&network, target, &request));
+            // openraft waits between attempts where it makes the requests: one is taken before the stream is opened, or
+            // a member that is down would be called again and again without a pause.
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let requests = futures::stream::iter([first]).chain(input);
+            let requests = requests.map(move |request| put_append(&network, target, &request));
             let opened = timeout(APPEND_IDLE, self.client.append(requests)).await;
             let answers =
                 opened.map_err(|_| lost("an append stream was not opened"))?.map_err(call)?;

@@ -1,5 +1,7 @@
 //! The storage under openraft's own suite.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::env::Env;

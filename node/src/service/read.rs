@@ -17,6 +17,9 @@ const DEFAULT: Duration = Duration::from_secs(10);
 /// No call may take longer here, whatever it asks for.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// What is kept of a call's time, so that our own word comes before the caller gives up.
+const FOR_THE_ANSWER: Duration = Duration::from_millis(250);
+
 /// How long a call may take: what its `grpc-timeout` says, within limits. A little is kept for the answer.
 pub(super) fn timeout_of<T>(request: &Request<T>) -> Duration {
     let asked = request
@@ -25,7 +28,7 @@ pub(super) fn timeout_of<T>(request: &Request<T>) -> Duration {
         .and_then(|value| value.to_str().ok())
         .and_then(parse);
     let timeout = asked.unwrap_or(DEFAULT).min(LONGEST);
-    timeout.saturating_sub(timeout / 20)
+    timeout.saturating_sub((timeout / 5).min(FOR_THE_ANSWER))
 }
 
 /// `grpc-timeout`: digits and a unit.

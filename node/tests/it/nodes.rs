@@ -297,6 +297,32 @@ async fn workers_and_runs_outlive_the_leader() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_down_is_not_called_without_a_pause() {
+    let mut nodes = Nodes::start(3).await;
+    let leader = nodes.leader().await;
+    let down = (leader + 1) % 3;
+    let peer = nodes.servers[down].as_ref().expect("it runs").peer_addr;
+    nodes.stop(down).await;
+    let listener = tokio::net::TcpListener::bind(peer).await.expect("its port is free again");
+    agent(&nodes.client()).await;
+    let mut calls = 0;
+    let count = async {
+        loop {
+            // Taken and dropped at once: the caller sees an error.
+            drop(listener.accept().await);
+            calls += 1;
+        }
+    };
+    assert!(
+        timeout(Duration::from_secs(3), count).await.is_err(),
+        "it counts until the time is over"
+    );
+    // Heartbeats come every 50 ms, on a connection of their own; appends and questions are rarer.
+    assert!(calls < 300, "{calls} connections in 3 s");
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_said_and_named() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = held.local_addr().expect("it is bound");
