@@ -46,6 +46,8 @@ pub async fn read_agent(
         grace_ms,
         ..AgentFinal::default()
     };
+    // Before the runs: what is open in what follows was open at this time.
+    end.cluster_time_ms = cluster_time(nodes, agent).await?;
     end.runs = runs(nodes, agent).await?;
     end.code = code(nodes, agent).await?;
     end.layers = layers(&end, history);
@@ -56,11 +58,15 @@ pub async fn read_agent(
     }
     end.versions.sort();
     end.versions.dedup();
-    end.cluster_time_ms = cluster_time(nodes, agent).await?;
     Ok(end)
 }
 
+/// Cluster time now: it stands still while nothing is written, and a health check commits a probe.
 async fn cluster_time(nodes: &Nodes, agent: &str) -> Result<u64> {
+    until_ok(nodes, WITHIN, |mut stubs| async move {
+        stubs.cluster.get_cluster_health(request(v1::GetClusterHealthRequest {}, CALL)).await
+    })
+    .await?;
     let message =
         v1::GetDrainRequest { agent_id: agent.to_owned(), ..v1::GetDrainRequest::default() };
     let answer = until_ok(nodes, WITHIN, |mut stubs| {

@@ -1,6 +1,6 @@
 //! The API as a stranger uses it: plain generated stubs, one attempt a call, no retry of its own.
 //!
-//! [`perform`] turns a [`Call`](crate::history::Call) into one RPC and its answer into an
+//! [`perform()`] turns a [`Call`](crate::history::Call) into one RPC and its answer into an
 //! [`Outcome`](crate::history::Outcome); [`setup`] makes agents and bundles; [`final_read`] collects what a verdict
 //! needs. It takes channels, so that real sockets and a simulated network serve it alike.
 

@@ -45,7 +45,8 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
     load.add_agent(EXTERNAL, Policy { external: true, ..Policy::default() }, &bundles).await?;
     let mut workers =
         Workers::new(&setting.binaries.worker, &keeper.folder(), &cluster.endpoints())?;
-    for bundle_id in &bundles {
+    // Two of each, so that a step whose worker is frozen goes to the other one.
+    for bundle_id in bundles.iter().chain(&bundles) {
         workers.start(WORKED, bundle_id)?;
     }
     let mut nemesis = Nemesis { cluster, workers: Some(workers), recorder: recorder.clone() };

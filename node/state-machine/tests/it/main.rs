@@ -2,7 +2,7 @@
 //!
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
 //! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
-//! in every state.
+//! in every state, `sweeps` holds the ends of pins to their bounds.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,3 +12,4 @@ mod grid;
 mod properties;
 mod replica;
 mod story;
+mod sweeps;
