@@ -170,7 +170,10 @@ impl NetStreamAppend<TypeConfig> for Peer {
             }
             // openraft waits between attempts where it makes the requests: one is taken before the stream is opened, or
             // a member that is down would be called again and again without a pause.
-            let requests = input;
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let requests = futures::stream::iter([first]).chain(input);
             let requests = requests.map(move |request| put_append(&network, target, &request));
             let opened = timeout(APPEND_IDLE, self.client.append(requests)).await;
             let answers =
