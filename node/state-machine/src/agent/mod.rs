@@ -166,6 +166,10 @@ pub(crate) fn find(
 }
 
 pub(crate) fn number(read: &dyn Read, namespace: &str, agent: &str) -> Result<Option<u32>, Fault> {
+    // Reads come with any text; a key is built of names only.
+    if namespace.contains('\0') || agent.contains('\0') {
+        return Ok(None);
+    }
     let Some(row) = read.get(&name_key(namespace, agent))? else { return Ok(None) };
     let number: [u8; 4] = row
         .as_ref()
@@ -252,6 +256,9 @@ fn index_name(txn: &mut Txn<'_>, agent: &AgentRecord) {
 fn names(read: &dyn Read, namespace: &str) -> Result<Vec<String>, Fault> {
     /// Looking for the nearest name is a courtesy; it need not see them all.
     const LOOKED_AT: usize = 1_000;
+    if namespace.contains('\0') {
+        return Ok(Vec::new());
+    }
     let prefix = Key::new(Kind::AgentName).text(namespace).build();
     let range = crate::store::KeyRange::prefix(&prefix);
     let rows = read.scan(&range, crate::store::Order::Ascending, LOOKED_AT)?;

@@ -3,9 +3,10 @@
 use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, RunState};
+use pinrail_proto::{id, reason};
 
 use crate::key::{Key, Kind, Parts};
-use crate::outcome::Stop;
+use crate::outcome::{Stop, reject};
 use crate::run::{find, is_over, not_found, pin_message};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
@@ -74,7 +75,7 @@ pub(super) fn locate(
 /// in the order of bundle and start; others go by run id or state.
 ///
 /// # Errors
-/// `AGENT_NOT_FOUND`; `INVALID_REQUEST` for a forged token.
+/// `AGENT_NOT_FOUND`, `INVALID_ID`; `INVALID_REQUEST` for a forged token.
 pub fn runs(
     read: &dyn Read,
     namespace: &str,
@@ -83,6 +84,10 @@ pub fn runs(
     page_size: u32,
     token: &str,
 ) -> Result<(Vec<v1::Run>, String), Stop> {
+    if !filter.bundle_id.is_empty() {
+        id::check_name("bundle", &filter.bundle_id)
+            .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+    }
     let agent = agent::find(read, namespace, agent)?;
     let (ids, next) = if filter.state != RunState::Unspecified {
         by_states(read, &agent, &[filter.state], &filter.bundle_id, page_size, token)?
