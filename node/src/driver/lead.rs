@@ -109,10 +109,21 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
         }
         desk.seen(batch.revision);
     });
-    for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
-        if let Effect::RunClosed { agent, run_id } = effect {
-            metrics::run_closed(dispatch, *agent, run_id);
-        }
+    let effects = batch.applied.iter().flat_map(|applied| &applied.effects);
+    let closed: Vec<(u32, &str)> = effects
+        .filter_map(|effect| match effect {
+            Effect::RunClosed { agent, run_id } => Some((*agent, run_id.as_str())),
+            Effect::StepReady { .. }
+            | Effect::StepWithdrawn { .. }
+            | Effect::Leased { .. }
+            | Effect::LeaseEnded { .. }
+            | Effect::CancelRequested { .. }
+            | Effect::DeadlineSet { .. }
+            | Effect::AgentChanged { .. } => None,
+        })
+        .collect();
+    if !closed.is_empty() {
+        metrics::runs_closed(dispatch, &closed);
     }
     if assign {
         dispatch.inner.assign.notify_one();

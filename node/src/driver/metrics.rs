@@ -9,7 +9,7 @@ use pinrail_state_machine::query;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::Dispatch;
-use super::state::{agent_name, ask, run as run_record};
+use super::state::{self, agent_name, ask};
 
 /// Steps that ended, by outcome: completed, failed, handed_back, expired.
 pub(crate) const STEPS: &str = "pinrail_steps_total";
@@ -75,15 +75,28 @@ pub(super) fn step(agent: &str, bundle: &str, outcome: StepOutcome) {
     metrics::counter!(STEPS, &labels).increment(1);
 }
 
-/// Counts a run that ended.
-pub(super) fn run_closed(dispatch: &Dispatch, agent: u32, run_id: &str) {
-    let replica = &dispatch.inner.replica;
-    let Some(run) = run_record(replica, agent, run_id) else { return };
-    let Some((_, agent)) = agent_name(replica, agent) else { return };
-    let outcome = outcome(run.state());
-    tracing::info!(agent, bundle = run.bundle_id, run = run_id, outcome, "run ended");
-    let labels = [("agent", agent), ("bundle", run.bundle_id), ("outcome", outcome.to_owned())];
-    metrics::counter!(RUNS, &labels).increment(1);
+/// Counts runs that ended, by agent's number and id. A sweep ends hundreds at once: one look at the state for all.
+pub(super) fn runs_closed(dispatch: &Dispatch, closed: &[(u32, &str)]) {
+    let records = dispatch.inner.replica.read(|read| {
+        let mut names = BTreeMap::new();
+        let mut found = Vec::with_capacity(closed.len());
+        for (agent, run_id) in closed {
+            if !names.contains_key(agent) {
+                names.insert(*agent, state::agent_name_in(read, *agent)?);
+            }
+            let name = names.get(agent).cloned().flatten();
+            if let (Some((_, name)), Some(run)) = (name, state::run_in(read, *agent, run_id)?) {
+                found.push((name, run));
+            }
+        }
+        Ok(found)
+    });
+    for (agent, run) in records.unwrap_or_default() {
+        let outcome = outcome(run.state());
+        tracing::debug!(agent, bundle = run.bundle_id, run = run.run_id, outcome, "run ended");
+        let labels = [("agent", agent), ("bundle", run.bundle_id), ("outcome", outcome.to_owned())];
+        metrics::counter!(RUNS, &labels).increment(1);
+    }
 }
 
 fn outcome(state: v1::RunState) -> &'static str {

@@ -3,7 +3,7 @@
 use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::outcome::Stop;
-use pinrail_state_machine::store::Read;
+use pinrail_state_machine::store::{Fault, Read};
 use pinrail_state_machine::txn;
 
 use crate::raft::{ReadError, Replica};
@@ -25,15 +25,31 @@ pub(crate) fn ask<T>(
         .map_err(ReadError::Rejected)
 }
 
-/// An agent's namespace and name by its number. None when it is gone.
+/// An agent's namespace and name by its number. None when it is gone, or cannot be read.
 pub(crate) fn agent_name(replica: &Replica, agent: u32) -> Option<(String, String)> {
-    let key = Key::of(Kind::Agent, agent).build();
-    let record: AgentRecord = replica.read(|read| txn::get(read, &key)).ok()??;
-    Some((record.namespace, record.agent_id))
+    replica.read(|read| agent_name_in(read, agent)).ok()?
+}
+
+/// The same at one moment of the state.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub(crate) fn agent_name_in(
+    read: &dyn Read,
+    agent: u32,
+) -> Result<Option<(String, String)>, Fault> {
+    let record: Option<AgentRecord> = txn::get(read, &Key::of(Kind::Agent, agent).build())?;
+    Ok(record.map(|record| (record.namespace, record.agent_id)))
 }
 
 /// A run's record. None when it is gone.
-pub(crate) fn run(replica: &Replica, agent: u32, run_id: &str) -> Option<RunRecord> {
-    let key = Key::of(Kind::Run, agent).last(run_id);
-    replica.read(|read| txn::get(read, &key)).ok()?
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub(crate) fn run_in(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+) -> Result<Option<RunRecord>, Fault> {
+    txn::get(read, &Key::of(Kind::Run, agent).last(run_id))
 }

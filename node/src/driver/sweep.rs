@@ -8,7 +8,7 @@ use pinrail_proto::log;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_state_machine::query;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::dispatch::{encode, pause};
 use super::state::ask;
@@ -60,8 +60,10 @@ async fn sweep(dispatch: &Dispatch, due: &[u32], more: &mut BTreeSet<u32>) {
     let commands = agents
         .iter()
         .map(|agent| encode(Kind::Tick(log::Tick { agent: *agent, max_items: TICK_ITEMS })));
+    let began = Instant::now();
     match dispatch.inner.replica.propose_here(commands.collect(), PROPOSE_TIMEOUT).await {
         Ok(outcomes) => {
+            tracing::debug!(ticks = agents.len(), took = ?began.elapsed(), "what was due is done");
             more.clear();
             // Of several ticks of an agent the last one says whether more is due.
             for (agent, outcome) in agents.iter().zip(&outcomes) {
