@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails is the test's end")]
 
 mod binary;
+mod metrics_page;
 mod nodes;
 mod replicas;
