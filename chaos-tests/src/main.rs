@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
+use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
     Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
@@ -36,6 +37,10 @@ enum Command {
         /// Length of one storm.
         #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
         storm: Duration,
+        /// Only this kind of fault: kill_leader, pause_leader, kill_follower, pause_follower, kill_all, kill_worker,
+        /// pause_worker.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
     },
     /// SIGKILL of all members at once under load, restart, compare.
     KillAll {
@@ -69,6 +74,10 @@ enum Command {
     SimOne,
     /// The main job from end to end: pins, a switch with a killed leader, caps, a rollback.
     Demo(DemoOptions),
+}
+
+fn fault_kind(word: &str) -> Result<FaultKind, String> {
+    serde_json::from_value(serde_json::Value::from(word)).map_err(|_| "no such fault".to_owned())
 }
 
 fn main() -> Result<ExitCode> {
@@ -105,7 +114,9 @@ async fn real(arguments: Arguments) -> Result<ExitCode> {
 
 async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
     Ok(match command {
-        Command::Run { minutes, storm: each } => storm::run(setting, minutes, each).await?,
+        Command::Run { minutes, storm: each, only } => {
+            storm::run(setting, minutes, each, only).await?
+        }
         Command::KillAll { cycles } => {
             let report = kill_all::kill_all(setting, cycles).await?;
             print!("{report}");

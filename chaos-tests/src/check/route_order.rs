@@ -45,18 +45,21 @@ pub(super) fn later_answers(
     what: &str,
     findings: &mut Findings,
 ) {
-    let mut first_asked: BTreeMap<u64, u64> = BTreeMap::new();
+    // A start that is asked for once more keeps its first answer: what counts is when it was asked for first.
+    let mut first_asked: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in &case.history {
-        let at = first_asked.entry(entry.operation).or_insert(entry.invoked_us);
-        *at = (*at).min(entry.invoked_us);
+        if let Call::StartRun { run_id, .. } = &entry.call {
+            let at = first_asked.entry(run_id).or_insert(entry.invoked_us);
+            *at = (*at).min(entry.invoked_us);
+        }
     }
     for entry in &case.history {
         let Some((epoch, bundle)) = routed(entry) else { continue };
-        let asked = if entry.call.is_write() {
-            first_asked.get(&entry.operation).copied().unwrap_or(entry.invoked_us)
-        } else {
-            entry.invoked_us
-        };
+        let asked = match &entry.call {
+            Call::StartRun { run_id, .. } => first_asked.get(run_id.as_str()).copied(),
+            _ => None,
+        }
+        .unwrap_or(entry.invoked_us);
         let known = acked
             .iter()
             .take_while(|(at, _)| *at < asked)

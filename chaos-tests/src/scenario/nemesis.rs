@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::sleep;
 
+use crate::api::perform;
 use crate::clock;
 use crate::cluster::Cluster;
-use crate::history::{Fault, FaultKind, Recorder};
+use crate::history::{Answer, Call, Fault, FaultKind, Outcome, Recorder};
 use crate::worker::Workers;
 
 /// How long the cluster may take to elect a leader before a fault is aimed at it.
 const AIM: Duration = Duration::from_secs(10);
+const ASK: Duration = Duration::from_secs(1);
 
 /// Owns the processes while it hurts them.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Which nodes a fault is aimed at; workers are aimed at by the number of faults so far.
+    /// Which nodes a fault is aimed at, or which worker: one of the live bundle, which has work.
     async fn aim(&mut self, kind: FaultKind) -> Result<Vec<usize>> {
         Ok(match kind {
             FaultKind::KillLeader | FaultKind::PauseLeader => {
@@ -48,11 +50,26 @@ impl Nemesis {
                 vec![self.cluster.follower().await.context("no follower is up")?]
             }
             FaultKind::KillAll => (0..self.cluster.members.len()).collect(),
-            FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.recorder.faults().len()],
+            FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
             FaultKind::Partition | FaultKind::LostWrites => {
                 anyhow::bail!("{kind:?} is a fault of the simulation")
             }
         })
+    }
+
+    async fn busy_worker(&mut self) -> Result<usize> {
+        let leader = self.cluster.wait_leader(AIM).await?;
+        let Some(workers) = &self.workers else { return Ok(0) };
+        let call = Call::ResolveRoute { local: true };
+        let channel = self.cluster.nodes.channel(leader);
+        let route = perform(channel, workers.agent(), &call, "", ASK).await;
+        let live = match route {
+            Outcome::Ok { answer: Answer::Route { bundle_id, .. }, .. } => bundle_id,
+            Outcome::Ok { .. } | Outcome::Rejected { .. } | Outcome::Unknown { .. } => {
+                String::new()
+            }
+        };
+        Ok(workers.of_bundle(&live).unwrap_or_default())
     }
 
     /// When the fault was seen to have taken effect.

@@ -74,11 +74,20 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
 ///
 /// # Errors
 /// When the harness failed.
-pub async fn run(setting: &Setting, minutes: f64, each: Duration) -> Result<bool> {
+pub async fn run(
+    setting: &Setting,
+    minutes: f64,
+    each: Duration,
+    only: Option<FaultKind>,
+) -> Result<bool> {
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let mut seed = setting.seed;
     loop {
         let plan = Plan::draw(seed, each);
+        let plan = match only {
+            Some(kind) => plan.only(kind),
+            None => plan,
+        };
         let kinds: Vec<FaultKind> = plan.faults.iter().map(|fault| fault.kind).collect();
         println!("\nseed {seed}: {} faults {kinds:?}", kinds.len());
         let report = storm(&Setting { seed, ..setting.clone() }, &plan).await?;

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Config;
 use super::journal::Journal;
-use super::step::{Answer, Execution, Request};
+use super::step::{Answer, Execution, Request, Work};
 use crate::api;
 use crate::history::WorkerEvent;
 
@@ -42,6 +42,8 @@ pub(super) struct Link {
 struct Held {
     assignment: v1::Assignment,
     task: tokio::task::AbortHandle,
+    /// Does not hear that its lease is lost.
+    deaf: bool,
 }
 
 struct Pending {
@@ -227,9 +229,10 @@ impl Link {
         if self.held.contains_key(&token.revision) {
             return; // Told twice, after a reconnection.
         }
+        let deaf = Work::of(&assignment).deaf;
         let task = self.executions.spawn(execution.run());
         self.by_task.insert(task.id(), token.revision);
-        self.held.insert(token.revision, Held { assignment, task });
+        self.held.insert(token.revision, Held { assignment, task, deaf });
     }
 
     fn answer(&mut self, sequence: u64, answer: Answer) {
@@ -252,9 +255,14 @@ impl Link {
         let event = WorkerEvent::Cancelled { lease_lost: cancel.lease_lost };
         self.journal.note(&held.assignment, event)?;
         if cancel.lease_lost {
-            let id = held.task.id();
-            held.task.abort();
-            self.ended(id, out).await?;
+            let (id, deaf) = (held.task.id(), held.deaf);
+            if deaf {
+                // The slot is free; the step goes on and will be refused.
+                self.hand_slot_back(token, out).await?;
+            } else {
+                held.task.abort();
+                self.ended(id, out).await?;
+            }
         }
         Ok(())
     }
@@ -263,6 +271,14 @@ impl Link {
     async fn ended(&mut self, task: Id, out: &mpsc::Sender<v1::WorkRequest>) -> Result<()> {
         let Some(token) = self.by_task.remove(&task) else { return Ok(()) };
         self.pending.retain(|_, pending| pending.token != token);
+        self.hand_slot_back(token, out).await
+    }
+
+    async fn hand_slot_back(
+        &mut self,
+        token: u64,
+        out: &mpsc::Sender<v1::WorkRequest>,
+    ) -> Result<()> {
         if self.held.remove(&token).is_some() {
             let credit = Ask::Credit(v1::Credit { slots: 1 });
             out.send(v1::WorkRequest { sequence: 0, message: Some(credit) }).await?;

@@ -56,6 +56,18 @@ impl Workers {
         self.running.is_empty()
     }
 
+    /// The agent that they work for.
+    #[must_use]
+    pub fn agent(&self) -> &str {
+        self.running.first().map_or("", |running| &running.agent)
+    }
+
+    /// A worker of this bundle.
+    #[must_use]
+    pub fn of_bundle(&self, bundle_id: &str) -> Option<usize> {
+        self.running.iter().position(|running| running.bundle_id == bundle_id)
+    }
+
     /// Starts one more worker of a bundle.
     ///
     /// # Errors

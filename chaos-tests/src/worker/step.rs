@@ -25,8 +25,18 @@ pub struct Work {
     pub note: Option<String>,
     /// Never ends, and does not listen when it is asked to.
     pub stuck: bool,
+    /// Goes on when its lease is lost, and reports all the same: it must be refused.
+    pub deaf: bool,
     /// The completion that handed this on.
     pub by: String,
+}
+
+impl Work {
+    /// What an assignment's input says; something else is the least work.
+    pub(super) fn of(assignment: &v1::Assignment) -> Self {
+        let input = assignment.input.as_ref().map(|input| input.data.clone()).unwrap_or_default();
+        serde_json::from_slice(&input).unwrap_or_default()
+    }
 }
 
 /// A request of a step to the server, and where the answer goes.
@@ -59,8 +69,7 @@ impl Execution {
         let known = checkpoints.iter().any(|name| name == "found");
         let bundle_id = it.bundle_id.clone();
         self.journal.note(it, WorkerEvent::Began { bundle_id, checkpoints })?;
-        let input = it.input.as_ref().map(|input| input.data.clone()).unwrap_or_default();
-        let work: Work = serde_json::from_slice(&input).unwrap_or_default();
+        let work = Work::of(it);
         if work.checkpoint && !known && !self.checkpoint().await? {
             return Ok(());
         }

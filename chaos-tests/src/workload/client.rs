@@ -11,6 +11,10 @@ use crate::worker::Work;
 
 /// Keys that all clients of an agent share.
 const KEYS: u32 = 6;
+/// Starts that a client may ask for once more.
+const REMEMBERED: usize = 64;
+/// Sleeps of a long step: leases of the chaos agents last a second.
+const LONG_MS: std::ops::Range<u64> = 2_000..5_000;
 
 /// A client of one agent.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Client {
     pub known: Known,
     /// Open external runs that this client started and has not finished.
     open: Vec<String>,
+    /// Starts that this client asked for.
+    started: Vec<Call>,
     /// Key and revision that this client read or wrote last.
     seen: Option<(String, String, u64)>,
     counter: u64,
@@ -31,7 +37,17 @@ impl Client {
     #[must_use]
     pub fn new(agent: &str, external: bool, mix: Mix, operator: Operator, known: Known) -> Self {
         let agent = agent.to_owned();
-        Self { agent, external, mix, operator, known, open: Vec::new(), seen: None, counter: 0 }
+        Self {
+            agent,
+            external,
+            mix,
+            operator,
+            known,
+            open: Vec::new(),
+            started: Vec::new(),
+            seen: None,
+            counter: 0,
+        }
     }
 
     /// Works until it is told to stop; an operation under way is finished first.
@@ -56,6 +72,9 @@ impl Client {
         // One after the other: each call consumes its share of the draw.
         if is(mix.start) {
             return Some(self.start());
+        }
+        if is(mix.again) {
+            return self.again();
         }
         if is(mix.finish) {
             return self.finish();
@@ -88,18 +107,34 @@ impl Client {
     fn start(&mut self) -> Call {
         let run_id = self.next("run");
         let rng = &mut self.operator.rng;
+        let long = rng.random_range(0..100) < self.mix.long_percent;
+        let sleep_ms =
+            if long { rng.random_range(LONG_MS) } else { rng.random_range(0..=self.mix.step_ms) };
         let work = Work {
             left: rng.random_range(0..3),
-            sleep_ms: rng.random_range(0..=self.mix.step_ms),
+            sleep_ms,
             checkpoint: rng.random_ratio(1, 3),
             note: rng.random_ratio(1, 3).then(|| format!("k{}", rng.random_range(0..KEYS))),
             stuck: rng.random_range(0..100) < self.mix.stuck_percent,
+            deaf: long,
             by: String::new(),
         };
         let input = serde_json::json!(work).to_string();
         // Known from here on: others may look for it before it is acknowledged.
         self.known.add_run(&run_id);
-        Call::StartRun { run_id, input, bundle_id: String::new() }
+        let call = Call::StartRun { run_id, input, bundle_id: String::new() };
+        if self.started.len() < REMEMBERED {
+            self.started.push(call.clone());
+        }
+        call
+    }
+
+    fn again(&mut self) -> Option<Call> {
+        if self.started.is_empty() {
+            return None;
+        }
+        let index = self.operator.rng.random_range(0..self.started.len());
+        self.started.get(index).cloned()
     }
 
     fn finish(&mut self) -> Option<Call> {
@@ -158,7 +193,9 @@ impl Client {
         let Outcome::Ok { revision, answer } = outcome else { return };
         self.known.saw_revision(*revision);
         match (call, answer) {
-            (Call::StartRun { run_id, .. }, Answer::Started { .. }) if self.external => {
+            (Call::StartRun { run_id, .. }, Answer::Started { already: false, .. })
+                if self.external =>
+            {
                 self.open.push(run_id.clone());
             }
             (
@@ -184,6 +221,7 @@ impl Client {
 
 fn weight(mix: &Mix) -> u32 {
     mix.start
+        + mix.again
         + mix.finish
         + mix.cancel
         + mix.look_up

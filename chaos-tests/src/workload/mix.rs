@@ -6,6 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
     pub start: u32,
+    /// The same start once more, long after it was answered.
+    pub again: u32,
     pub finish: u32,
     pub cancel: u32,
     pub look_up: u32,
@@ -18,7 +20,9 @@ pub struct Mix {
     pub pause: Duration,
     /// Of a hundred runs so many never end by themselves.
     pub stuck_percent: u32,
-    /// Longest sleep of a step.
+    /// Of a hundred runs so many have steps that outlast a lease.
+    pub long_percent: u32,
+    /// Longest sleep of a step of the others.
     pub step_ms: u64,
 }
 
@@ -28,6 +32,7 @@ impl Mix {
     pub fn everything() -> Self {
         Self {
             start: 25,
+            again: 4,
             finish: 0,
             cancel: 2,
             look_up: 18,
@@ -38,6 +43,7 @@ impl Mix {
             drain: 7,
             pause: Duration::from_millis(60),
             stuck_percent: 4,
+            long_percent: 10,
             step_ms: 300,
         }
     }
@@ -53,6 +59,7 @@ impl Mix {
     pub fn writes() -> Self {
         Self {
             start: 20,
+            again: 0,
             finish: 0,
             cancel: 0,
             look_up: 0,
@@ -63,6 +70,7 @@ impl Mix {
             drain: 0,
             pause: Duration::from_millis(10),
             stuck_percent: 0,
+            long_percent: 0,
             step_ms: 0,
         }
     }
