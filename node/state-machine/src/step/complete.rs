@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
-use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over};
+use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over, settle};
 use crate::txn::Txn;
 
 use super::lease::{grant, may_lease};
@@ -106,7 +106,11 @@ fn store(txn: &mut Txn<'_>, subject: &mut Subject, kind: Kind, payload: &Payload
 }
 
 /// The answer of a completion that was recorded before, for the worker that did not hear it.
-fn recorded(txn: &Txn<'_>, it: &CompleteStep, digest: &[u8; 32]) -> Result<Option<Answer>, Stop> {
+fn recorded(
+    txn: &mut Txn<'_>,
+    it: &CompleteStep,
+    digest: &[u8; 32],
+) -> Result<Option<Answer>, Stop> {
     let asked = it.step.clone().unwrap_or_default();
     if id::check_token("run id", &asked.run_id).is_err() {
         return Ok(None);
@@ -120,15 +124,26 @@ fn recorded(txn: &Txn<'_>, it: &CompleteStep, digest: &[u8; 32]) -> Result<Optio
     if !same {
         return Ok(None);
     }
-    let run = crate::run::find(txn.read(), asked.agent, &asked.run_id)?;
-    let closed = run.as_ref().is_none_or(|run| is_over(run.state()));
+    let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
+        return Ok(None);
+    };
+    let before = subject.run.clone();
+    settle(txn, &mut subject)?;
+    if subject.run.pinned_revision != before.pinned_revision {
+        // The run begins anew: what was recorded is gone with its steps.
+        return Ok(None);
+    }
+    if subject.run != before {
+        subject.save(txn);
+    }
+    let number = subject.run.step;
     // The lease that came with the first answer, if the same worker still holds it.
-    let number = run.as_ref().map_or(0, |run| run.step);
-    let following = find(txn.read(), asked.agent, &asked.run_id, number)?;
-    let token = following
+    let token = subject
+        .step
         .filter(|s| number == asked.step + 1 && s.state() == StepState::Leased)
-        .filter(|s| s.token.is_some_and(|token| token.revision == step.completion_revision))
-        .and_then(|s| s.token);
+        .and_then(|s| s.token)
+        .filter(|token| token.revision == step.completion_revision);
+    let closed = is_over(subject.run.state());
     Ok(Some(Answer::Step(StepResult { closed, token, step: number })))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pinrail_proto::log::Token;
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::v1::{Pin, RunState};
@@ -52,10 +53,16 @@ impl History {
                     self.first_pins.insert(id, pin);
                 }
             }
+            Command::LeaseStep(it) => {
+                let run_id = it.step.clone().unwrap().run_id;
+                let pin = query::pin(replica.read(), "", AGENTS[0], &run_id).unwrap();
+                let taker = it.taker.clone().unwrap().bundle_id;
+                assert_eq!(taker, pin.bundle_id, "P1: {run_id} went to a worker of another bundle");
+            }
             Command::CompleteStep(it) => {
                 let step = it.step.clone().unwrap();
-                // A repeat gets its first answer and has no effects.
-                if !applied.effects.is_empty() {
+                // A first completion ends its own lease; a repeat gets the first one's answer.
+                if applied.effects.iter().any(|effect| ended(effect) == it.token) {
                     let pinned = self.pinned[&step.run_id].1;
                     let is_first = self.completed.insert((step.run_id.clone(), pinned, step.step));
                     assert!(is_first, "P2: {} {} was completed twice", step.run_id, step.step);
@@ -105,6 +112,14 @@ impl History {
         let now_ms = query::position(replica.read()).unwrap().now_ms;
         assert!(now_ms >= self.last_now_ms);
         self.last_now_ms = now_ms;
+    }
+}
+
+/// The token of the lease that an effect says is over.
+fn ended(effect: &Effect) -> Option<Token> {
+    match effect {
+        Effect::LeaseEnded { token, .. } => Some(*token),
+        _ => None,
     }
 }
 
