@@ -7,7 +7,9 @@ use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::report::Report;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
-use pinrail_chaos_tests::scenario::{Setting, failover, kill_all, snapshot, storm, switch_cost};
+use pinrail_chaos_tests::scenario::{
+    Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
+};
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
 const LONGEST_GAP_US: u64 = 5_000_000;
@@ -60,6 +62,12 @@ async fn killing_the_leader_stops_writes_for_a_moment_only() {
 async fn follower_past_the_tail_catches_up_by_snapshot() {
     let report = snapshot::snapshot(&setting(16)).await.expect("the follower catches up");
     must_pass(&report);
+}
+
+#[tokio::test]
+async fn every_verb_answers_with_one_and_with_two_members_stopped() {
+    let found = degraded::degraded(&setting(17)).await.expect("the verbs run");
+    assert!(found.passed(), "{found}");
 }
 
 #[tokio::test]
