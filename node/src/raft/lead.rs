@@ -154,11 +154,8 @@ async fn found(replica: &Replica) -> bool {
 }
 
 /// Takes a snapshot whenever the log has grown by the configured bytes.
-pub(super) async fn take_snapshots(
-    replica: Replica,
-    every_bytes: u64,
-    log: super::log_store::LogStore,
-) {
+pub(super) async fn take_snapshots(replica: Replica, every_bytes: u64) {
+    let log = &replica.inner.log;
     let mut taken_at = log.appended_bytes();
     loop {
         tokio::select! {

@@ -81,6 +81,11 @@ impl LogStore {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Ends the writer; reads go on. Nothing can be written after it.
+    pub(crate) async fn close(&self) {
+        self.shared.writer.close().await;
+    }
+
     /// Bytes appended since the store was opened: what snapshots are triggered by.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::env::Env;
@@ -38,10 +39,12 @@ pub(super) enum Done {
 }
 
 pub(super) struct LogWriter {
-    jobs: Sender<Job>,
+    /// Gone once the writer is closed.
+    jobs: Mutex<Option<Sender<Job>>>,
+    /// Ends without a word when the writer has let go of the engine.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
     wake: Arc<Notify>,
     durable: Arc<AtomicU64>,
-    threads: bool,
 }
 
 impl LogWriter {
@@ -49,7 +52,9 @@ impl LogWriter {
         let (jobs, queue) = bounded(QUEUE);
         let wake = Arc::new(Notify::new());
         let durable = Arc::new(AtomicU64::new(0));
-        let step = Step { engine, durable: Arc::clone(&durable), abort: env.abort_on_fault };
+        let (alive, ended) = oneshot::channel();
+        let (durable_index, abort) = (Arc::clone(&durable), env.abort_on_fault);
+        let step = Step { engine, durable: durable_index, abort, _alive: alive };
         if env.threads {
             let spawned = std::thread::Builder::new()
                 .name("log-writer".to_owned())
@@ -61,15 +66,30 @@ impl LogWriter {
         } else {
             tokio::spawn(run_task(step, queue, Arc::clone(&wake)));
         }
-        Self { jobs, wake, durable, threads: env.threads }
+        let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
+        Self { jobs, ended, wake, durable }
     }
 
     pub(super) fn submit(&self, job: Job) {
-        if let Err(error) = self.jobs.send(job) {
-            complete(error.into_inner().done, Err(io::Error::other("the log writer has ended")));
+        let refused = match &*self.jobs.lock() {
+            Some(jobs) => jobs.send(job).err().map(crossbeam_channel::SendError::into_inner),
+            None => Some(job),
+        };
+        if let Some(job) = refused {
+            complete(job.done, Err(io::Error::other("the log writer has ended")));
         }
-        if !self.threads {
-            self.wake.notify_one();
+        self.wake.notify_one();
+    }
+
+    /// Lets the writer work off what waits, and ends it. When this returns, it holds the engine no more: a thread that
+    /// closes a database while the process ends finds RocksDB's own globals gone.
+    pub(super) async fn close(&self) {
+        self.jobs.lock().take();
+        self.wake.notify_one();
+        let ended = self.ended.lock().take();
+        if let Some(ended) = ended {
+            // The error is the message: the other end was dropped.
+            let _ = ended.await;
         }
     }
 
@@ -83,6 +103,8 @@ struct Step {
     engine: Box<dyn LogEngine>,
     durable: Arc<AtomicU64>,
     abort: bool,
+    /// Dropped after the engine: fields go in order.
+    _alive: oneshot::Sender<()>,
 }
 
 impl Step {
@@ -149,11 +171,15 @@ fn run_thread(mut step: Step, queue: &Receiver<Job>) {
 /// The simulation's writer. Between write and sync time passes, so that a crash can fall in between.
 async fn run_task(mut step: Step, queue: Receiver<Job>, wake: Arc<Notify>) {
     loop {
-        let jobs: Vec<Job> = queue.try_iter().take(DRAIN).collect();
-        if jobs.is_empty() {
-            wake.notified().await;
-            continue;
-        }
+        let mut jobs = match queue.try_recv() {
+            Ok(first) => vec![first],
+            Err(TryRecvError::Empty) => {
+                wake.notified().await;
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
+        };
+        jobs.extend(queue.try_iter().take(DRAIN));
         let mut written = step.write(&jobs, false);
         if written.is_ok() {
             tokio::time::sleep(SIMULATED_SYNC).await;

@@ -21,6 +21,7 @@ use crate::storage::{DataDir, Identity};
 
 use super::cluster_time::ClusterTime;
 use super::lead::Leadership;
+use super::log_store::LogStore;
 use super::membership::Contact;
 use super::network::Network;
 use super::proposer::Proposer;
@@ -86,6 +87,7 @@ pub(super) struct Inner {
     pub(super) env: Env,
     pub(super) identity: Identity,
     pub(super) raft: Raft<TypeConfig, StateMachine>,
+    pub(super) log: LogStore,
     pub(super) state: Arc<StateShared>,
     pub(super) network: Network,
     pub(super) time: Arc<ClusterTime>,
@@ -299,7 +301,8 @@ impl Replica {
         self.inner.raft.trigger().snapshot().await.map_err(|_| ReadError::Stopping)
     }
 
-    /// Ends this member: no more proposals, everything applied is flushed, the data directory is free.
+    /// Ends this member: no more proposals, everything applied is flushed, no thread of it goes on. The data
+    /// directory is free once the last handle is dropped.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -308,6 +311,7 @@ impl Replica {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
+        self.inner.log.close().await;
         let engine = Arc::clone(&self.inner.state.engine);
         if let Err(error) = self.inner.env.blocking(move || engine.flush()).await {
             tracing::warn!(%error, "the state could not be flushed; the log has it");

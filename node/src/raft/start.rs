@@ -89,6 +89,7 @@ impl Replica {
                 proposer: Proposer::start(raft.clone(), Arc::clone(&time)),
                 identity,
                 raft,
+                log,
                 state,
                 network,
                 time,
@@ -105,7 +106,7 @@ impl Replica {
                 env,
             }),
         };
-        replica.begin(listener, rounds, log, config);
+        replica.begin(listener, rounds, config);
         Ok(replica)
     }
 
@@ -114,7 +115,6 @@ impl Replica {
         &self,
         listener: Listener,
         rounds: tokio::sync::mpsc::Receiver<read::Waiter>,
-        log: LogStore,
         config: ReplicaConfig,
     ) {
         let mut tasks = self.inner.tasks.lock();
@@ -122,7 +122,7 @@ impl Replica {
         self.raft().run();
         tasks.spawn(lead::watch(self.clone()));
         tasks.spawn(lead::supervise(self.clone()));
-        tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes, log));
+        tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes));
         tasks.spawn(read::run(self.clone(), rounds));
         tasks.spawn(membership::watch_contacts(self.clone()));
         tasks.spawn(bootstrap::form(self.clone(), config));

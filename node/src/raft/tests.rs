@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+use openraft::storage::RaftLogStorage as _;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::env::Env;
 
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
-use super::types::TypeConfig;
+use super::types::{TypeConfig, Vote};
 
 struct Builder;
 
@@ -30,4 +31,23 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
 fn the_log_passes_openrafts_suite() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { Suite::test_all(Builder).await }).unwrap();
+}
+
+/// A thread that still held the engine would find RocksDB's lock taken here, or RocksDB's globals gone at an exit.
+#[test]
+fn a_closed_log_holds_its_directory_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..50 {
+        let engine = env.engines.open_log(dir.path());
+        let log = LogStore::open(engine.expect("nobody holds it"), &env).unwrap();
+        let mut writer = log.clone();
+        runtime.block_on(async {
+            writer.save_vote(&Vote::new(round, 1)).await.unwrap();
+            log.close().await;
+            assert!(writer.save_vote(&Vote::new(round, 1)).await.is_err(), "it is closed");
+            log.close().await;
+        });
+    }
 }
