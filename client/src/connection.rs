@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::{Error, Result, UNREACHABLE};
 use crate::pool::Pool;
-use crate::retry::{ATTEMPT_FIRST, Repeat, Verdict, backoff, judge};
+use crate::retry::{ATTEMPT_FIRST, ATTEMPT_LEAST, Repeat, Verdict, backoff, judge};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A member that stands still is noticed by these two: idle time before a ping, and time for its answer.
@@ -300,7 +300,11 @@ impl<'c> Trials<'c> {
         if self.call.repeat == Repeat::Once {
             return left;
         }
-        left.min(ATTEMPT_FIRST.saturating_mul(1 << self.failed.min(4)) + self.call.hold)
+        // A member that stands still must leave time for those that have not been asked.
+        let untried = self.connection.shared.pool.lock().len().saturating_sub(self.avoid.len());
+        let share = left / u32::try_from(untried.max(1)).unwrap_or(1);
+        let patience = ATTEMPT_FIRST.saturating_mul(1 << self.failed.min(4)).min(share);
+        left.min(patience.max(ATTEMPT_LEAST) + self.call.hold)
     }
 
     /// Takes in a failed attempt; the error is the answer of the call.
@@ -320,7 +324,7 @@ impl<'c> Trials<'c> {
                     self.connection.redirected(leader.as_deref());
                 }
                 self.after = after;
-                self.last = Some(error);
+                self.remember(error);
             }
             Verdict::Unknown { message } => {
                 self.leave(address, &message);
@@ -333,7 +337,7 @@ impl<'c> Trials<'c> {
     fn unknown_outcome(&mut self, message: String) -> Result<()> {
         match self.call.repeat {
             Repeat::Read => {
-                self.last = Some(Error::Unavailable { reason: UNREACHABLE.to_owned(), message });
+                self.remember(Error::Unavailable { reason: UNREACHABLE.to_owned(), message });
             }
             Repeat::Safe => self.unknown = Some(message),
             Repeat::Once => {
@@ -342,6 +346,14 @@ impl<'c> Trials<'c> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what to answer when there is no more time. What a member said of the cluster ("no leader is known") says
+    /// more than the silence of another one.
+    fn remember(&mut self, error: Error) {
+        if error.reason() != UNREACHABLE || self.last.is_none() {
+            self.last = Some(error);
+        }
     }
 
     fn leave(&mut self, address: &str, message: &str) {

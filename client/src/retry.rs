@@ -22,6 +22,8 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(25);
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// How long a first attempt may take when another may follow; it doubles with each.
 pub(crate) const ATTEMPT_FIRST: Duration = Duration::from_secs(2);
+/// How long any attempt may take at least, however many members share the time of a call.
+pub(crate) const ATTEMPT_LEAST: Duration = Duration::from_millis(250);
 
 /// What doing a call twice would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -244,8 +244,7 @@ fn judge(
     if !allowed.contains(&exit) {
         return Some(format!("exit {exit}, expected one of {allowed:?}"));
     }
-    // Naming the members that do not answer says it too: a frozen leader may use up the whole time.
-    let explained = ["NO_QUORUM", "NO_LEADER", "OUTCOME_UNKNOWN", "quorum", "is unreachable"];
+    let explained = ["NO_QUORUM", "NO_LEADER", "OUTCOME_UNKNOWN", "quorum"];
     let silent = !explained.iter().any(|word| said.contains(word));
     (exit != OK && silent).then(|| "it does not say what is missing".to_owned())
 }

@@ -8,7 +8,7 @@ use pinrail_client::{Error, v1};
 use tokio::time::{Duration, Instant};
 use tonic::{Code, Status};
 
-use crate::member::{Member, client, status};
+use crate::member::{Member, client, client_of, status};
 
 fn switch(to: &str) -> v1::SwitchRequest {
     v1::SwitchRequest { agent_id: "a".into(), bundle_id: to.into(), ..Default::default() }
@@ -111,6 +111,34 @@ async fn a_member_that_stands_still_makes_a_write_unknown_and_not_refused() {
         "{error:?}"
     );
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// A process that was stopped: the kernel takes connections for it, and nobody answers.
+fn frozen() -> (std::net::TcpListener, std::net::SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+#[tokio::test]
+async fn a_member_that_stands_still_leaves_time_for_the_others() {
+    let ((_still, first), (_stands, second)) = (frozen(), frozen());
+    let up = Member::switching(|request| Ok(switched(&request))).await;
+    let client = client_of([first, second, up.address]).with_timeout(Duration::from_millis(2_500));
+    let answer = client.releases().switch(switch("v2")).await.expect("the third one answers");
+    assert_eq!(answer.to_bundle_id, "v2");
+}
+
+#[tokio::test]
+async fn what_a_member_said_of_the_cluster_outlives_the_silence_of_another() {
+    let (_still, address) = frozen();
+    let up = Member::pulled().await;
+    for order in [[address, up.address], [up.address, address]] {
+        let client = client_of(order).with_timeout(Duration::from_millis(1_500));
+        let request = v1::ListWorkersRequest { agent_id: "a".into(), ..Default::default() };
+        let error = client.workers().list(request).await.expect_err("there is no leader");
+        assert_eq!(error.reason(), "NO_LEADER", "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -174,7 +174,12 @@ fn tools() -> v1::BundleManifest {
 
 /// A client of these members that learns no others.
 pub(crate) fn client(members: &[&Member]) -> Client {
-    let endpoints = members.iter().map(|member| member.address.to_string()).collect();
+    client_of(members.iter().map(|member| member.address))
+}
+
+/// The same, by their addresses.
+pub(crate) fn client_of(addresses: impl IntoIterator<Item = SocketAddr>) -> Client {
+    let endpoints = addresses.into_iter().map(|address| address.to_string()).collect();
     let config = Config { endpoints, ..Config::default() };
     Client::builder(config).learn_members(false).build().expect("the endpoints are valid")
 }
@@ -225,7 +230,7 @@ impl WorkerService for Script {
         &self,
         _: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        Err(Status::unimplemented("not in this test"))
+        Err(status(Code::Unavailable, "NO_LEADER"))
     }
 
     async fn drain_worker(
