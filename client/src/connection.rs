@@ -5,6 +5,7 @@
 //! are learned from the first that answers, and again when something failed. The pool's lock is never held across an
 //! await.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pinrail_proto::limits::API_MESSAGE_BYTES;
-use pinrail_proto::v1;
 use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
+use pinrail_proto::{reason, v1};
+use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -198,10 +200,11 @@ impl Connection {
     /// Makes a call, and repeats it where that is safe, until there is an answer or no more time.
     pub(crate) async fn call<Q, R, F, Fut>(&self, call: Call, request: Q, send: F) -> Result<R>
     where
-        Q: Clone,
+        Q: Clone + Message,
         F: Fn(Channel, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<R>, Status>>,
     {
+        refuse_oversize(request.encoded_len())?;
         let mut trials = Trials::new(self, call);
         loop {
             let (address, channel) = self.pick(trials.call.prefer_leader, &trials.avoid)?;
@@ -393,6 +396,20 @@ impl<'c> Trials<'c> {
             message: format!("no answer within {:?}", self.call.timeout),
         })
     }
+}
+
+/// Says what the cluster would say. The transport breaks the stream instead, which tells nothing of the cause.
+fn refuse_oversize(bytes: usize) -> Result<()> {
+    if bytes <= API_MESSAGE_BYTES {
+        return Ok(());
+    }
+    Err(Error::Rejected {
+        reason: reason::LIMIT_EXCEEDED.name.to_owned(),
+        code: reason::LIMIT_EXCEEDED.code,
+        message: format!("the request has {bytes} bytes; at most {API_MESSAGE_BYTES} are allowed"),
+        metadata: BTreeMap::new(),
+        revision: 0,
+    })
 }
 
 /// The usual channel: plain TCP without delay, opened when it is first used.

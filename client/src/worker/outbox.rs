@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pinrail_proto::limits::API_MESSAGE_BYTES;
 use pinrail_proto::{reason, v1};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -52,10 +53,21 @@ pub(crate) enum Settled {
 
 impl Outbox {
     /// Takes a message in. Its sequence number stays the same however often it is sent.
+    ///
+    /// What is beyond the size of a message is refused here, as the cluster would refuse it: it would break the stream,
+    /// and the next one, for ever.
     pub(crate) fn push(&mut self, token: Token, message: Message, reply: Option<Reply>) {
         self.last_sequence += 1;
-        let entry =
+        let bytes = message.encoded_len();
+        let mut entry =
             Entry { token, message, reply, not_before: None, attempts: 0, uncertain: false };
+        if bytes > MESSAGE_BYTES {
+            let refused = too_large(bytes);
+            if !entry.becomes_failure(&refused) {
+                entry.settle(Err(StepError::refused(refused)), false);
+                return;
+            }
+        }
         self.entries.insert(self.last_sequence, entry);
         self.unsent.insert(self.last_sequence);
     }
@@ -149,6 +161,18 @@ impl Outbox {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.uncertain |= uncertain;
         Settled::Again
+    }
+}
+
+/// The largest message, with room for its sequence number.
+const MESSAGE_BYTES: usize = API_MESSAGE_BYTES - 64;
+
+fn too_large(bytes: usize) -> v1::Refused {
+    v1::Refused {
+        code: reason::LIMIT_EXCEEDED.code,
+        reason: reason::LIMIT_EXCEEDED.name.to_owned(),
+        message: format!("the message has {bytes} bytes; at most {MESSAGE_BYTES} are allowed"),
+        ..v1::Refused::default()
     }
 }
 
@@ -247,6 +271,32 @@ mod tests {
         let refused = v1::Refused { reason: "NO_LEADER".into(), ..Default::default() };
         assert_eq!(outbox.refused(1, refused, due), Settled::Again);
         assert!(!outbox.is_empty());
+    }
+
+    #[test]
+    fn what_would_break_every_stream_is_refused_at_once() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        let large = || {
+            let data = vec![b'x'; API_MESSAGE_BYTES].into();
+            v1::Payload { content_type: "text/plain".into(), data }
+        };
+        let outcome = Some(v1::complete_step::Outcome::Done(large()));
+        outbox.push(
+            TOKEN,
+            Message::Complete(v1::CompleteStep { outcome, ..Default::default() }),
+            None,
+        );
+        let (_, request) = outbox.due(now).expect("a failure is sent in its place");
+        let Some(Message::Fail(fail)) = request.message else { panic!("{:?}", request.sequence) };
+        assert_eq!(fail.failure.expect("it has one").reason, "LIMIT_EXCEEDED");
+        let (reply, mut answer) = oneshot::channel();
+        let value = v1::Checkpoint { name: "c".into(), value: Some(large()), order: 1 };
+        let checkpoint = v1::RecordCheckpoint { checkpoint: Some(value), ..Default::default() };
+        outbox.push(TOKEN, Message::Checkpoint(checkpoint), Some(reply));
+        let error = answer.try_recv().expect("answered at once").expect_err("refused");
+        assert_eq!(error.reason(), "LIMIT_EXCEEDED");
+        outbox.mark_sent(1);
+        assert_eq!(outbox.due(now), None);
     }
 
     #[test]

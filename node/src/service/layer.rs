@@ -1,11 +1,16 @@
-//! The one layer that measures: every call, by method and code.
+//! The one layer around every call: measures it by method and code, and gives a message that cannot be read a reason of
+//! ours (tonic answers INTERNAL, which a client has to take for a broken server and asks again).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
+use pinrail_proto::reason;
 use tokio::time::Instant;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
+
+use super::error::refuse;
 
 /// How long calls take, until the answer's head; labels `method` and `code`.
 const SECONDS: &str = "pinrail_rpc_seconds";
@@ -44,7 +49,8 @@ where
         let began = Instant::now();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            refuse_unread(answer.headers_mut());
             let code = answer
                 .headers()
                 .get("grpc-status")
@@ -60,4 +66,21 @@ where
             Ok(answer)
         })
     }
+}
+
+/// Gives a call that was refused by the codec the code and the reason that we document. It never reached a handler:
+/// nothing was done.
+fn refuse_unread(headers: &mut HeaderMap) {
+    /// How every error of prost's decoder begins.
+    const UNDECODED: &str = "failed to decode Protobuf message";
+    /// How tonic says that a message is beyond the size that we set.
+    const OVERSIZE: &str = "Error, decoded message length too large";
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let reason = match status.code() {
+        Code::Internal if status.message().starts_with(UNDECODED) => reason::INVALID_REQUEST,
+        Code::OutOfRange if status.message().starts_with(OVERSIZE) => reason::LIMIT_EXCEEDED,
+        _ => return,
+    };
+    // It only fails for metadata that is no ASCII, and a reason has none.
+    let _ = refuse(reason, status.message()).add_header(headers);
 }

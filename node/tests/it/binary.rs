@@ -51,6 +51,85 @@ fn a_refused_file_names_file_line_and_key_and_exits_2() {
     assert_eq!(missing.expect("the binary runs").status.code(), Some(2));
 }
 
+/// A running `pinrail server` of its own cluster.
+struct Running(Child);
+
+impl Running {
+    /// Starts it and waits until its directory is taken and its port is open.
+    fn start(toml: &str, folder: &Path, port: u16) -> Self {
+        let file = folder.join("running.toml");
+        std::fs::write(&file, toml).expect("it can be written");
+        let mut command = Command::new(BINARY);
+        command.arg("server").arg("-f").arg(&file).stderr(Stdio::null());
+        let mut running = Self(command.spawn().expect("the binary runs"));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !health(port) {
+            assert!(tokio::time::Instant::now() < deadline, "it does not answer");
+            assert!(running.0.try_wait().expect("it is ours").is_none(), "it ended");
+            std::thread::yield_now();
+        }
+        running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // When a test failed before it ended it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn health(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let sent = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn config(cluster: &str, data: &Path, grpc: u16, http: u16) -> String {
+    format!(
+        "cluster = \"{cluster}\"\nnode = \"n\"\ndata = \"{}\"\n\
+         listen = {{ grpc = \"127.0.0.1:{grpc}\", peer = \"127.0.0.1:{}\", http = \"127.0.0.1:{http}\" }}\n",
+        data.display(),
+        free_port()
+    )
+}
+
+#[test]
+fn a_directory_or_port_that_is_taken_is_named_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let data = folder.path().join("data");
+    let (grpc, http) = (free_port(), free_port());
+    let first = Running::start(&config("c", &data, grpc, http), folder.path(), http);
+    let refused = |toml: &str, words: &[&str]| {
+        let said = server(folder.path(), toml, &[]);
+        assert_eq!(said.status.code(), Some(1), "{said:?}");
+        let error = text(&said.stderr);
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in {error}");
+        }
+    };
+    let data_named = data.display().to_string();
+    let same = config("c", &data, free_port(), free_port());
+    refused(&same, &[&data_named, "another process"]);
+    let elsewhere = folder.path().join("elsewhere");
+    let port = config("c", &elsewhere, grpc, free_port());
+    refused(&port, &["gRPC", &grpc.to_string()]);
+    assert!(!elsewhere.exists(), "a port in use is said before anything is made");
+    assert!(health(http), "the first one goes on");
+    drop(first);
+    let other = config("another", &data, free_port(), free_port());
+    refused(&other, &[&data_named, "of cluster c,", "cluster another"]);
+    let again = config("c", &data, grpc, http);
+    drop(Running::start(&again, folder.path(), http));
+}
+
 /// A running `pinrail dev`, ended by SIGTERM.
 struct Dev {
     child: Child,

@@ -17,20 +17,20 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }
 
-struct Nodes {
+pub(crate) struct Nodes {
     _data: TempDir,
-    servers: Vec<Option<Server>>,
+    pub(crate) servers: Vec<Option<Server>>,
 }
 
 impl Nodes {
-    async fn start(count: usize) -> Self {
+    pub(crate) async fn start(count: usize) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let name = |index: usize| format!("n{index}");
         let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
@@ -59,7 +59,7 @@ impl Nodes {
     }
 
     /// The node that does the leader's work, once all agree on it.
-    async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         let deadline = Instant::now() + SOON;
         loop {
             let here: Vec<usize> =
@@ -76,11 +76,11 @@ impl Nodes {
         }
     }
 
-    fn endpoint(&self, index: usize) -> String {
+    pub(crate) fn endpoint(&self, index: usize) -> String {
         self.servers[index].as_ref().expect("it runs").grpc_addr.to_string()
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let endpoints = self.live().map(|(_, server)| server.grpc_addr.to_string()).collect();
         let timeout = SOON;
         Client::new(Config { endpoints, timeout, ..Config::default() }).expect("it is well formed")
@@ -90,7 +90,7 @@ impl Nodes {
         self.servers[index].take().expect("it runs").shutdown().await;
     }
 
-    async fn stop_all(mut self) {
+    pub(crate) async fn stop_all(mut self) {
         for index in 0..self.servers.len() {
             if self.servers[index].is_some() {
                 self.stop(index).await;
@@ -99,7 +99,7 @@ impl Nodes {
     }
 }
 
-async fn agent(client: &Client) {
+pub(crate) async fn agent(client: &Client) {
     let agent_id = || "support".to_owned();
     let request = v1::CreateAgentRequest { agent_id: agent_id(), ..Default::default() };
     client.agents().create(request).await.expect("the agent is created");
@@ -127,7 +127,7 @@ async fn agent(client: &Client) {
     client.releases().switch(request).await.expect("it goes live");
 }
 
-async fn start(client: &Client, run_id: &str) {
+pub(crate) async fn start(client: &Client, run_id: &str) {
     let request = v1::StartRunRequest {
         agent_id: "support".into(),
         run_id: run_id.into(),
@@ -138,13 +138,16 @@ async fn start(client: &Client, run_id: &str) {
 }
 
 /// A worker's stream as bare as it is on the wire.
-struct Stream {
+pub(crate) struct Stream {
     to: mpsc::Sender<v1::WorkRequest>,
     from: Streaming<v1::WorkResponse>,
 }
 
 impl Stream {
-    async fn open(endpoint: &str, hello: v1::WorkerHello) -> Result<Self, tonic::Status> {
+    pub(crate) async fn open(
+        endpoint: &str,
+        hello: v1::WorkerHello,
+    ) -> Result<Self, tonic::Status> {
         let channel = Channel::from_shared(format!("http://{endpoint}")).expect("an address");
         let channel = channel.connect().await.expect("it listens");
         let (to, requests) = mpsc::channel(16);
@@ -154,19 +157,19 @@ impl Stream {
         Ok(Self { to, from: answers.into_inner() })
     }
 
-    async fn say(&self, sequence: u64, message: Request) {
+    pub(crate) async fn say(&self, sequence: u64, message: Request) {
         let request = v1::WorkRequest { sequence, message: Some(message) };
         self.to.send(request).await.expect("the stream is open");
     }
 
-    async fn next(&mut self) -> (u64, Message) {
+    pub(crate) async fn next(&mut self) -> (u64, Message) {
         let response = timeout(SOON, self.from.message()).await.expect("a message in time");
         let response = response.expect("the stream is well").expect("the stream goes on");
         (response.sequence, response.message.expect("it says something"))
     }
 }
 
-fn hello(worker: &str) -> v1::WorkerHello {
+pub(crate) fn hello(worker: &str) -> v1::WorkerHello {
     v1::WorkerHello {
         agent_id: "support".into(),
         bundle_id: "v1".into(),
