@@ -136,7 +136,7 @@ fn table(members: &[v1::Member]) -> Table {
         table.row(vec![
             member.name.clone(),
             human::role(member.role()),
-            if member.reachable { "yes" } else { "no" }.to_owned(),
+            reachable(member).to_owned(),
             human::api_span(member.last_contact.as_ref()),
             member.applied_index.to_string(),
             human::or_dash(&member.grpc_address),
@@ -146,6 +146,14 @@ fn table(members: &[v1::Member]) -> Table {
         ]);
     }
     table
+}
+
+fn reachable(member: &v1::Member) -> &'static str {
+    match (member.reachable, member.replaced) {
+        (false, _) => "no",
+        (true, false) => "yes",
+        (true, true) => "yes, directory lost",
+    }
 }
 
 async fn health(context: &Context, args: &ReadFlags) -> Done {

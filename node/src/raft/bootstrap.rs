@@ -1,12 +1,18 @@
-//! The formation of a cluster from a list of members.
+//! The formation of a cluster from a list of members, and who may take part in one that is there.
 //!
 //! Each member of the list whose directory is new forms the cluster once a majority of the list meets and none
-//! of those has a cluster already. All of them write the same first entry, with the same members under numbers
-//! that follow from their names, so it does not matter how many do it. A member that comes later, or whose
-//! directory was lost, finds that the others have a cluster and waits for their leader. A second formation is
-//! refused by Raft itself: its log is not empty then.
+//! of those has a log already. All of them write the same first entry, with the same members under numbers
+//! that follow from their names, so it does not matter how many do it. A second formation is refused by Raft
+//! itself: its log is not empty then.
+//!
+//! A member of the list that comes later has an empty directory, and so has one whose disk was lost. The second may
+//! have voted and acknowledged under its number, and must not do so again as if it had not: that could lose what was
+//! acknowledged. The cluster remembers the directory of each member (`membership::register_directories`), so a member
+//! with an empty one asks before it takes part. Only a leader's word admits it, for only a leader surely knows of every
+//! directory that was registered.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
@@ -23,21 +29,53 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long one of them may take to say who it is.
 const ANSWER: Duration = Duration::from_millis(500);
 
+/// Where a member with an empty directory stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// A majority of the list is here and none of it has a log.
+    MayForm,
+    /// The leader knows this directory, or none for this member.
+    Admitted,
+    /// The cluster knows this member by another directory.
+    Replaced { known: String },
+    /// Nobody who knows answers.
+    Unclear,
+}
+
 pub(super) async fn form(replica: Replica, config: ReplicaConfig) {
-    if !config.join.is_empty() || !replica.inner.started_empty {
+    if !replica.inner.started_empty {
         return;
     }
-    if !config.members.is_empty() && !config.members.iter().any(|m| m.name == config.node) {
-        tracing::warn!(node = config.node, "is not in the list of members: waits to be added");
-        return;
-    }
-    loop {
-        if is_part_of_a_cluster(&replica).await {
-            return;
+    let in_list = config.members.iter().any(|member| member.name == config.node);
+    if !config.join.is_empty() || !(in_list || config.members.is_empty()) {
+        // Its number is a new one: nothing was ever said under it.
+        replica.admit();
+        if config.join.is_empty() {
+            tracing::warn!(node = config.node, "is not in the list of members: waits to be added");
         }
-        if may_form(&replica, &config).await {
-            initialize(&replica, &config).await;
-            return;
+        return;
+    }
+    let mut told = false;
+    loop {
+        match standing(&replica, &config).await {
+            Standing::MayForm => {
+                replica.admit();
+                return initialize(&replica, &config).await;
+            }
+            Standing::Admitted => return replica.admit(),
+            Standing::Replaced { known } if !told => {
+                told = true;
+                let (node, here) = (&config.node, &replica.identity().directory);
+                tracing::error!(
+                    node,
+                    known,
+                    here,
+                    "takes no part: the cluster knows this member by another data directory, and with an empty one it \
+                     could undo what it has acknowledged. Bring the old directory back; or, if it is lost, \
+                     `pinrail cluster remove {node}` and then `pinrail cluster add {node} PEER_ADDRESS`"
+                );
+            }
+            Standing::Replaced { .. } | Standing::Unclear => {}
         }
         tokio::select! {
             () = sleep(LOOK) => {}
@@ -46,20 +84,50 @@ pub(super) async fn form(replica: Replica, config: ReplicaConfig) {
     }
 }
 
-async fn is_part_of_a_cluster(replica: &Replica) -> bool {
-    replica.raft().is_initialized().await.unwrap_or(true)
+impl Replica {
+    fn admit(&self) {
+        self.inner.admitted.store(true, Ordering::Release);
+    }
+
+    /// Whether this member may vote and acknowledge.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.inner.admitted.load(Ordering::Acquire)
+    }
 }
 
-/// Whether a majority of the list is here and none of it has a cluster.
-async fn may_form(replica: &Replica, config: &ReplicaConfig) -> bool {
-    let others: Vec<_> =
-        config.members.iter().filter(|member| member.name != config.node).collect();
-    let calls = others.iter().map(|member| ask(replica, &member.peer_address));
-    let answers: Vec<_> = futures::future::join_all(calls).await.into_iter().flatten().collect();
-    let same = |answer: &&peer::IdentifyResponse| answer.cluster == config.cluster;
-    let here = answers.iter().filter(same).count() + 1;
-    let formed = answers.iter().filter(same).any(|answer| !answer.cluster_id.is_empty());
-    here > config.members.len() / 2 && !formed
+async fn standing(replica: &Replica, config: &ReplicaConfig) -> Standing {
+    let others = config.members.iter().filter(|member| member.name != config.node);
+    let calls = others.map(|member| ask(replica, &member.peer_address));
+    let mut answers: Vec<_> =
+        futures::future::join_all(calls).await.into_iter().flatten().collect();
+    answers.retain(|answer| answer.cluster == config.cluster);
+    // The members may have changed since the list was written.
+    let leader = answers.iter().map(|answer| &answer.leader_peer_address).find(|at| !at.is_empty());
+    if let Some(leader) = leader.cloned()
+        && !answers.iter().any(|answer| answer.leads)
+    {
+        answers.extend(ask(replica, &leader).await);
+    }
+    judge(&answers, config.members.len(), &replica.identity().directory)
+}
+
+fn judge(answers: &[peer::IdentifyResponse], members: usize, own: &str) -> Standing {
+    let formed = answers.iter().any(|answer| !answer.cluster_id.is_empty());
+    if !formed && answers.len() + 1 > members / 2 {
+        return Standing::MayForm;
+    }
+    let foreign = |answer: &&peer::IdentifyResponse| {
+        !answer.known_directory.is_empty() && answer.known_directory != own
+    };
+    if let Some(leader) = answers.iter().find(|answer| answer.leads)
+        && !foreign(&leader)
+    {
+        return Standing::Admitted;
+    }
+    match answers.iter().find(foreign) {
+        Some(answer) => Standing::Replaced { known: answer.known_directory.clone() },
+        None => Standing::Unclear,
+    }
 }
 
 /// Who is at an address.
@@ -85,6 +153,7 @@ async fn initialize(replica: &Replica, config: &ReplicaConfig) {
                 peer_address: member.peer_address.clone(),
                 // Each node tells its own when it is asked; see `status.rs`.
                 grpc_address: String::new(),
+                directory: String::new(),
             };
             (founding_node_id(&config.cluster, &member.name), node)
         })
@@ -94,6 +163,7 @@ async fn initialize(replica: &Replica, config: &ReplicaConfig) {
             name: config.node.clone(),
             peer_address: own_address,
             grpc_address: config.grpc_advertise.clone(),
+            directory: replica.identity().directory.clone(),
         };
         members.insert(replica.identity().node_id, node);
     }
@@ -108,4 +178,37 @@ async fn initialize(replica: &Replica, config: &ReplicaConfig) {
 
 fn own_peer_address(replica: &Replica, config: &ReplicaConfig) -> String {
     config.peer_advertise.clone().unwrap_or_else(|| replica.peer_addr().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(formed: bool, leads: bool, known: &str) -> peer::IdentifyResponse {
+        let cluster_id = if formed { "c".into() } else { bytes::Bytes::new() };
+        let known_directory = known.to_owned();
+        peer::IdentifyResponse { cluster_id, leads, known_directory, ..Default::default() }
+    }
+
+    #[test]
+    fn a_majority_without_a_log_forms_the_cluster() {
+        assert_eq!(judge(&[], 1, "own"), Standing::MayForm);
+        assert_eq!(judge(&[], 3, "own"), Standing::Unclear);
+        assert_eq!(judge(&[answer(false, false, "")], 3, "own"), Standing::MayForm);
+        let mixed = [answer(false, false, ""), answer(true, false, "")];
+        assert_eq!(judge(&mixed, 3, "own"), Standing::Unclear);
+    }
+
+    #[test]
+    fn only_a_leader_admits_and_its_word_counts_more_than_a_follower_s() {
+        let follower = answer(true, false, "");
+        assert_eq!(judge(std::slice::from_ref(&follower), 3, "own"), Standing::Unclear);
+        for known in ["", "own"] {
+            let answers = [answer(true, false, "old"), answer(true, true, known)];
+            assert_eq!(judge(&answers, 3, "own"), Standing::Admitted);
+        }
+        let replaced = Standing::Replaced { known: "old".to_owned() };
+        assert_eq!(judge(&[answer(true, true, "old")], 3, "own"), replaced);
+        assert_eq!(judge(&[follower, answer(true, false, "old")], 3, "own"), replaced);
+    }
 }

@@ -73,6 +73,7 @@ impl Replica {
             name: name.to_owned(),
             peer_address: peer_address.to_owned(),
             grpc_address: answer.grpc_address,
+            directory: answer.directory,
         };
         let added =
             tokio::time::timeout(CATCH_UP, self.raft().add_learner(answer.node_id, node, true));
@@ -212,11 +213,16 @@ impl Replica {
     }
 
     /// What this node answers when it is asked who it is.
-    pub(super) fn identify(&self) -> peer::IdentifyResponse {
-        let formed =
-            self.raft().metrics().borrow_watched().membership_config.membership().nodes().count()
-                > 0;
-        let has_leader = self.inner.leadership.borrow().leader.is_some();
+    pub(super) fn identify(&self, to: u64) -> peer::IdentifyResponse {
+        let (formed, known_directory) = {
+            let metrics = self.raft().metrics();
+            let now = metrics.borrow_watched();
+            let known = now.membership_config.membership().get_node(&to);
+            // The formation's own entry is the first one, and the same whoever wrote it.
+            (now.last_log_index > Some(0), known.map(|node| node.directory.clone()))
+        };
+        let leadership = self.inner.leadership.borrow().clone();
+        let has_leader = leadership.leader.is_some();
         peer::IdentifyResponse {
             cluster: self.identity().cluster.clone(),
             node: self.identity().node.clone(),
@@ -231,6 +237,10 @@ impl Replica {
             has_leader,
             grpc_address: self.inner.grpc_address.clone(),
             applied_index: self.applied().borrow().log_index,
+            directory: self.identity().directory.clone(),
+            leads: leadership.here,
+            known_directory: known_directory.unwrap_or_default(),
+            leader_peer_address: leadership.leader.map_or_else(String::new, |it| it.peer_address),
         }
     }
 
@@ -279,4 +289,43 @@ pub(super) async fn watch_contacts(replica: Replica) {
             () = replica.inner.stop.cancelled() => return,
         }
     }
+}
+
+/// The leader writes down by which data directory it met each member, once. What `bootstrap.rs` asks for.
+pub(super) async fn register_directories(replica: Replica) {
+    loop {
+        if replica.inner.leadership.borrow().here {
+            let found = unregistered(&replica);
+            if !found.is_empty() {
+                tracing::debug!(members = found.len(), "registers data directories");
+                if let Err(error) = replica.change(ChangeMembers::SetNodes(found), true).await {
+                    tracing::debug!(%error, "data directories were not registered");
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(CONTACT) => {}
+            () = replica.inner.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Members whose directory is known to this node and not to the cluster.
+fn unregistered(replica: &Replica) -> BTreeMap<u64, PeerNode> {
+    let metrics = replica.raft().server_metrics();
+    let members = metrics.borrow_watched().membership_config.membership().clone();
+    let contacts = replica.inner.contacts.lock();
+    let directory = |id: &u64| {
+        if *id == replica.identity().node_id {
+            return Some(replica.identity().directory.clone());
+        }
+        let contact = contacts.get(id).filter(|contact| contact.answer.node_id == *id);
+        contact.map(|contact| contact.answer.directory.clone())
+    };
+    let without = members.nodes().filter(|(_, node)| node.directory.is_empty());
+    let found = without.filter_map(|(id, node)| {
+        let directory = directory(id).filter(|directory| !directory.is_empty())?;
+        Some((*id, PeerNode { directory, ..node.clone() }))
+    });
+    found.collect()
 }

@@ -55,6 +55,15 @@ impl PeerServer {
         }
         Ok(())
     }
+
+    /// The same, and Raft's own calls are only for a member that may answer them.
+    fn check_raft(&self, sender: Option<&pb::Sender>) -> Result<(), Status> {
+        self.check(sender)?;
+        if !self.replica.is_admitted() {
+            return Err(Status::unavailable("this member does not take part yet"));
+        }
+        Ok(())
+    }
 }
 
 fn append_request(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
@@ -114,7 +123,7 @@ impl PeerService for PeerServer {
         // A broken or foreign request ends the stream; the leader opens another.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |request| {
             let request = request.ok()?;
-            server.check(request.sender.as_ref()).ok()?;
+            server.check_raft(request.sender.as_ref()).ok()?;
             server.replica.time().observe(request.stamp_ms);
             append_request(request).ok()
         });
@@ -130,7 +139,7 @@ impl PeerService for PeerServer {
         request: Request<pb::AppendRequest>,
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.sender.as_ref())?;
+        self.check_raft(request.sender.as_ref())?;
         self.replica.time().observe(request.stamp_ms);
         let request = append_request(request)?;
         let (prev, last) = (request.prev_log_id, last_of(&request));
@@ -146,7 +155,7 @@ impl PeerService for PeerServer {
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.sender.as_ref())?;
+        self.check_raft(request.sender.as_ref())?;
         let answer = self.replica.raft().vote(vote_request(request)).await.map_err(stopped)?;
         Ok(Response::new(vote_response(&answer)))
     }
@@ -156,7 +165,7 @@ impl PeerService for PeerServer {
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.sender.as_ref())?;
+        self.check_raft(request.sender.as_ref())?;
         let answer = self.replica.raft().pre_vote(vote_request(request)).await.map_err(stopped)?;
         Ok(Response::new(vote_response(&answer)))
     }
@@ -166,7 +175,7 @@ impl PeerService for PeerServer {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.sender.as_ref())?;
+        self.check_raft(request.sender.as_ref())?;
         let from = get_vote(request.from_leader);
         let last = request.last_log_id.map(get_log_id);
         let request = TransferLeaderRequest::new(from, request.to_node, last);
@@ -180,7 +189,7 @@ impl PeerService for PeerServer {
         request: Request<pb::OfferSnapshotRequest>,
     ) -> Result<Response<pb::OfferSnapshotResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.sender.as_ref())?;
+        self.check_raft(request.sender.as_ref())?;
         let manifest = request.manifest.ok_or_else(|| Status::invalid_argument("no manifest"))?;
         let engine = Arc::clone(&self.replica.state().engine);
         let prepared = self.replica.env().blocking(move || {
@@ -201,7 +210,7 @@ impl PeerService for PeerServer {
         let header = chunks.message().await?.and_then(|first| first.header);
         let header =
             header.ok_or_else(|| Status::invalid_argument("the first chunk has no header"))?;
-        self.check(header.sender.as_ref())?;
+        self.check_raft(header.sender.as_ref())?;
         let offered = self.incoming.lock().take();
         let mut incoming = offered
             .filter(|incoming| Some(&incoming.manifest) == header.manifest.as_ref())
@@ -268,7 +277,6 @@ impl PeerService for PeerServer {
         &self,
         request: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::IdentifyResponse>, Status> {
-        let _ = request;
-        Ok(Response::new(self.replica.identify()))
+        Ok(Response::new(self.replica.identify(request.into_inner().from_node_id)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +103,8 @@ pub(super) struct Inner {
     pub(super) leader_seen: Mutex<Option<Instant>>,
     /// Whether the log was empty when the node started.
     pub(super) started_empty: bool,
+    /// Whether this member may vote and acknowledge: it remembers what it said, or has never said anything.
+    pub(super) admitted: AtomicBool,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<JoinSet<()>>,
     /// Held as long as the replica lives.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use openraft::Raft;
 use parking_lot::Mutex;
@@ -100,6 +101,7 @@ impl Replica {
                 contacts: Mutex::default(),
                 leader_seen: Mutex::default(),
                 started_empty,
+                admitted: AtomicBool::new(!started_empty),
                 stop: CancellationToken::new(),
                 tasks: Mutex::new(JoinSet::new()),
                 directory: Mutex::new(directory),
@@ -125,6 +127,7 @@ impl Replica {
         tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes));
         tasks.spawn(read::run(self.clone(), rounds));
         tasks.spawn(membership::watch_contacts(self.clone()));
+        tasks.spawn(membership::register_directories(self.clone()));
         tasks.spawn(bootstrap::form(self.clone(), config));
     }
 }
@@ -141,9 +144,11 @@ fn take_directory(
         // A node that joins later gets a number that nobody had before.
         env.random_u64().max(1)
     };
-    let wanted = Identity { cluster: config.cluster.clone(), node: config.node.clone(), node_id };
+    let (cluster, node) = (config.cluster.clone(), config.node.clone());
+    let directory = format!("{:032x}", env.random_u128());
+    let wanted = Identity { cluster, node, node_id, directory };
     if !env.engines.is_durable() {
-        return Ok((wanted, None));
+        return Ok((Identity { directory: String::new(), ..wanted }, None));
     }
     let directory = DataDir::open(&config.data, &wanted)?;
     Ok((directory.identity.clone(), Some(directory)))

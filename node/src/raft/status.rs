@@ -27,6 +27,10 @@ pub struct MemberStatus {
     /// Since it last answered; none: it never did.
     pub last_contact_ms: Option<u64>,
     pub version: String,
+    /// Identity of its data directory as the cluster knows it; empty until the leader has seen it.
+    pub directory: String,
+    /// It answers from another directory, and takes no part.
+    pub replaced: bool,
 }
 
 impl MemberStatus {
@@ -98,6 +102,13 @@ impl Replica {
                 } else {
                     contact.map_or_else(String::new, |contact| contact.answer.version.clone())
                 },
+                directory: node.directory.clone(),
+                replaced: contact.is_some_and(|contact| {
+                    let answered = &contact.answer.directory;
+                    !node.directory.is_empty()
+                        && !answered.is_empty()
+                        && *answered != node.directory
+                }),
             }
         });
         let mut members: Vec<MemberStatus> = members.collect();

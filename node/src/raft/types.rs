@@ -37,6 +37,8 @@ pub(crate) struct PeerNode {
     pub(crate) name: String,
     pub(crate) peer_address: String,
     pub(crate) grpc_address: String,
+    /// Identity of its data directory; empty until the leader has seen it.
+    pub(crate) directory: String,
 }
 
 openraft::declare_raft_types!(
@@ -87,6 +89,7 @@ pub(super) fn put_node(node: &PeerNode) -> pb::Node {
         name: node.name.clone(),
         peer_address: node.peer_address.clone(),
         grpc_address: node.grpc_address.clone(),
+        directory: node.directory.clone(),
     }
 }
 
@@ -105,8 +108,8 @@ pub(super) fn get_membership(membership: pb::Membership) -> io::Result<Membershi
         .nodes
         .into_iter()
         .map(|(id, node)| {
-            let pb::Node { name, peer_address, grpc_address } = node;
-            (id, PeerNode { name, peer_address, grpc_address })
+            let pb::Node { name, peer_address, grpc_address, directory } = node;
+            (id, PeerNode { name, peer_address, grpc_address, directory })
         })
         .collect();
     if configs.is_empty() && nodes.is_empty() {
@@ -188,7 +191,12 @@ mod tests {
         let log_id = LogId::new(LeaderId { term: 3, node_id: 9 }, 41);
         let nodes = [(
             9,
-            PeerNode { name: "n".into(), peer_address: "p:1".into(), grpc_address: "g:1".into() },
+            PeerNode {
+                name: "n".into(),
+                peer_address: "p:1".into(),
+                grpc_address: "g:1".into(),
+                directory: "d".into(),
+            },
         )];
         let membership =
             Membership::new(vec![[9].into()], std::collections::BTreeMap::from(nodes)).unwrap();

@@ -46,12 +46,26 @@ fn member(status: &MemberStatus) -> v1::Member {
         applied_index: status.applied_index,
         last_contact: status.last_contact_ms.map(duration),
         version: status.version.clone(),
+        directory: status.directory.clone(),
+        replaced: status.replaced,
     }
 }
 
-fn unreachable(status: &ReplicaStatus) -> Vec<String> {
-    let silent = status.members.iter().filter(|member| !member.reachable);
-    silent.map(|member| format!("{} does not answer", member.name)).collect()
+fn problems(status: &ReplicaStatus) -> Vec<String> {
+    let problem = |member: &MemberStatus| {
+        let name = &member.name;
+        if !member.reachable {
+            return Some(format!("{name} does not answer"));
+        }
+        member.replaced.then(|| {
+            format!(
+                "{name} has lost its data directory and takes no part: pinrail cluster remove {name}, then \
+                 pinrail cluster add {name} {}",
+                member.peer_address
+            )
+        })
+    };
+    status.members.iter().filter_map(problem).collect()
 }
 
 /// One moment of the state and the log index that it belongs to: members are compared by it. The state is written
@@ -146,7 +160,7 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::GetClusterHealthResponse>, Status> {
         let mut health = v1::GetClusterHealthResponse::default();
         let millis = |d: Duration| duration(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-        health.problems = unreachable(&self.0.replica.status());
+        health.problems = problems(&self.0.replica.status());
         match self.probe().await {
             Ok((read, write, revision)) => {
                 health.read_latency = Some(millis(read));

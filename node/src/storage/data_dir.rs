@@ -17,6 +17,8 @@ pub struct Identity {
     pub cluster: String,
     pub node: String,
     pub node_id: u64,
+    /// Random, made with the directory. Empty in a directory that is older than this field, and in memory.
+    pub directory: String,
 }
 
 /// Why a directory is not opened. Each message says what to do.
@@ -118,12 +120,14 @@ fn existing(path: &Path, wanted: &Identity) -> Result<Identity, DataDirError> {
             our_cluster: wanted.cluster.clone(),
         });
     }
-    Ok(Identity { cluster: cluster.to_owned(), node: node.to_owned(), node_id })
+    let directory = lines.next().unwrap_or_default().to_owned();
+    Ok(Identity { cluster: cluster.to_owned(), node: node.to_owned(), node_id, directory })
 }
 
 /// The format goes in last: a directory without it is new.
 fn create(path: &Path, identity: &Identity) -> io::Result<()> {
-    let text = format!("{}\n{}\n{}\n", identity.cluster, identity.node, identity.node_id);
+    let Identity { cluster, node, node_id, directory } = identity;
+    let text = format!("{cluster}\n{node}\n{node_id}\n{directory}\n");
     write_durably(&path.join("node-id"), text.as_bytes())?;
     write_durably(&path.join("format-version"), FORMAT.to_string().as_bytes())
 }
@@ -133,7 +137,8 @@ mod tests {
     use super::*;
 
     fn identity(cluster: &str, node: &str) -> Identity {
-        Identity { cluster: cluster.to_owned(), node: node.to_owned(), node_id: 7 }
+        let (cluster, node) = (cluster.to_owned(), node.to_owned());
+        Identity { cluster, node, node_id: 7, directory: "d1".to_owned() }
     }
 
     #[test]
@@ -141,8 +146,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ours = identity("c", "n");
         drop(DataDir::open(dir.path(), &ours).unwrap());
-        let again = DataDir::open(dir.path(), &Identity { node_id: 9, ..ours.clone() }).unwrap();
-        assert_eq!(again.identity.node_id, 7, "the number is kept");
+        let wanted = Identity { node_id: 9, directory: "d2".to_owned(), ..ours.clone() };
+        let again = DataDir::open(dir.path(), &wanted).unwrap();
+        assert_eq!(again.identity, ours, "number and directory are kept");
         drop(again);
         for foreign in [identity("other", "n"), identity("c", "other")] {
             let refused = DataDir::open(dir.path(), &foreign);

@@ -28,21 +28,26 @@ struct Cluster {
 
 impl Cluster {
     async fn start(size: usize, snapshot_log_bytes: u64, keep_entries: u64) -> Self {
+        let mut cluster = Self::planned(size, snapshot_log_bytes, keep_entries);
+        for i in 0..size {
+            cluster.start_one(i).await;
+        }
+        cluster
+    }
+
+    /// Nothing runs yet.
+    fn planned(size: usize, snapshot_log_bytes: u64, keep_entries: u64) -> Self {
         let members = (0..size).map(|i| MemberConfig {
             name: format!("n{i}"),
             peer_address: format!("127.0.0.1:{}", free_port()),
         });
-        let mut cluster = Self {
+        Self {
             directory: tempfile::tempdir().unwrap(),
             members: members.collect(),
             replicas: (0..size).map(|_| None).collect(),
             snapshot_log_bytes,
             keep_entries,
-        };
-        for i in 0..size {
-            cluster.start_one(i).await;
         }
-        cluster
     }
 
     fn data(&self, i: usize) -> PathBuf {
@@ -79,6 +84,16 @@ impl Cluster {
             }
             assert!(Instant::now() < deadline, "no leader");
             sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The cluster knows the directories of all members.
+    async fn registered(&self) {
+        let deadline = Instant::now() + TIMEOUT;
+        let leader = self.replicas[self.leader().await].as_ref().unwrap();
+        while leader.status().members.iter().any(|member| member.directory.is_empty()) {
+            assert!(Instant::now() < deadline, "{:?}", leader.status().members);
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -225,6 +240,62 @@ fn a_follower_past_the_logs_tail_catches_up_by_snapshot() {
         }
         let hash = |r: &Replica| r.read(query::dispatch::content_hash).unwrap();
         assert_eq!(hash(late), hash(&replica));
+    });
+}
+
+#[test]
+fn a_member_that_comes_late_to_the_formation_is_let_in() {
+    run(async {
+        let mut cluster = Cluster::planned(3, 256 << 20, 20_000);
+        cluster.start_one(0).await;
+        cluster.start_one(1).await;
+        let leader = cluster.leader().await;
+        create(cluster.replicas[leader].as_ref().unwrap(), "one").await;
+        cluster.start_one(2).await;
+        cluster.converge().await;
+        // It votes: without one of the first two there is a leader still.
+        cluster.stop_one(leader).await;
+        let leader = cluster.leader().await;
+        create(cluster.replicas[leader].as_ref().unwrap(), "two").await;
+        cluster.converge().await;
+    });
+}
+
+/// Two members acknowledge a write while the third is down; then one of them loses its disk, and the other is down.
+/// The one that lost its disk and the one that never had the write must not become a majority that knows nothing of it.
+#[test]
+fn a_member_that_lost_its_directory_takes_no_part_until_it_is_added_again() {
+    run(async {
+        let mut cluster = Cluster::start(3, 256 << 20, 20_000).await;
+        let leader = cluster.leader().await;
+        cluster.registered().await;
+        let (lost, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+        cluster.converge().await;
+        cluster.stop_one(behind).await;
+        create(cluster.replicas[leader].as_ref().unwrap(), "acknowledged").await;
+        cluster.stop_one(lost).await;
+        cluster.stop_one(leader).await;
+        std::fs::remove_dir_all(cluster.data(lost)).unwrap();
+        cluster.start_one(behind).await;
+        cluster.start_one(lost).await;
+        // Far longer than any election takes.
+        let mut leadership = cluster.replicas[behind].as_ref().unwrap().leadership();
+        let led = leadership.wait_for(|now| now.here);
+        assert!(tokio::time::timeout(Duration::from_secs(3), led).await.is_err(), "it leads");
+
+        cluster.start_one(leader).await;
+        let leads = cluster.leader().await;
+        let replica = cluster.replicas[leads].clone().unwrap();
+        assert_eq!(agents(&replica), 1, "what was acknowledged is there");
+        let without = cluster.replicas[lost].as_ref().unwrap().applied().borrow().log_index;
+        assert_eq!(without, 0, "it takes no part");
+
+        let name = cluster.members[lost].name.clone();
+        replica.remove_member(&name, false).await.unwrap();
+        let address = cluster.members[lost].peer_address.clone();
+        assert!(replica.add_member(&name, &address, false).await.unwrap().voter);
+        create(&replica, "two").await;
+        cluster.converge().await;
     });
 }
 
