@@ -22,6 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
 
+    // Messages know their own names, so that their JSON follows from their descriptors.
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()
         .build_client(grpc)
@@ -29,6 +32,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         // Replicas hash what they store: maps must have one order.
         .btree_map(".")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -67,16 +67,16 @@ impl Server {
         let node = Node::new(replica.clone(), dispatch.clone(), &config);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (services, over) = (service::router(node), stop.clone());
+        let (services, over) = (service::router(node.clone()), stop.clone());
         tasks.spawn(async move {
             let over = over.cancelled_owned();
             if let Err(error) = services.serve_with_incoming_shutdown(grpc.incoming, over).await {
                 tracing::error!(%error, "gRPC is served no more");
             }
         });
-        let (shown, over) = (replica.clone(), stop.clone());
+        let over = stop.clone();
         tasks.spawn(async move {
-            if let Err(error) = http::run(http, shown, over).await {
+            if let Err(error) = http::run(http, node, over).await {
                 tracing::error!(%error, "HTTP is served no more");
             }
         });

@@ -123,9 +123,26 @@ pub fn make_run_id(namespace: &str, agent: &str, random: u128) -> String {
     format!("{}-{random:032x}", agent_hash(namespace, agent))
 }
 
+/// The run id that belongs to a request id: asking again with the same one never starts another run.
+#[must_use]
+pub fn derive_run_id(namespace: &str, agent: &str, request_id: &str) -> String {
+    let digest = Sha256::digest(request_id.as_bytes());
+    let mut bits = [0; 16];
+    bits.copy_from_slice(&digest[..16]);
+    make_run_id(namespace, agent, u128::from_be_bytes(bits))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_request_id_gives_the_same_run_id() {
+        let one = derive_run_id("default", "support", "q1");
+        assert_eq!(one, derive_run_id("default", "support", "q1"));
+        assert_ne!(one, derive_run_id("default", "support", "q2"));
+        assert!(one.starts_with(&agent_hash("default", "support")));
+    }
 
     #[test]
     fn names_follow_the_grammar() {

@@ -4,6 +4,8 @@
 //! This crate does no I/O and knows no rule of the system.
 
 pub mod id;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod limits;
 pub mod reason;
 pub mod time;

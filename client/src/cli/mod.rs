@@ -24,7 +24,6 @@ mod flags;
 mod human;
 mod init;
 mod input;
-mod json;
 mod memory;
 mod namespace;
 mod pin;
@@ -38,6 +37,7 @@ mod view;
 mod worker;
 
 use context::{Context, Done};
+use pinrail_proto::json;
 use problem::Problem;
 pub use settings::{Globals, Output};
 

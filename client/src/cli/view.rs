@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Write as _};
 
 use serde_json::Value as Json;
 
-use super::json::{self, Named};
+use super::json;
 use super::problem::Problem;
 use super::settings::Output;
 use super::table::Table;
+use prost::Name;
 
 /// What people read.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) struct View {
 
 impl View {
     /// One object with its id.
-    pub(super) fn object<M: Named>(message: &M, name: &str, text: String) -> View {
+    pub(super) fn object<M: Name>(message: &M, name: &str, text: String) -> View {
         let names = vec![name.to_owned()];
         View {
             json: json::of(message),
@@ -43,7 +44,7 @@ impl View {
     }
 
     /// A page of a list with the ids of its items.
-    pub(super) fn list<M: Named>(
+    pub(super) fn list<M: Name>(
         message: &M,
         items: &'static str,
         names: Vec<String>,

@@ -20,7 +20,7 @@ use super::{Node, validate};
 const RECENT_EVENTS: usize = 5;
 
 #[derive(Debug)]
-pub(super) struct Agents(pub(super) Node);
+pub(crate) struct Agents(pub(crate) Node);
 
 fn changed(answer: (Answer, u64)) -> Result<(AgentResult, u64), Status> {
     match answer {

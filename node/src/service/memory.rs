@@ -17,7 +17,7 @@ use super::write::{agent_ref, mismatch};
 use super::{Node, validate};
 
 #[derive(Debug)]
-pub(super) struct Memories(pub(super) Node);
+pub(crate) struct Memories(pub(crate) Node);
 
 fn check_scope(scope: Option<&MemoryScope>) -> Result<(), Status> {
     match scope.and_then(|scope| scope.scope.as_ref()) {

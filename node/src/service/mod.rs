@@ -1,10 +1,10 @@
-//! The gRPC API: one file a service. A service decodes, checks what can be checked at the door, proposes or
-//! reads, and encodes. It knows no rule: those are rejections of the state machine.
+//! The services of the API: one file each, called by gRPC and by HTTP. A service decodes, checks what can be checked at
+//! the door, proposes or reads, and encodes. It knows no rule: those are rejections of the state machine.
 
 mod agent;
 mod bundle;
 mod cluster;
-mod error;
+pub(crate) mod error;
 mod event;
 mod forward;
 mod layer;
@@ -34,6 +34,11 @@ use crate::config::ServerConfig;
 use crate::driver::Dispatch;
 use crate::raft::{Leadership, Replica};
 
+pub(crate) use agent::Agents;
+pub(crate) use memory::Memories;
+pub(crate) use pin::Pins;
+pub(crate) use release::Releases;
+pub(crate) use run::Runs;
 pub use worker::WorkerService;
 
 /// A connection that does not answer a ping for so long is dead.
@@ -96,22 +101,18 @@ pub fn router(
             bundle_service_server::BundleServiceServer,
             bundle::Bundles(api(&node))
         ))
-        .add_service(served!(
-            node,
-            agent_service_server::AgentServiceServer,
-            agent::Agents(api(&node))
-        ))
-        .add_service(served!(node, run_service_server::RunServiceServer, run::Runs(api(&node))))
-        .add_service(served!(node, pin_service_server::PinServiceServer, pin::Pins(api(&node))))
+        .add_service(served!(node, agent_service_server::AgentServiceServer, Agents(api(&node))))
+        .add_service(served!(node, run_service_server::RunServiceServer, Runs(api(&node))))
+        .add_service(served!(node, pin_service_server::PinServiceServer, Pins(api(&node))))
         .add_service(served!(
             node,
             release_service_server::ReleaseServiceServer,
-            release::Releases(api(&node))
+            Releases(api(&node))
         ))
         .add_service(served!(
             node,
             memory_service_server::MemoryServiceServer,
-            memory::Memories(api(&node))
+            Memories(api(&node))
         ))
         .add_service(served!(
             node,

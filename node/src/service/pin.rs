@@ -14,7 +14,7 @@ use super::write::{agent_ref, mismatch};
 use super::{Node, validate};
 
 #[derive(Debug)]
-pub(super) struct Pins(pub(super) Node);
+pub(crate) struct Pins(pub(crate) Node);
 
 #[tonic::async_trait]
 impl PinService for Pins {

@@ -13,7 +13,7 @@ use super::write::{agent_ref, mismatch};
 use super::{Node, validate};
 
 #[derive(Debug)]
-pub(super) struct Releases(pub(super) Node);
+pub(crate) struct Releases(pub(crate) Node);
 
 #[tonic::async_trait]
 impl ReleaseService for Releases {

@@ -21,7 +21,7 @@ use super::write::{agent_ref, mismatch};
 use super::{Node, validate, watch};
 
 #[derive(Debug)]
-pub(super) struct Runs(pub(super) Node);
+pub(crate) struct Runs(pub(crate) Node);
 
 impl Runs {
     /// The agent's name of a run; a run id of our libraries leads to its agent. A run never changes its agent, so what

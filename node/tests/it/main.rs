@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod binary;
+mod http;
 mod metrics_page;
 mod nodes;
 mod replicas;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pinrail_proto::{id, v1};
-use sha2::{Digest as _, Sha256};
 
 use super::super::bundle::named;
 use super::super::context::{Context, Done};
@@ -91,7 +90,9 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
             id::check_token("run id", run_id)?;
             run_id.clone()
         }
-        None => derived_run_id(&context.settings.namespace.value, &agent_id, &context.request_id()),
+        None => {
+            id::derive_run_id(&context.settings.namespace.value, &agent_id, &context.request_id())
+        }
     };
     let kind = match args.kind {
         Kind::Live => v1::RunKind::Live,
@@ -115,14 +116,6 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         options,
         ..Default::default()
     })
-}
-
-/// The same request id always gives the same run id: asking again with it never starts another run.
-fn derived_run_id(namespace: &str, agent: &str, request_id: &str) -> String {
-    let digest = Sha256::digest(request_id.as_bytes());
-    let mut bits = [0; 16];
-    bits.copy_from_slice(&digest[..16]);
-    id::make_run_id(namespace, agent, u128::from_be_bytes(bits))
 }
 
 fn text(answer: &v1::StartRunResponse) -> String {
@@ -157,17 +150,4 @@ async fn warn_without_workers(context: &Context, agent: &str, bundle: &str) {
         return;
     }
     eprintln!("no live worker serves {bundle}: the run waits until one connects");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_request_id_gives_the_same_run_id() {
-        let one = derived_run_id("default", "support", "q1");
-        assert_eq!(one, derived_run_id("default", "support", "q1"));
-        assert_ne!(one, derived_run_id("default", "support", "q2"));
-        assert!(one.starts_with(&id::agent_hash("default", "support")));
-    }
 }

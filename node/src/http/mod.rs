@@ -1,5 +1,10 @@
-//! The plain HTTP side of a node: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops it.
-//! Answers from memory alone, so that it answers when nothing else does.
+//! The HTTP side of a node: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops it, which
+//! answer from memory alone, so that they do when nothing else does; and the API as JSON (`api.rs`).
+
+mod api;
+mod openapi;
+mod problem;
+mod request;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::{Connection, Listener};
 use crate::raft::Replica;
+use crate::service::Node;
 use crate::telemetry;
 
 // Gauges of the cluster as this node sees it, by node.
@@ -31,16 +37,13 @@ const REACHABLE: &str = "pinrail_cluster_members_reachable";
 ///
 /// # Errors
 /// When the listener fails for good.
-pub(crate) async fn run(
-    listener: Listener,
-    replica: Replica,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub(crate) async fn run(listener: Listener, node: Node, stop: CancellationToken) -> io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Arc::new(replica));
+        .with_state(Arc::new(node.replica.clone()))
+        .merge(api::router(node));
     serve(Accepts(listener), router)
         .with_graceful_shutdown(async move { stop.cancelled().await })
         .await

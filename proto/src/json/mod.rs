@@ -1,4 +1,4 @@
-//! Messages of the API as JSON, by their descriptors, with the four rules of docs/CLI.md: payloads as what they are,
+//! Messages of the API as JSON, by their descriptors, with the four rules of docs/CLI.md and docs/HTTP.md: payloads as what they are,
 //! 64-bit integers as numbers, enum values as lower-case words, times as RFC 3339 and durations as `"21600s"`.
 //!
 //! Scalars, lists and maps are always there; messages, optional scalars and enums that are not set are left out.
@@ -6,61 +6,37 @@
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pinrail_proto::v1;
+use prost::Name;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
     ReflectMessage as _, Value,
 };
 use serde_json::{Map, Value as Json};
 
+use crate::v1;
+
+mod schema;
+
+pub use schema::{Schemas, schema};
+
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(pinrail_proto::DESCRIPTORS)
+    DescriptorPool::decode(crate::DESCRIPTORS)
         .expect("the embedded descriptors were compiled with the messages")
 });
 
-/// A message whose descriptor is known by name.
-pub(crate) trait Named: prost::Message {
-    /// Within package `pinrail.v1`.
-    const NAME: &'static str;
-}
-
-macro_rules! named {
-    ($($name:ident)*) => {
-        $(impl Named for v1::$name { const NAME: &'static str = stringify!($name); })*
-        #[cfg(test)]
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-    };
-}
-
-named! {
-    Agent Bundle BundleManifest BundleStatus Drain Environment Event Member MemoryVersion Namespace PartChange Pin
-    Policy Route Run Step Worker
-    CreateAgentResponse UpdateAgentResponse GetAgentResponse ListAgentsResponse DeleteAgentResponse PauseAgentResponse
-    ResumeAgentResponse GetAgentStatusResponse SetEnvironmentResponse ListEnvironmentsResponse
-    CreateBundleResponse GetBundleResponse ListBundlesResponse DiffBundlesResponse
-    GetClusterStatusResponse GetClusterHealthResponse AddMemberResponse RemoveMemberResponse TransferLeaderResponse
-    ListEventsResponse
-    GetMemoryResponse PutMemoryResponse DeleteMemoryResponse ListMemoryResponse GetMemoryHistoryResponse
-    CreateNamespaceResponse ListNamespacesResponse DeleteNamespaceResponse
-    LookupPinResponse ListPinsResponse GetDrainResponse SetDrainResponse
-    SwitchResponse RollbackResponse
-    StartRunResponse GetRunResponse ListRunsResponse ListStepsResponse GetResultResponse WatchRunResponse
-    CancelRunResponse FinishRunResponse KeepRunResponse ExplainRunResponse
-    ListWorkersResponse DrainWorkerResponse
-}
-
 /// The message as JSON.
-pub(crate) fn of<M: Named>(message: &M) -> Json {
-    let descriptor = POOL
-        .get_message_by_name(&format!("pinrail.v1.{}", M::NAME))
-        .expect("a generated message has a descriptor");
+#[must_use]
+pub fn of<M: Name>(message: &M) -> Json {
+    let descriptor =
+        POOL.get_message_by_name(&M::full_name()).expect("a generated message has a descriptor");
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .expect("a message decodes by its own descriptor");
     object(&dynamic)
 }
 
 /// A payload as the JSON, text or bytes that it is.
-pub(crate) fn payload(payload: &v1::Payload) -> Json {
+#[must_use]
+pub fn payload(payload: &v1::Payload) -> Json {
     payload_of(&payload.content_type, &payload.data)
 }
 
@@ -186,8 +162,9 @@ fn timestamp(message: &DynamicMessage) -> Json {
 }
 
 /// `2026-11-23T02:14:00.123Z`.
-pub(crate) fn rfc3339(timestamp: &prost_types::Timestamp) -> String {
-    let millis = pinrail_proto::time::timestamp_millis(Some(timestamp));
+#[must_use]
+pub fn rfc3339(timestamp: &prost_types::Timestamp) -> String {
+    let millis = crate::time::timestamp_millis(Some(timestamp));
     match UNIX_EPOCH.checked_add(Duration::from_millis(millis)) {
         Some(time) => humantime::format_rfc3339_millis(time).to_string(),
         None => String::new(),
@@ -202,7 +179,8 @@ fn duration(message: &DynamicMessage) -> Json {
 }
 
 /// Standard alphabet, padded.
-pub(crate) fn base64(data: &[u8]) -> String {
+#[must_use]
+pub fn base64(data: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(data.len().div_ceil(3) * 4);
     for chunk in data.chunks(3) {
@@ -232,16 +210,9 @@ mod tests {
             state: v1::RunState::Running.into(),
             kind: v1::RunKind::Live.into(),
             labels: [("team".to_owned(), "a".to_owned())].into(),
-            started_at: pinrail_proto::time::timestamp(1_700_000_000_123),
+            started_at: crate::time::timestamp(1_700_000_000_123),
             revision: u64::MAX,
             ..Default::default()
-        }
-    }
-
-    #[test]
-    fn every_name_has_a_descriptor() {
-        for name in NAMES {
-            assert!(POOL.get_message_by_name(&format!("pinrail.v1.{name}")).is_some(), "{name}");
         }
     }
 
@@ -282,8 +253,8 @@ mod tests {
         assert_eq!(of(&run())["started_at"], "2023-11-14T22:13:20.123Z");
         let policy = v1::Policy {
             runs: Some(v1::RunPolicy {
-                max_age: Some(pinrail_proto::time::duration(21_600_000)),
-                keep_alive: Some(pinrail_proto::time::duration(1_500)),
+                max_age: Some(crate::time::duration(21_600_000)),
+                keep_alive: Some(crate::time::duration(1_500)),
                 ..Default::default()
             }),
             ..Default::default()
