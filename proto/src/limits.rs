@@ -38,6 +38,8 @@ pub const DEDUPE_MS: u64 = 3_600_000;
 /// Longest page of a list; the default is a tenth.
 pub const PAGE: u32 = 1_000;
 pub const PAGE_DEFAULT: u32 = 100;
+/// Runs that one page of `run list` looks at; a page may be short because of it.
+pub const RUNS_EXAMINED: usize = 2_000;
 /// Watchers of one node.
 pub const WATCHERS: usize = 10_000;
 /// Failure message and other free text.

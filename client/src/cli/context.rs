@@ -206,10 +206,10 @@ impl Context {
         loop {
             let (page, next, revision) = fetch(left.min(limits::PAGE), token).await?;
             left = left.saturating_sub(u32::try_from(page.len()).unwrap_or(u32::MAX));
-            let empty = page.is_empty();
             items.extend(page);
+            // A page may be short, or empty, and still have others behind it.
             token = next;
-            if left == 0 || token.is_empty() || empty {
+            if left == 0 || token.is_empty() {
                 if !token.is_empty() && !self.output().is_structured() {
                     eprintln!("there are more: --page-token {token}, or a larger --limit");
                 }

@@ -100,6 +100,14 @@ pub(super) fn run_state(text: &str) -> Result<v1::RunState, String> {
     })
 }
 
+/// A kind of run, as tables and filters say it.
+pub(super) fn run_kind(text: &str) -> Result<v1::RunKind, String> {
+    let found = v1::RunKind::from_str_name(&format!("RUN_KIND_{}", text.to_uppercase()));
+    found
+        .filter(|kind| *kind != v1::RunKind::Unspecified)
+        .ok_or_else(|| "live, canary, shadow, eval, smoke or drill".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +128,12 @@ mod tests {
         for wrong in ["", "unspecified", "done"] {
             assert!(run_state(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn kinds_are_the_words_of_tables() {
+        assert_eq!(run_kind("smoke"), Ok(v1::RunKind::Smoke));
+        assert!(run_kind("unspecified").is_err() && run_kind("").is_err());
     }
 
     #[test]

@@ -134,8 +134,14 @@ impl RunService for Runs {
         let it = request.into_inner();
         agent_ref(&it.namespace, &it.agent_id)?;
         validate::bundle_or_empty(&it.bundle_id)?;
-        let filter =
-            RunFilter { state: it.state(), bundle_id: it.bundle_id.clone(), open: it.open };
+        let filter = RunFilter {
+            state: it.state(),
+            kind: it.kind(),
+            older_than_ms: validate::positive_or_none("older_than", it.older_than.as_ref())?,
+            bundle_id: it.bundle_id,
+            open: it.open,
+            labels: it.labels,
+        };
         let page = self.0.query(it.read.as_ref(), timeout, |read| {
             query::runs(read, &it.namespace, &it.agent_id, &filter, it.page_size, &it.page_token)
         });

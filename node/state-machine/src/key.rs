@@ -48,6 +48,13 @@ pub enum Kind {
     OpenPin = 0x28,
     /// `agent# state bundle\0 started_ms run` → empty: runs by state, for lists.
     RunByState = 0x29,
+    /// `agent# started_ms run` → empty: every run by its age.
+    RunByStart = 0x3a,
+    /// `agent# kind started_ms run` → empty: the runs that serve no user or only a part of them: of every kind but
+    /// `live`, which is nearly all there is.
+    RunByKind = 0x3b,
+    /// `agent# label(16) started_ms run` → empty: a run once for each of its labels, by the label's digest.
+    RunByLabel = 0x3c,
     /// `agent# bundle\0 ready_revision run\0 step#` → empty: what waits for a worker, in order.
     Ready = 0x30,
     /// `agent# run\0 step#` → empty: what is leased.
@@ -176,6 +183,13 @@ impl Key {
     #[must_use]
     pub fn u64(mut self, number: u64) -> Self {
         self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    /// Bytes of a fixed length.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
         self
     }
 

@@ -50,6 +50,15 @@ impl KeyRange {
         self
     }
 
+    /// The part of this range strictly before `key`.
+    #[must_use]
+    pub fn before(mut self, key: &[u8]) -> Self {
+        if key < self.end.as_slice() {
+            self.end = key.to_vec();
+        }
+        self
+    }
+
     fn is_empty(&self) -> bool {
         self.start >= self.end
     }

@@ -57,11 +57,11 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             return sweep(txn, agent, key, value, timer, &text(), due_ms.unwrap_or(0), left);
         }
         Timer::Retention => {
-            let gone = run::forget(txn, agent, &text())?;
-            if gone {
+            let forgotten = run::forget(txn, agent, &text(), left)?;
+            if forgotten.whole {
                 txn.delete(key.to_vec());
             }
-            return Ok(1);
+            return Ok(forgotten.items);
         }
         Timer::Events => {
             if forget_events(txn)? {

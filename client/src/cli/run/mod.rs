@@ -21,9 +21,9 @@ pub enum Run {
         after_help = "Examples:\n  pinrail run start support --input '{\"question\":\"Where is my refund?\"}' --wait\n  pinrail run start support --input @question.json --label task_kind=refund"
     )]
     Start(start::Start),
-    /// List the runs of an agent
+    /// List the runs of an agent, newest first
     #[command(
-        after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open -o name"
+        after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open --older-than 2h -o name\n  pinrail run list support --state failed --label task_kind=refund"
     )]
     List(read::List),
     /// Show a run with its input and output

@@ -1,10 +1,14 @@
 //! `run list`, `run show`, `run steps`.
 
+use std::time::Duration;
+
 use clap::Args;
 use pinrail_proto::v1;
 
 use super::super::context::{Context, Done};
-use super::super::flags::{ListFlags, ReadFlags, RunId, run_state};
+use super::super::flags::{
+    ListFlags, ReadFlags, RunId, api_duration, duration, label, run_kind, run_state,
+};
 use super::super::human;
 use super::super::problem::Problem;
 use super::super::table::{Table, pairs};
@@ -27,6 +31,15 @@ pub struct List {
     /// Only runs that are not over
     #[arg(long)]
     open: bool,
+    /// Only runs of this kind
+    #[arg(long, value_name = "KIND", value_parser = run_kind)]
+    kind: Option<v1::RunKind>,
+    /// Only runs with this label; more than one: with all of them
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Only runs that were started at least so long ago
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    older_than: Option<Duration>,
     #[command(flatten)]
     list: ListFlags,
 }
@@ -60,6 +73,9 @@ async fn runs(context: &Context, agent: &str, args: &List) -> Result<View, Probl
                 state: args.state.unwrap_or_default().into(),
                 bundle_id: args.bundle.clone(),
                 open: args.open,
+                kind: args.kind.unwrap_or_default().into(),
+                labels: args.labels.iter().cloned().collect(),
+                older_than: args.older_than.map(api_duration),
                 page_size,
                 page_token,
                 read: context.read(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pinrail_proto::v1::{OpenPins, RunKind, StepState};
 
 use crate::key::Kind;
-use crate::run::{pin_key, state_key};
+use crate::run::{lasting_keys, pin_key, state_key};
 use crate::store::Fault;
 
 use super::{Found, Scene};
@@ -41,7 +41,14 @@ pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(
     let open_keys = scene.open_runs().map(|run| pin_key(number, run)).collect();
     same_keys(scene, Kind::OpenPin, &open_keys, found)?;
     let state_keys = scene.runs.values().map(|run| state_key(number, run)).collect();
-    same_keys(scene, Kind::RunByState, &state_keys, found)
+    same_keys(scene, Kind::RunByState, &state_keys, found)?;
+    let lasting: BTreeSet<Vec<u8>> =
+        scene.runs.values().flat_map(|run| lasting_keys(number, run)).collect();
+    for kind in [Kind::RunByStart, Kind::RunByKind, Kind::RunByLabel] {
+        let wanted = lasting.iter().filter(|key| key[0] == kind as u8).cloned().collect();
+        same_keys(scene, kind, &wanted, found)?;
+    }
+    Ok(())
 }
 
 fn count(pins: &mut OpenPins, kind: RunKind) {

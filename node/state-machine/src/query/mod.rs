@@ -12,6 +12,7 @@ mod page;
 mod pin;
 mod position;
 mod run;
+mod run_list;
 mod step;
 
 pub use agent::{agent, agent_number, agents, namespaces};
@@ -21,5 +22,6 @@ pub use event::{EventFilter, events};
 pub use memory::{memory_get, memory_history, memory_list};
 pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
-pub use run::{RunFilter, explain_run, result, run, runs};
+pub use run::{explain_run, result, run};
+pub use run_list::{RunFilter, runs};
 pub use step::{step, steps};

@@ -1,37 +1,17 @@
-//! Reads of runs: one, lists, results, explanations.
+//! Reads of runs: one, its result, its explanation.
 
 use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_proto::time::timestamp;
-use pinrail_proto::v1::{self, RunState};
-use pinrail_proto::{id, reason};
+use pinrail_proto::v1;
 
 use crate::key::{Key, Kind, Parts};
-use crate::outcome::{Stop, reject};
+use crate::outcome::Stop;
 use crate::run::{find, is_over, not_found, pin_message};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
 use crate::{agent, bundle};
 
-use super::page::{page, resume, size_of};
-
-/// States in which a run is not over, in the order in which lists of open runs show them.
-const OPEN: [RunState; 6] = [
-    RunState::Scheduled,
-    RunState::Queued,
-    RunState::Running,
-    RunState::Waiting,
-    RunState::Paused,
-    RunState::Cancelling,
-];
-
-/// Which runs are meant. Empty fields mean all.
-#[derive(Debug, Clone, Default)]
-pub struct RunFilter {
-    pub state: RunState,
-    pub bundle_id: String,
-    /// Only runs that are not over.
-    pub open: bool,
-}
+use super::page::page;
 
 /// A run with its input and output. The agent may be empty for run ids that our libraries made.
 ///
@@ -69,93 +49,6 @@ pub(super) fn locate(
         }
     }
     Err(not_found(run_id))
-}
-
-/// A page of an agent's runs without inputs and outputs, and the token of the next page. A list of one state is
-/// in the order of bundle and start; others go by run id or state.
-///
-/// # Errors
-/// `AGENT_NOT_FOUND`, `INVALID_ID`; `INVALID_REQUEST` for a forged token.
-pub fn runs(
-    read: &dyn Read,
-    namespace: &str,
-    agent: &str,
-    filter: &RunFilter,
-    page_size: u32,
-    token: &str,
-) -> Result<(Vec<v1::Run>, String), Stop> {
-    if !filter.bundle_id.is_empty() {
-        id::check_name("bundle", &filter.bundle_id)
-            .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
-    }
-    let agent = agent::find(read, namespace, agent)?;
-    let (ids, next) = if filter.state != RunState::Unspecified {
-        by_states(read, &agent, &[filter.state], &filter.bundle_id, page_size, token)?
-    } else if filter.open {
-        by_states(read, &agent, &OPEN, &filter.bundle_id, page_size, token)?
-    } else if !filter.bundle_id.is_empty() {
-        by_states(read, &agent, &all_states(), &filter.bundle_id, page_size, token)?
-    } else {
-        let (rows, next) = page(read, &Key::of(Kind::Run, agent.number).range(), page_size, token)?;
-        let id = |key: &[u8]| String::from_utf8_lossy(&key[5..]).into_owned();
-        (rows.iter().map(|(key, _)| id(key)).collect(), next)
-    };
-    let mut runs = Vec::with_capacity(ids.len());
-    for id in ids {
-        if let Some(record) = find(read, agent.number, &id)? {
-            runs.push(message(read, &agent, &record)?);
-        }
-    }
-    Ok((runs, next))
-}
-
-fn all_states() -> Vec<RunState> {
-    (1..=11).filter_map(|number| RunState::try_from(number).ok()).collect()
-}
-
-/// Ids from the index of states, state by state, and the token to go on with.
-fn by_states(
-    read: &dyn Read,
-    agent: &AgentRecord,
-    states: &[RunState],
-    bundle_id: &str,
-    page_size: u32,
-    token: &str,
-) -> Result<(Vec<String>, String), Stop> {
-    let size = size_of(page_size) as usize;
-    let whole = Key::of(Kind::RunByState, agent.number).range();
-    let behind = resume(&whole, token)?.start;
-    let mut keys: Vec<Vec<u8>> = Vec::new();
-    for state in states {
-        let state = u8::try_from(i32::from(*state)).unwrap_or(0);
-        let prefix = Key::of(Kind::RunByState, agent.number).u8(state);
-        let mut range =
-            if bundle_id.is_empty() { prefix.range() } else { prefix.text(bundle_id).range() };
-        if behind > range.start {
-            range.start.clone_from(&behind);
-        }
-        let wanted = size + 1 - keys.len();
-        keys.extend(
-            read.scan(&range, Order::Ascending, wanted)?.into_iter().map(|(k, _)| k.to_vec()),
-        );
-        if keys.len() > size {
-            break;
-        }
-    }
-    let more = keys.len() > size;
-    keys.truncate(size);
-    let next = if more { keys.last().map_or_else(String::new, hex::encode) } else { String::new() };
-    let ids = keys.iter().map(|key| id_of_state_key(key)).collect::<Result<_, Fault>>()?;
-    Ok((ids, next))
-}
-
-fn id_of_state_key(key: &[u8]) -> Result<String, Fault> {
-    let mut parts = Parts::new(key);
-    parts.u32();
-    parts.u8();
-    parts.text();
-    parts.u64();
-    parts.last().map(str::to_owned).ok_or_else(|| Fault("a row of runs has no id".to_owned()))
 }
 
 /// State and result of a run, whether it is over or not.
@@ -231,7 +124,11 @@ fn previous(
 }
 
 /// The API's view of a run, without input and output.
-fn message(read: &dyn Read, agent: &AgentRecord, run: &RunRecord) -> Result<v1::Run, Fault> {
+pub(super) fn message(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    run: &RunRecord,
+) -> Result<v1::Run, Fault> {
     let pin =
         bundle::find(read, agent.number, &run.bundle_id)?.map(|bundle| pin_message(run, &bundle));
     Ok(v1::Run {

@@ -13,6 +13,7 @@ mod cancel;
 pub(crate) mod clip;
 mod close;
 mod finish;
+mod index;
 mod restart;
 mod retention;
 mod settle;
@@ -32,6 +33,7 @@ use crate::{agent, bundle};
 pub(crate) use cancel::{cancel, cancel_now};
 pub(crate) use close::{End, close};
 pub(crate) use finish::{finish, keep};
+pub(crate) use index::{kind_prefix, label_prefix, lasting_keys, state_key, state_prefix};
 pub(crate) use retention::forget;
 pub(crate) use settle::{ends, settle};
 pub(crate) use start::start;
@@ -109,26 +111,21 @@ pub(crate) fn is_over(state: RunState) -> bool {
     }
 }
 
-/// Moves a run to another state, its place in the index of states with it.
+/// Moves a run to another state, its place in the index of states with it. A run that had no state is new in the
+/// other indexes too.
 pub(crate) fn set_state(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, state: RunState) {
     if run.state() == state {
         return;
     }
-    if run.state() != RunState::Unspecified {
+    if run.state() == RunState::Unspecified {
+        for key in lasting_keys(agent, run) {
+            txn.mark(key, &[]);
+        }
+    } else {
         txn.delete(state_key(agent, run));
     }
     run.set_state(state);
     txn.mark(state_key(agent, run), &[]);
-}
-
-/// Place of a run in the index of states.
-pub(crate) fn state_key(agent: u32, run: &RunRecord) -> Vec<u8> {
-    let state = u8::try_from(i32::from(run.state())).unwrap_or(0);
-    Key::of(Kind::RunByState, agent)
-        .u8(state)
-        .text(&run.bundle_id)
-        .u64(run.started_ms)
-        .last(&run.run_id)
 }
 
 /// Place of an open pin among those of its bundle.

@@ -4,31 +4,55 @@ use crate::key::{Key, Kind};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
-use super::{find, is_over, state_key};
+use super::{find, is_over, lasting_keys, state_key};
 
-/// Rows that one unit of a sweep's work deletes at most.
+/// Rows that one look at a finished run deletes at most, beside those that every run has.
 const ROWS: usize = 256;
+/// Rows that are one unit of a sweep's work.
+const ROWS_OF_AN_ITEM: usize = 16;
 
-/// Deletes rows of a finished run. Answers whether all are gone.
-pub(crate) fn forget(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<bool, Stop> {
-    let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(true) };
+/// What a look at a finished run did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forgotten {
+    /// All of its rows are gone.
+    pub(crate) whole: bool,
+    /// Units of work that it took, at least one.
+    pub(crate) items: u32,
+}
+
+/// Deletes rows of a finished run, with at most `left` units of work.
+pub(crate) fn forget(
+    txn: &mut Txn<'_>,
+    agent: u32,
+    run_id: &str,
+    left: u32,
+) -> Result<Forgotten, Stop> {
+    let most = (left as usize).saturating_mul(ROWS_OF_AN_ITEM).min(ROWS);
+    let did = |deleted: usize, whole| {
+        let items = u32::try_from(deleted.div_ceil(ROWS_OF_AN_ITEM)).unwrap_or(left);
+        Forgotten { whole, items: items.clamp(1, left.max(1)) }
+    };
+    let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(did(0, true)) };
     if !is_over(run.state()) {
-        return Ok(true);
+        return Ok(did(0, true));
     }
     let mut deleted = 0;
     for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint] {
         let range = Key::of(kind, agent).text(run_id).range();
-        for (key, _) in txn.scan(&range, ROWS - deleted)? {
+        for (key, _) in txn.scan(&range, most - deleted)? {
             txn.delete(key.to_vec());
             deleted += 1;
         }
-        if deleted == ROWS {
-            return Ok(false);
+        if deleted == most {
+            return Ok(did(deleted, false));
         }
     }
     for kind in [Kind::Run, Kind::RunInput, Kind::RunOutput] {
         txn.delete(Key::of(kind, agent).last(run_id));
     }
     txn.delete(state_key(agent, &run));
-    Ok(true)
+    for key in lasting_keys(agent, &run) {
+        txn.delete(key);
+    }
+    Ok(did(deleted, true))
 }

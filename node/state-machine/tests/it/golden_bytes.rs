@@ -120,6 +120,8 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::Checkpoint,
         Kind::OpenPin,
         Kind::RunByState,
+        Kind::RunByStart,
+        Kind::RunByLabel,
         Kind::Ready,
         Kind::Leased,
         Kind::Deadline,

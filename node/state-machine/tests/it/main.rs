@@ -3,15 +3,17 @@
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
 //! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
 //! in every state, `sweeps` holds the ends of pins to their bounds,
-//! `forged` reads with whatever text somebody sends.
+//! `run_list` counts what lists of runs read, `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod counting;
 mod event_list;
 mod forged;
 mod golden_bytes;
 mod grid;
 mod properties;
 mod replica;
+mod run_list;
 mod story;
 mod sweeps;
