@@ -38,6 +38,8 @@ pub const DEDUPE_MS: u64 = 3_600_000;
 /// Longest page of a list; the default is a tenth.
 pub const PAGE: u32 = 1_000;
 pub const PAGE_DEFAULT: u32 = 100;
+/// Bytes of values behind which a page of memory ends.
+pub const PAGE_BYTES: usize = 2 << 20;
 /// Runs that one page of `run list` looks at; a page may be short because of it.
 pub const RUNS_EXAMINED: usize = 2_000;
 /// Watchers of one node.
@@ -57,6 +59,15 @@ pub const BATCH_COMMANDS: usize = 256;
 pub const BATCH_BYTES: usize = 1 << 20;
 /// A rollback without `from` within this time of an earlier one is refused.
 pub const ROLLBACK_AMBIGUOUS_MS: u64 = 15 * 60_000;
+/// Keys that one `PromoteMemory` or `DiscardMemory` works off, and bytes of values that one promotes.
+pub const MEMORY_BATCH_KEYS: usize = 256;
+pub const MEMORY_BATCH_BYTES: usize = 3 << 20;
+/// Keys that one page of a memory list or diff, or of a watch, looks at.
+pub const MEMORY_EXAMINED: usize = 10_000;
+/// Keys of conflicts that a promotion names.
+pub const MEMORY_CONFLICTS: usize = 100;
+/// Memory writes that a completion carries; together they are no larger than one payload.
+pub const COMPLETION_WRITES: usize = 100;
 /// Keys that a rollback counts as hidden at most.
 pub const HIDDEN_KEYS: u64 = 10_000;
 
@@ -65,4 +76,8 @@ const _: () =
 const _: () = assert!(COMMAND_BYTES < API_MESSAGE_BYTES, "whatever fits a command fits the API");
 const _: () =
     assert!(COMMAND_BYTES + BATCH_BYTES < PEER_MESSAGE_BYTES, "an entry fits a peer message");
+const _: () = assert!(
+    PAGE_BYTES + MEMORY_BATCH_BYTES + MEMORY_BATCH_KEYS * MEMORY_KEY_BYTES < API_MESSAGE_BYTES,
+    "a page of memory and one whole revision fit an answer"
+);
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");

@@ -60,6 +60,8 @@ reasons! {
     LIMIT_EXCEEDED INVALID_ARGUMENT 1 "Something is larger than its limit; the message names both. See docs/LIMITS.md."
     QUOTA_EXCEEDED RESOURCE_EXHAUSTED 6 "The agent's quota is used up; the policy can raise it."
     OVERLOADED RESOURCE_EXHAUSTED 6 "Too much is waiting. Nothing was written; try again after the given time."
+    MEMORY_CONFLICT ABORTED 7 "The bundle got another version of a key since the two came apart; the message names such keys. `--on-conflict skip|overwrite` decides."
+    MEMORY_IN_USE FAILED_PRECONDITION 9 "The layer is live, or runs are open that write to it: what it holds is not discarded."
     LEASE_STALE ABORTED 1 "The lease is not current any more: it expired, was ended, or the step is done. The result was dropped."
     RUN_CLOSED FAILED_PRECONDITION 9 "The run is over."
     RUN_NOT_EXTERNAL FAILED_PRECONDITION 9 "Only external runs are finished or kept alive from outside; workers end the others."

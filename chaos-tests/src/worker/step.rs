@@ -140,6 +140,7 @@ impl Execution {
             token: it.token,
             outcome: Some(outcome),
             usage: None,
+            memory: Vec::new(),
             // The link gives each slot back as a credit of its own.
             lease_next: false,
         });

@@ -17,6 +17,9 @@ use super::settings::Output;
 use super::table::{Table, pairs};
 use super::view::View;
 
+mod transfer;
+mod watch;
+
 /// Characters of a value in a table.
 const VALUE: usize = 60;
 
@@ -44,6 +47,26 @@ pub enum Memory {
     /// The versions of a key, newest first
     #[command(after_help = "Example:\n  pinrail memory history support user/77/prefs --bundle v42")]
     History(History),
+    /// Follow the changes that a bundle or a run sees
+    #[command(
+        after_help = "Examples:\n  pinrail memory watch support --prefix user/77/\n  pinrail memory watch support --bundle v42 --after 118 -o json"
+    )]
+    Watch(watch::Watch),
+    /// The keys of which two bundles see different values
+    #[command(
+        after_help = "Examples:\n  pinrail memory diff support v41 v42\n  pinrail memory diff support v41 --late\n  pinrail memory diff support layer:3 layer:5 --prefix user/"
+    )]
+    Diff(transfer::Diff),
+    /// Carry what a bundle's layer has of its own over to another bundle
+    #[command(
+        after_help = "Examples:\n  pinrail memory promote support --from v42 --to v41 --on-conflict skip --dry-run\n  pinrail memory promote support --from v41 --late --reason \"SUP-812\""
+    )]
+    Promote(transfer::Promote),
+    /// Drop what a bundle's layer has of its own and no other layer sees; its runs must be over
+    #[command(
+        after_help = "Example:\n  pinrail memory discard support --from v42 --reason \"SUP-812\""
+    )]
+    Discard(transfer::Discard),
 }
 
 /// Whose memory; without any of them: the live bundle's.
@@ -172,6 +195,10 @@ pub(super) async fn run(context: &Context, verb: &Memory) -> Done {
         Memory::Delete(args) => delete(context, args).await,
         Memory::List(args) => list(context, args).await,
         Memory::History(args) => history(context, args).await,
+        Memory::Watch(args) => watch::watch(context, args).await,
+        Memory::Diff(args) => transfer::diff(context, args).await,
+        Memory::Promote(args) => transfer::promote(context, args).await,
+        Memory::Discard(args) => transfer::discard(context, args).await,
     }
 }
 

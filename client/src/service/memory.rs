@@ -1,9 +1,12 @@
 //! Memory under the bundle id, as operators and readers see it.
 
-use pinrail_proto::v1;
 use pinrail_proto::v1::memory_service_client::MemoryServiceClient;
+use pinrail_proto::{limits, v1};
+use tonic::Streaming;
 
 use crate::client::Client;
+use crate::error::Result;
+use crate::retry::{Repeat, Verdict, judge};
 use crate::service::methods;
 
 /// `MemoryService`.
@@ -23,4 +26,71 @@ methods! { Memory, MemoryServiceClient:
     read list_memory as list(ListMemoryRequest) -> ListMemoryResponse;
     /// The versions of one key, newest first.
     read get_memory_history as history(GetMemoryHistoryRequest) -> GetMemoryHistoryResponse;
+    /// A page of the keys of which two scopes see different versions.
+    read diff_memory as diff(DiffMemoryRequest) -> DiffMemoryResponse;
+    /// Carries a batch of what a layer has of its own over to a bundle; `next_key` goes on.
+    write promote_memory as promote(PromoteMemoryRequest) -> PromoteMemoryResponse;
+    /// Drops a batch of what a layer has of its own; `next_key` goes on.
+    write discard_memory as discard(DiscardMemoryRequest) -> DiscardMemoryResponse;
+}
+
+impl Memory<'_> {
+    /// Follows the changes that a scope sees for ever; resumes at another member where it stopped.
+    #[must_use]
+    pub fn watch(&self, request: v1::WatchMemoryRequest) -> MemoryWatch {
+        let mut request = request;
+        self.client.namespace_or_default(&mut request.namespace);
+        MemoryWatch { client: self.client.clone(), request, stream: None }
+    }
+}
+
+/// Changes of memory as they happen.
+#[derive(Debug)]
+pub struct MemoryWatch {
+    client: Client,
+    request: v1::WatchMemoryRequest,
+    stream: Option<Streaming<v1::WatchMemoryResponse>>,
+}
+
+impl MemoryWatch {
+    /// The next changes, or none with the revision and layer that the watch has come to.
+    ///
+    /// # Errors
+    /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
+    pub async fn next(&mut self) -> Result<v1::WatchMemoryResponse> {
+        loop {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                None => self.stream.insert(open(&self.client, &self.request).await?),
+            };
+            match stream.message().await {
+                Ok(Some(answer)) => {
+                    self.request.after_revision = answer.revision;
+                    return Ok(answer);
+                }
+                Ok(None) => self.stream = None,
+                Err(status) => {
+                    self.stream = None;
+                    if let Verdict::Refused(error) = judge(&status) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn open(
+    client: &Client,
+    request: &v1::WatchMemoryRequest,
+) -> Result<Streaming<v1::WatchMemoryResponse>> {
+    let call = client.call_for(Repeat::Read, String::new());
+    let open = |channel, request: tonic::Request<v1::WatchMemoryRequest>| async move {
+        MemoryServiceClient::new(channel)
+            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
+            // Without the call's deadline: the stream lives longer.
+            .watch_memory(request.into_inner())
+            .await
+    };
+    client.connection().call(call, request.clone(), open).await
 }

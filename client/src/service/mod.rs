@@ -17,7 +17,7 @@ pub use agent::Agents;
 pub use bundle::Bundles;
 pub use cluster::Cluster;
 pub use event::{EventWatch, Events};
-pub use memory::Memory;
+pub use memory::{Memory, MemoryWatch};
 pub use namespace::Namespaces;
 pub use pin::Pins;
 use pinrail_proto::v1;

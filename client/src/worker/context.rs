@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) suppress: bool,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) usage: Mutex<UsageSum>,
+    /// Memory writes that the completion carries, by key.
+    pub(crate) on_complete: Mutex<BTreeMap<String, v1::CompletionWrite>>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) signal: watch::Receiver<Signal>,
 }

@@ -78,6 +78,7 @@ pub(crate) fn context(
         suppress: assignment.suppress_side_effects,
         journal: Mutex::new(Journal::new(assignment.checkpoints.clone())),
         usage: Mutex::new(UsageSum::default()),
+        on_complete: Mutex::default(),
         commands: around.commands.clone(),
         signal,
     })
@@ -173,6 +174,7 @@ fn complete(context: &StepContext, outcome: Outcome) -> Message {
         usage: Some(inner.usage.lock().sum()),
         // The loop decides that: it knows whether the worker goes on.
         lease_next: false,
+        memory: std::mem::take(&mut *inner.on_complete.lock()).into_values().collect(),
     })
 }
 

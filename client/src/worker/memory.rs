@@ -1,7 +1,7 @@
 //! The agent's memory inside a step: reads see the layer that the run is pinned to, writes are fenced by the lease.
 
 use pinrail_proto::v1::work_request::Message;
-use pinrail_proto::{id, time, v1};
+use pinrail_proto::{id, limits, reason, time, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Duration;
@@ -164,6 +164,82 @@ impl StepMemory {
         self.write::<()>(key, None, None, None).await
     }
 
+    /// Writes with the step's completion: in the same command or, when the step fails, not at all. A retried step
+    /// does not write twice, and nobody sees the value before the step is done. The last write of a key counts.
+    ///
+    /// # Errors
+    /// A bad key or value, or more than a completion carries (100 keys, 2 MiB together).
+    pub fn put_on_complete<T: Serialize + ?Sized>(
+        &self,
+        key: impl MemoryKey,
+        value: &T,
+    ) -> StepResult<()> {
+        self.on_complete(key, Some(value), None, None)
+    }
+
+    /// As [`Self::put_on_complete`], of a value that ends after `ttl`.
+    ///
+    /// # Errors
+    /// As for `put_on_complete`.
+    pub fn put_on_complete_for<T: Serialize + ?Sized>(
+        &self,
+        key: impl MemoryKey,
+        value: &T,
+        ttl: Duration,
+    ) -> StepResult<()> {
+        self.on_complete(key, Some(value), None, Some(ttl))
+    }
+
+    /// As [`Self::put_on_complete`], if the key's revision is still this one then; 0: if there is no such key. Else the
+    /// completion is refused and the step is tried again.
+    ///
+    /// # Errors
+    /// As for `put_on_complete`.
+    pub fn put_on_complete_if<T: Serialize + ?Sized>(
+        &self,
+        key: impl MemoryKey,
+        value: &T,
+        revision: u64,
+    ) -> StepResult<()> {
+        self.on_complete(key, Some(value), Some(revision), None)
+    }
+
+    /// Deletes with the step's completion.
+    ///
+    /// # Errors
+    /// As for `put_on_complete`.
+    pub fn delete_on_complete(&self, key: impl MemoryKey) -> StepResult<()> {
+        self.on_complete::<()>(key, None, None, None)
+    }
+
+    fn on_complete<T: Serialize + ?Sized>(
+        &self,
+        key: impl MemoryKey,
+        value: Option<&T>,
+        expected_revision: Option<u64>,
+        ttl: Option<Duration>,
+    ) -> StepResult<()> {
+        let key = checked(key)?;
+        let write = v1::CompletionWrite {
+            value: encoded(value)?,
+            expected_revision,
+            ttl: ttl.map(api_ttl),
+            key: key.clone(),
+        };
+        let mut writes = self.context.inner().on_complete.lock();
+        let before = writes.insert(key.clone(), write);
+        let bytes: usize = writes.values().map(size).sum();
+        if writes.len() <= limits::COMPLETION_WRITES && bytes <= limits::PAYLOAD_BYTES {
+            return Ok(());
+        }
+        let message = format!("{} writes of {bytes} bytes with one completion", writes.len());
+        match before {
+            Some(before) => writes.insert(key, before),
+            None => writes.remove(&key),
+        };
+        Err(StepError::fatal(reason::LIMIT_EXCEEDED.name, message))
+    }
+
     async fn write<T: Serialize + ?Sized>(
         &self,
         key: impl MemoryKey,
@@ -172,9 +248,8 @@ impl StepMemory {
         ttl: Option<Duration>,
     ) -> StepResult<u64> {
         let key = checked(key)?;
-        let value = value.map(payload::encode).transpose();
-        let value = value.map_err(|error| StepError::fatal("INVALID_VALUE", error))?;
-        let ttl = ttl.map(|ttl| time::duration(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        let value = encoded(value)?;
+        let ttl = ttl.map(api_ttl);
         let inner = self.context.inner();
         self.context
             .send(Message::MemoryPut(v1::WorkerMemoryPut {
@@ -193,6 +268,19 @@ impl StepMemory {
         let run_id = self.context.inner().run_id.clone();
         v1::MemoryScope { scope: Some(v1::memory_scope::Scope::RunId(run_id)) }
     }
+}
+
+fn encoded<T: Serialize + ?Sized>(value: Option<&T>) -> StepResult<Option<v1::Payload>> {
+    let value = value.map(payload::encode).transpose();
+    value.map_err(|error| StepError::fatal("INVALID_VALUE", error))
+}
+
+fn api_ttl(ttl: Duration) -> prost_types::Duration {
+    time::duration(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn size(write: &v1::CompletionWrite) -> usize {
+    write.value.as_ref().map_or(0, |value| value.data.len())
 }
 
 fn checked(key: impl MemoryKey) -> StepResult<String> {

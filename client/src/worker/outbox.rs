@@ -193,7 +193,12 @@ impl Entry {
         if OVER.iter().any(|reason| reason.name == refused.reason) {
             return false;
         }
-        let error = StepError::fatal(refused.reason.clone(), &refused.message);
+        // A memory write of the completion lost a race: another attempt reads anew.
+        let error = if refused.reason == reason::REVISION_MISMATCH.name {
+            StepError::retry(&refused.message).with_reason(refused.reason.clone())
+        } else {
+            StepError::fatal(refused.reason.clone(), &refused.message)
+        };
         self.message = Message::Fail(v1::FailStep {
             run_id: complete.run_id.clone(),
             step: complete.step,

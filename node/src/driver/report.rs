@@ -280,6 +280,7 @@ fn complete(
         }
         None => return Err(bad("a completion says what is next, or the run's output")),
     };
+    let memory = it.memory.into_iter().map(carried).collect::<Result<_, _>>()?;
     let taker =
         || log::Taker { worker_id: intro.worker_id.clone(), bundle_id: intro.bundle_id.clone() };
     Ok(Kind::CompleteStep(log::CompleteStep {
@@ -288,7 +289,25 @@ fn complete(
         outcome: Some(outcome),
         usage: it.usage,
         lease_next: it.lease_next.then(taker),
+        memory,
     }))
+}
+
+/// A memory write that a completion carries.
+fn carried(it: v1::CompletionWrite) -> Result<log::MemoryWrite, Refusal> {
+    id::check_memory_key(&it.key).map_err(bad_id)?;
+    Ok(log::MemoryWrite {
+        key: it.key,
+        value: check_payload("the value", it.value)?,
+        ttl_ms: ttl_ms(it.ttl.as_ref())?,
+        expected_key_revision: it.expected_revision,
+    })
+}
+
+/// 0: none.
+fn ttl_ms(ttl: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
+    let bad_ttl = || bad("ttl is negative or too large");
+    ttl.map_or(Ok(0), |ttl| time::millis(ttl).ok_or_else(bad_ttl))
 }
 
 fn fail(step: &StepId, token: Token, it: v1::FailStep) -> Kind {
@@ -322,10 +341,7 @@ fn memory(
     it: v1::WorkerMemoryPut,
 ) -> Result<Kind, Refusal> {
     id::check_memory_key(&it.key).map_err(bad_id)?;
-    let ttl_ms = match &it.ttl {
-        Some(ttl) => time::millis(ttl).ok_or_else(|| bad("ttl is negative or too large"))?,
-        None => 0,
-    };
+    let ttl_ms = ttl_ms(it.ttl.as_ref())?;
     let agent = Some(log::AgentRef {
         namespace: intro.namespace.clone(),
         agent_id: intro.agent_id.clone(),

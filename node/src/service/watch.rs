@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::Stream;
 use pinrail_proto::limits;
 use pinrail_proto::v1;
-use pinrail_state_machine::query::{self, EventFilter, Position};
+use pinrail_state_machine::query::{self, EventFilter, MemoryFilter, Position};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -231,4 +231,55 @@ async fn tell(
         }
         page = node.query_now(|read| query::events(read, &filter, PAGE))?;
     }
+}
+
+/// Changes of memory after a revision, then as they happen; and each time the scope has come to mean another layer.
+pub(super) async fn memory(
+    node: Node,
+    filter: MemoryFilter,
+    timeout: Duration,
+) -> Result<Answers<v1::WatchMemoryResponse>, Status> {
+    let watching = Watching::begin(&node)?;
+    let mut feed = node.replica.feed();
+    // The first page also says whether the stream can be resumed there at all.
+    let first = node.query(None, timeout, |read| query::memory_changes(read, &filter, PAGE));
+    let (mut page, mut at) = first.await?;
+    let (answers, stream) = mpsc::channel(BUFFER);
+    tokio::spawn(async move {
+        let _watching = watching;
+        let mut filter = filter;
+        let mut told: Option<(Instant, u64)> = None;
+        loop {
+            let advanced = page.revision > filter.after_revision;
+            filter.after_revision = filter.after_revision.max(page.revision);
+            let is_quiet = told.is_some_and(|(when, layer)| {
+                page.versions.is_empty() && layer == page.layer && when.elapsed() < PROGRESS
+            });
+            if !is_quiet {
+                told = Some((Instant::now(), page.layer));
+                if answers.send(Ok(page)).await.is_err() {
+                    return;
+                }
+            }
+            // Not at the end of what is kept yet: there is more to read at once.
+            if !(advanced && filter.after_revision < at.revision) {
+                tokio::select! {
+                    heard = tokio::time::timeout(PROGRESS, feed.recv()) => {
+                        if matches!(heard, Ok(Err(RecvError::Closed))) {
+                            return;
+                        }
+                    }
+                    () = answers.closed() => return,
+                }
+            }
+            match node.query_now(|read| query::memory_changes(read, &filter, PAGE)) {
+                Ok((next, position)) => (page, at) = (next, position),
+                Err(status) => {
+                    let _ = answers.send(Err(status)).await;
+                    return;
+                }
+            }
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(stream)))
 }

@@ -161,6 +161,8 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::ExpireLease(it) => step::expire(txn, it),
         Command::PutMemory(it) => memory::put(txn, it),
         Command::DeleteMemory(it) => memory::delete(txn, it),
+        Command::PromoteMemory(it) => memory::promote(txn, it),
+        Command::DiscardMemory(it) => memory::discard(txn, it),
         Command::Switch(it) => route::switch(txn, it),
         Command::Rollback(it) => route::rollback(txn, it),
         Command::SetDrain(it) => route::set_drain(txn, it),

@@ -67,6 +67,9 @@ pub enum Kind {
     Layer = 0x51,
     /// `agent# layer# key` → empty: which keys a layer has versions of.
     LayerKey = 0x52,
+    /// `agent# revision key` → number of the layer, 4 bytes: what changed in memory, oldest first. Kept as long as
+    /// old versions are.
+    MemoryChange = 0x5a,
     /// `request id` → `DedupeRecord`.
     Dedupe = 0x60,
     /// `revision index(4)` → `EventRecord`.
@@ -105,6 +108,8 @@ pub enum Timer {
     Events = 13,
     /// `key`: a memory version whose time to live may be over.
     MemoryTtl = 14,
+    /// Nothing: memory versions that were kept long enough.
+    MemoryVersions = 34,
 }
 
 impl Timer {
@@ -113,7 +118,7 @@ impl Timer {
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
             AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive,
-            MemoryTtl, Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
+            MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
         };
         [
             RunExpires,
@@ -130,6 +135,7 @@ impl Timer {
             Dedupe,
             Events,
             MemoryTtl,
+            MemoryVersions,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)
@@ -280,7 +286,7 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in 1..=14 {
+        for number in (1..=14).chain([34]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
         assert_eq!(Timer::from_number(15), None);

@@ -81,6 +81,7 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             txn.delete(key.to_vec());
             dedupe::forget(txn, &text());
         }
+        Timer::MemoryVersions => return memory::drop_old(txn, agent, key, left),
         Timer::MemoryTtl => {
             txn.delete(key.to_vec());
             memory::expire(txn, agent, &object)?;
@@ -134,7 +135,8 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::RollbackSweep
             | Timer::Dedupe
             | Timer::Events
-            | Timer::MemoryTtl => {}
+            | Timer::MemoryTtl
+            | Timer::MemoryVersions => {}
         }
     }
     if (&subject.run, &subject.step) != (&before.0, &before.1) {
@@ -174,7 +176,8 @@ fn sweep(
         | Timer::Retention
         | Timer::Dedupe
         | Timer::Events
-        | Timer::MemoryTtl => false,
+        | Timer::MemoryTtl
+        | Timer::MemoryVersions => false,
     };
     let mut pins = Key::of(Kind::OpenPin, agent).text(bundle_id).range();
     if !cursor.is_empty() {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod binary;
 mod http;
+mod memory;
 mod metrics_page;
 mod nodes;
 mod replicas;

@@ -112,7 +112,10 @@ fn rollback(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::RollbackP
 
 fn memory(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::MemoryPolicy, FileError> {
     later::keys(table, "memory", later)?;
-    Ok(v1::MemoryPolicy { quota_bytes: table.size("quota", 0..=1 << 50)? })
+    Ok(v1::MemoryPolicy {
+        quota_bytes: table.size("quota", 0..=1 << 50)?,
+        versions: table.duration("versions", Duration::ZERO..=YEAR)?,
+    })
 }
 
 /// Fills in the defaults, so that two policies can be compared and what is sent says everything.
@@ -149,7 +152,9 @@ fn complete(policy: &mut v1::Policy) {
     if rollback.in_flight == 0 {
         rollback.in_flight = v1::InFlight::Keep.into();
     }
-    policy.memory.get_or_insert_default().quota_bytes.get_or_insert(10 << 30);
+    let memory = policy.memory.get_or_insert_default();
+    memory.quota_bytes.get_or_insert(10 << 30);
+    memory.versions.get_or_insert(seconds(DAY.as_secs()));
 }
 
 #[cfg(test)]

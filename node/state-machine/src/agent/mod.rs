@@ -89,7 +89,9 @@ pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop
         let message = format!("agent {} has {} open runs", agent.agent_id, agent.open_runs);
         return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("open_runs", agent.open_runs));
     }
-    for (kind, what) in [(Kind::Run, "finished runs"), (Kind::Memory, "memory")] {
+    let kept =
+        [(Kind::Run, "finished runs"), (Kind::Memory, "memory"), (Kind::MemoryChange, "memory")];
+    for (kind, what) in kept {
         if !txn.scan(&Key::of(kind, agent.number).range(), 1)?.is_empty() {
             let message = format!("agent {} still keeps {what}", agent.agent_id);
             return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("keeps", what));
@@ -237,6 +239,9 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
     if let Some(switch) = &policy.switch {
         agent.drain_cap_ms = ms(switch.drain_cap.as_ref());
         agent.grace_ms = ms(switch.grace.as_ref());
+    }
+    if let Some(memory) = &policy.memory {
+        agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
     agent.max_running = policy.steps.as_ref().and_then(|s| s.max_running).unwrap_or(0);
     let row = PolicyRecord { policy: Some(policy), revision: txn.revision };

@@ -37,6 +37,7 @@ pub(crate) fn complete(mut policy: v1::Policy) -> Result<v1::Policy, Stop> {
     policy.rollback = Some(rollback);
     let mut memory = policy.memory.take().unwrap_or_default();
     memory.quota_bytes = Some(ranged("memory.quota", memory.quota_bytes, 10 << 30, 0, 1 << 50)?);
+    memory.versions = Some(filled("memory.versions", memory.versions.take(), DAY, 0, 365 * DAY)?);
     policy.memory = Some(memory);
     Ok(policy)
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pinrail_proto::log::MemoryRecord;
 
-use crate::key::{Kind, Parts};
+use crate::key::{Kind, Parts, Timer};
+use crate::memory::cost;
 use crate::store::Fault;
 use crate::txn::decode;
 
@@ -50,14 +51,19 @@ pub(super) fn versions_are_of_known_layers(
     found: &mut Found,
 ) -> Result<(), Fault> {
     let mut written: BTreeSet<(u32, String)> = BTreeSet::new();
+    let mut bytes = 0;
     for (key, value) in scene.rows(Kind::Memory)? {
         let record: MemoryRecord = decode(&key, &value)?;
         let mut parts = Parts::new(&key);
         let (_, Some(path)) = (parts.u32(), parts.text()) else { return Err(broken(&key)) };
+        bytes += cost(path, &record);
         if !scene.layers.contains_key(&record.layer) {
             found.say("P8", format!("a version of {path} is of no layer"));
         }
         written.insert((record.layer, path.to_owned()));
+    }
+    if bytes != scene.agent.memory_bytes {
+        found.say("P8", format!("memory of {bytes} bytes, counted {}", scene.agent.memory_bytes));
     }
     let mut indexed: BTreeSet<(u32, String)> = BTreeSet::new();
     for (key, _) in scene.rows(Kind::LayerKey)? {
@@ -80,6 +86,34 @@ pub(super) fn versions_are_of_known_layers(
             let detail = format!("layer {}: {recount} keys, counted {}", layer.number, layer.keys);
             found.say("P8", detail);
         }
+    }
+    Ok(())
+}
+
+/// Every version that is younger than what was swept is among the changes, and while there are any a sweep comes.
+pub(super) fn changes_lead_to_versions(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
+    let mut changes: BTreeSet<(u64, String)> = BTreeSet::new();
+    for (key, _) in scene.rows(Kind::MemoryChange)? {
+        let mut parts = Parts::new(&key);
+        let (_, Some(revision), Some(path)) = (parts.u32(), parts.u64(), parts.last()) else {
+            return Err(broken(&key));
+        };
+        changes.insert((revision, path.to_owned()));
+    }
+    for (key, _) in scene.rows(Kind::Memory)? {
+        let mut parts = Parts::new(&key);
+        let (_, Some(path), Some(inverted)) = (parts.u32(), parts.text(), parts.u64()) else {
+            return Err(broken(&key));
+        };
+        let revision = u64::MAX - inverted;
+        let is_swept = revision <= scene.agent.memory_compacted;
+        if !is_swept && !changes.contains(&(revision, path.to_owned())) {
+            found.say("P8", format!("a watch misses {path} at {revision}"));
+        }
+    }
+    let sweep_ms = scene.agent.memory_sweep_ms;
+    if !changes.is_empty() && !scene.has_timer(Timer::MemoryVersions, sweep_ms, &[]) {
+        found.say("P8", format!("no sweep comes by {} changes of memory", changes.len()));
     }
     Ok(())
 }

@@ -49,6 +49,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         route::rollbacks_hold(&scene, &mut found);
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;
+        layer::changes_lead_to_versions(&scene, &mut found)?;
     }
     if open_runs != cluster.open_runs {
         found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));

@@ -116,6 +116,7 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
             .is_some_and(|step| timer_of(step) == Some(due.timer) && step.timer_ms == due.at_ms),
         // A version may be overwritten or dropped before its time.
         Timer::MemoryTtl => true,
+        Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,
         Timer::Dedupe | Timer::Events => false,
     }
 }

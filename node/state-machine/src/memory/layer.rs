@@ -1,9 +1,10 @@
 //! Layers and their tree of bases.
 
 use pinrail_proto::log::{AgentRecord, Ancestor, BundleRecord, LayerRecord};
+use pinrail_proto::reason;
 
 use crate::bundle;
-use crate::outcome::Stop;
+use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
 
@@ -69,10 +70,46 @@ fn freeze(txn: &mut Txn<'_>, agent: u32, number: u32) -> Result<Vec<Ancestor>, S
     let mut base = layer(txn.read(), agent, number)?
         .ok_or_else(|| Fault(format!("agent {agent} has no memory layer {number}")))?;
     base.frozen_revision = txn.revision;
+    base.freezes.push(txn.revision);
     let mut ancestors = vec![Ancestor { layer: number, up_to_revision: txn.revision }];
     ancestors.extend(base.ancestors.iter().copied());
     txn.put(layer_key(agent, number), &base);
     Ok(ancestors)
+}
+
+/// The revision behind which what is written to a layer is late: where another layer last froze on it, or where
+/// its bundle was rolled back. `None`: nothing is late, for it is the live one, or nothing stands on it yet.
+pub(crate) fn late_behind(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    layer: &LayerRecord,
+) -> Result<Option<u64>, Fault> {
+    let live = bundle::find(read, agent.number, &agent.live_bundle_id)?;
+    if live.is_some_and(|live| live.layer == layer.number) {
+        return Ok(None);
+    }
+    if layer.frozen_revision != 0 {
+        return Ok(Some(layer.frozen_revision));
+    }
+    let owner = bundle::find(read, agent.number, &layer.bundle_id)?;
+    let left = owner.filter(|owner| owner.rejected && owner.layer == layer.number);
+    Ok(left.and_then(|owner| owner.mark).map(|mark| mark.revision))
+}
+
+/// The layer that a command names: by its number, or the newest of a bundle, or the live one's.
+pub(super) fn named(
+    txn: &Txn<'_>,
+    agent: &AgentRecord,
+    bundle_id: &str,
+    number: u32,
+) -> Result<LayerRecord, Stop> {
+    let number = match (number, bundle_id) {
+        (0, "") => bundle::load(txn, agent.number, &agent.live_bundle_id)?.layer,
+        (0, bundle_id) => bundle::load(txn, agent.number, bundle_id)?.layer,
+        (number, _) => number,
+    };
+    layer(txn.read(), agent.number, number)?
+        .ok_or_else(|| reject(reason::INVALID_REQUEST, "there is no such memory layer"))
 }
 
 fn next(agent: &mut AgentRecord) -> u32 {

@@ -4,19 +4,34 @@
 //! is among its ancestors and not newer than that ancestor's limit. Nothing is ever copied; opening a layer costs
 //! the same however much there is.
 
+mod discard;
+mod keys;
 mod layer;
+mod promote;
+mod retention;
+mod version;
 mod visible;
 mod write;
 
-pub(crate) use layer::{candidate, layer, open_layer_for_switch};
-pub(crate) use visible::{Found, View, versions};
-pub(crate) use write::{delete, expire, put};
+pub(crate) use discard::discard;
+pub(crate) use keys::Keys;
+pub(crate) use layer::{candidate, late_behind, layer, open_layer_for_switch};
+pub(crate) use promote::promote;
+pub(crate) use retention::drop_old;
+pub(crate) use version::cost;
+pub(crate) use visible::{Chain, Found, View};
+pub(crate) use write::{carried, delete, expire, put};
 
 use crate::key::{Key, Kind};
 
 /// Key of one version.
-fn version_key(agent: u32, key: &str, revision: u64) -> Vec<u8> {
+pub(crate) fn version_key(agent: u32, key: &str, revision: u64) -> Vec<u8> {
     Key::of(Kind::Memory, agent).text(key).u64(u64::MAX - revision).build()
+}
+
+/// Key of a change: what a watch reads and retention works off.
+pub(crate) fn change_key(agent: u32, revision: u64, key: &str) -> Vec<u8> {
+    Key::of(Kind::MemoryChange, agent).u64(revision).last(key)
 }
 
 fn layer_key(agent: u32, layer: u32) -> Vec<u8> {

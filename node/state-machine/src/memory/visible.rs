@@ -1,15 +1,17 @@
 //! What a layer sees.
 
+use std::collections::VecDeque;
+
 use pinrail_proto::log::{AgentRecord, Ancestor, MemoryRecord};
 
 use crate::bundle;
 use crate::key::{Key, Kind};
-use crate::store::{Fault, Order, Read};
+use crate::store::{Fault, KeyRange, Order, Read, Row};
 use crate::txn::decode;
 
 use super::layer;
 
-/// Rows that one look into a key's chain reads at a time.
+/// Rows that a look into a key's chain reads at a time, from the second time on; mostly the first one is it.
 const CHUNK: usize = 32;
 
 /// A layer's view: its own versions and those of its ancestors up to their limits.
@@ -56,22 +58,47 @@ impl View {
         Ok(newest.filter(|found| found.record.value.is_some() && !self.is_over(&found.record)))
     }
 
-    /// The newest version of a key that this view sees, be it a deletion.
-    fn newest(&self, read: &dyn Read, key: &str) -> Result<Option<Found>, Fault> {
-        let mut range = Key::of(Kind::Memory, self.agent).text(key).range();
-        loop {
-            let rows = read.scan(&range, Order::Ascending, CHUNK)?;
-            for (row, value) in &rows {
-                let found = Found { revision: revision_of(row)?, record: decode(row, value)? };
-                if self.sees(&found) {
-                    return Ok(Some(found));
-                }
+    /// The newest version of a key that this view sees, be it a deletion or over.
+    pub(crate) fn newest(&self, read: &dyn Read, key: &str) -> Result<Option<Found>, Fault> {
+        let mut chain = Chain::of(self.agent, key);
+        let mut ends: Vec<Found> = Vec::new();
+        while let Some(found) = chain.next(read)? {
+            if !self.sees(&found) {
+                continue;
             }
-            match rows.last() {
-                Some((last, _)) if rows.len() == CHUNK => range = range.after(last),
-                Some(_) | None => return Ok(None),
+            if found.record.ended {
+                // It speaks only of its layer's version before it: another layer's may be newer than that one.
+                ends.push(found);
+                continue;
+            }
+            let end = ends.into_iter().find(|end| end.record.layer == found.record.layer);
+            return Ok(Some(end.unwrap_or(found)));
+        }
+        Ok(None)
+    }
+
+    /// Whether the end of a time to live took away what this view saw.
+    pub(crate) fn sees_end(&self, read: &dyn Read, key: &str, end: &Found) -> Result<bool, Fault> {
+        let mut older = Chain::older_than(self.agent, key, end.revision);
+        while let Some(found) = older.next(read)? {
+            if self.sees(&found) && !found.record.ended {
+                return Ok(found.record.layer == end.record.layer);
             }
         }
+        Ok(false)
+    }
+
+    /// The layers of which two views do not see the same.
+    pub(crate) fn apart(&self, other: &Self) -> Vec<u32> {
+        let lacks = |these: &[Ancestor], those: &[Ancestor]| {
+            let missing = these.iter().filter(|a| !those.contains(a)).map(|a| a.layer);
+            missing.collect::<Vec<u32>>()
+        };
+        let mut layers = lacks(&self.sees, &other.sees);
+        layers.extend(lacks(&other.sees, &self.sees));
+        layers.sort_unstable();
+        layers.dedup();
+        layers
     }
 
     pub(crate) fn sees(&self, found: &Found) -> bool {
@@ -82,7 +109,7 @@ impl View {
     }
 
     /// Reads of the latest check cluster time; reads as of a revision see what was there.
-    fn is_over(&self, record: &MemoryRecord) -> bool {
+    pub(crate) fn is_over(&self, record: &MemoryRecord) -> bool {
         self.at == 0 && record.expires_ms != 0 && record.expires_ms <= self.now
     }
 }
@@ -99,13 +126,51 @@ fn base_of_candidate(read: &dyn Read, agent: &AgentRecord) -> Result<Vec<Ancesto
     Ok(sees)
 }
 
-/// All versions of a key, newest first, of every layer.
-pub(crate) fn versions(read: &dyn Read, agent: u32, key: &str) -> Result<Vec<Found>, Fault> {
-    let range = Key::of(Kind::Memory, agent).text(key).range();
-    let rows = read.scan(&range, Order::Ascending, usize::MAX)?;
-    rows.iter()
-        .map(|(row, value)| Ok(Found { revision: revision_of(row)?, record: decode(row, value)? }))
-        .collect()
+/// The versions of a key of every layer, newest first, a few at a time.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    rest: KeyRange,
+    ahead: VecDeque<Row>,
+    chunk: usize,
+    done: bool,
+}
+
+impl Chain {
+    pub(crate) fn of(agent: u32, key: &str) -> Self {
+        let rest = Key::of(Kind::Memory, agent).text(key).range();
+        Self { rest, ahead: VecDeque::new(), chunk: 1, done: false }
+    }
+
+    /// The versions older than a revision.
+    pub(crate) fn older_than(agent: u32, key: &str, revision: u64) -> Self {
+        let mut chain = Self::of(agent, key);
+        chain.rest = chain.rest.after(&super::version_key(agent, key, revision));
+        chain
+    }
+
+    pub(crate) fn next(&mut self, read: &dyn Read) -> Result<Option<Found>, Fault> {
+        if self.ahead.is_empty() && !self.done {
+            let rows = read.scan(&self.rest, Order::Ascending, self.chunk)?;
+            self.done = rows.len() < self.chunk;
+            self.chunk = CHUNK;
+            if let Some((last, _)) = rows.last() {
+                self.rest = self.rest.clone().after(last);
+            }
+            self.ahead = rows.into();
+        }
+        let Some((row, value)) = self.ahead.pop_front() else { return Ok(None) };
+        Ok(Some(Found { revision: revision_of(&row)?, record: decode(&row, &value)? }))
+    }
+
+    /// The next version of one layer.
+    pub(crate) fn next_of(&mut self, read: &dyn Read, layer: u32) -> Result<Option<Found>, Fault> {
+        while let Some(found) = self.next(read)? {
+            if found.record.layer == layer {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn revision_of(row: &[u8]) -> Result<u64, Fault> {

@@ -1,25 +1,26 @@
 //! Writes to a layer: by the run that is pinned to it, or by an operator.
 
+use std::collections::BTreeSet;
+
 use pinrail_proto::log::memory_target::Target;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    AgentRecord, AgentRef, DeleteMemory, MemoryRecord, MemoryResult, MemoryTarget, PutMemory,
+    AgentRecord, AgentRef, DeleteMemory, LayerRecord, MemoryRecord, MemoryResult, MemoryTarget,
+    MemoryWrite, PutMemory, RunRecord,
 };
 use pinrail_proto::time::timestamp;
 use pinrail_proto::{id, limits, reason, v1};
 
 use crate::agent::policy::too_large;
 use crate::event::With as _;
-use crate::key::{Key, Kind, Timer};
+use crate::key::Timer;
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
 use crate::txn::Txn;
 use crate::{agent, bundle, event, step};
 
-use super::{Found, View, layer, layer_key, version_key};
-
-/// What a version costs beside its key and value, for the quota.
-const VERSION_OVERHEAD: u64 = 64;
+use super::version::{self, cost};
+use super::{Chain, Found, View, layer, version_key};
 
 /// Where a write goes, and who writes.
 struct Place {
@@ -38,45 +39,125 @@ pub(crate) fn put(txn: &mut Txn<'_>, it: &PutMemory) -> Result<Answer, Stop> {
         return Err(too_large("value bytes", value.data.len(), limits::PAYLOAD_BYTES));
     }
     let mut place = place(txn, it.agent.as_ref(), it.target.as_ref())?;
-    let before = visible(txn, &place, &it.key)?;
-    expect(before.as_ref(), it.expected_key_revision)?;
-    let bytes = (it.key.len() + value.data.len()) as u64 + VERSION_OVERHEAD;
-    charge(txn, &mut place.agent, bytes)?;
-    let expires_ms = if it.ttl_ms == 0 { 0 } else { txn.now.saturating_add(it.ttl_ms) };
+    let record = put_value(txn, &mut place, &it.key, value, it.ttl_ms, it.expected_key_revision)?;
+    agent::save(txn, &place.agent);
+    Ok(answer(txn, &place, &it.key, Some(record)))
+}
+
+fn put_value(
+    txn: &mut Txn<'_>,
+    place: &mut Place,
+    key: &str,
+    value: v1::Payload,
+    ttl_ms: u64,
+    expected: Option<u64>,
+) -> Result<MemoryRecord, Stop> {
+    let before = visible(txn, place, key)?;
+    expect(before.as_ref(), expected)?;
+    let expires_ms = if ttl_ms == 0 { 0 } else { txn.now.saturating_add(ttl_ms) };
     let record = MemoryRecord {
         layer: place.layer,
         value: Some(value),
         written_ms: txn.now,
         expires_ms,
         run_id: place.run_id.clone(),
+        ended: false,
     };
+    must_fit(txn, &place.agent, cost(key, &record))?;
+    end_in_time(txn, place.agent.number, key, expires_ms);
+    write(txn, place, key, &record)?;
+    Ok(record)
+}
+
+/// Sees to it that a version written now ends with its time to live.
+pub(super) fn end_in_time(txn: &mut Txn<'_>, agent: u32, key: &str, expires_ms: u64) {
     if expires_ms != 0 {
-        let object = ttl_object(&it.key, txn.revision);
-        txn.set_timer(place.agent.number, expires_ms, Timer::MemoryTtl, &object);
+        let object = ttl_object(key, txn.revision);
+        txn.set_timer(agent, expires_ms, Timer::MemoryTtl, &object);
     }
-    write(txn, &place, &it.key, &record)?;
-    Ok(answer(txn, &place, &it.key, Some(record)))
 }
 
 pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteMemory) -> Result<Answer, Stop> {
     check_key(&it.key)?;
     let mut place = place(txn, it.agent.as_ref(), it.target.as_ref())?;
-    let before = visible(txn, &place, &it.key)?;
-    expect(before.as_ref(), it.expected_key_revision)?;
+    let record = delete_value(txn, &mut place, &it.key, it.expected_key_revision)?;
+    if record.is_some() {
+        agent::save(txn, &place.agent);
+    }
+    Ok(answer(txn, &place, &it.key, record))
+}
+
+/// `None`: there was nothing to delete.
+fn delete_value(
+    txn: &mut Txn<'_>,
+    place: &mut Place,
+    key: &str,
+    expected: Option<u64>,
+) -> Result<Option<MemoryRecord>, Stop> {
+    let before = visible(txn, place, key)?;
+    expect(before.as_ref(), expected)?;
     if before.is_none() {
-        return Ok(answer(txn, &place, &it.key, None));
+        return Ok(None);
     }
     // Never refused for the quota: deleting is how one gets below it.
-    place.agent.memory_bytes += it.key.len() as u64 + VERSION_OVERHEAD;
-    agent::save(txn, &place.agent);
     let record = MemoryRecord {
         layer: place.layer,
         written_ms: txn.now,
         run_id: place.run_id.clone(),
         ..MemoryRecord::default()
     };
-    write(txn, &place, &it.key, &record)?;
-    Ok(answer(txn, &place, &it.key, Some(record)))
+    write(txn, place, key, &record)?;
+    Ok(Some(record))
+}
+
+/// Writes that a completion carries, to the layer of its run: all of them, or the completion is refused. The caller
+/// saves the agent.
+pub(crate) fn carried(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    run: &RunRecord,
+    writes: &[MemoryWrite],
+) -> Result<(), Stop> {
+    check_carried(writes)?;
+    let mut place = Place {
+        agent: agent.clone(),
+        layer: run.layer,
+        bundle_id: run.bundle_id.clone(),
+        run_id: run.run_id.clone(),
+    };
+    for it in writes {
+        let expected = it.expected_key_revision;
+        match it.value.clone() {
+            Some(value) => {
+                put_value(txn, &mut place, &it.key, value, it.ttl_ms, expected)?;
+            }
+            None => {
+                delete_value(txn, &mut place, &it.key, expected)?;
+            }
+        }
+    }
+    *agent = place.agent;
+    Ok(())
+}
+
+fn check_carried(writes: &[MemoryWrite]) -> Result<(), Stop> {
+    if writes.len() > limits::COMPLETION_WRITES {
+        return Err(too_large("memory writes", writes.len(), limits::COMPLETION_WRITES));
+    }
+    let mut keys = BTreeSet::new();
+    let mut bytes = 0;
+    for it in writes {
+        check_key(&it.key)?;
+        bytes += it.value.as_ref().map_or(0, |value| value.data.len());
+        if !keys.insert(it.key.as_str()) {
+            let message = format!("the completion writes key {:?} twice", it.key);
+            return Err(reject(reason::INVALID_REQUEST, message));
+        }
+    }
+    if bytes > limits::PAYLOAD_BYTES {
+        return Err(too_large("bytes of memory writes", bytes, limits::PAYLOAD_BYTES));
+    }
+    Ok(())
 }
 
 /// The end of a version's time to live: a deletion at this revision, if it is still its layer's newest.
@@ -85,9 +166,8 @@ pub(crate) fn expire(txn: &mut Txn<'_>, agent: u32, object: &[u8]) -> Result<(),
     let Some(record) = txn.get::<MemoryRecord>(&version_key(agent, &key, revision))? else {
         return Ok(());
     };
-    let newer = super::versions(txn.read(), agent, &key)?
-        .into_iter()
-        .any(|v| v.record.layer == record.layer && v.revision > revision);
+    let newest = Chain::of(agent, &key).next_of(txn.read(), record.layer)?;
+    let newer = newest.is_some_and(|newest| newest.revision > revision);
     if newer || record.expires_ms > txn.now {
         return Ok(());
     }
@@ -97,8 +177,16 @@ pub(crate) fn expire(txn: &mut Txn<'_>, agent: u32, object: &[u8]) -> Result<(),
         txn.set_timer(agent, txn.now + 1, Timer::MemoryTtl, object);
         return Ok(());
     }
-    let over = MemoryRecord { layer: record.layer, written_ms: txn.now, ..MemoryRecord::default() };
-    txn.put(tombstone, &over);
+    let over = MemoryRecord {
+        layer: record.layer,
+        written_ms: txn.now,
+        ended: true,
+        ..MemoryRecord::default()
+    };
+    let mut of = agent::load(txn, agent)?;
+    let mut layer = existing_layer(txn, agent, record.layer)?;
+    version::store(txn, &mut of, &mut layer, &key, &over)?;
+    agent::save(txn, &of);
     Ok(())
 }
 
@@ -153,37 +241,40 @@ fn expect(before: Option<&Found>, expected: Option<u64>) -> Result<(), Stop> {
     }
 }
 
-fn charge(txn: &mut Txn<'_>, agent: &mut AgentRecord, bytes: u64) -> Result<(), Stop> {
+/// # Errors
+/// `QUOTA_EXCEEDED` when the agent's memory has no room for so many bytes more.
+pub(super) fn must_fit(txn: &Txn<'_>, agent: &AgentRecord, bytes: u64) -> Result<(), Stop> {
     let memory = agent::policy(txn.read(), agent.number)?.memory.unwrap_or_default();
     let quota = memory.quota_bytes.unwrap_or(0);
     if agent.memory_bytes + bytes > quota {
         let message = format!("memory uses {} of {quota} bytes", agent.memory_bytes);
         return Err(reject(reason::QUOTA_EXCEEDED, message).with("quota", quota));
     }
-    agent.memory_bytes += bytes;
-    agent::save(txn, agent);
     Ok(())
 }
 
-fn write(txn: &mut Txn<'_>, place: &Place, key: &str, record: &MemoryRecord) -> Result<(), Stop> {
+fn write(
+    txn: &mut Txn<'_>,
+    place: &mut Place,
+    key: &str,
+    record: &MemoryRecord,
+) -> Result<(), Stop> {
     let number = place.agent.number;
-    let mut layer = layer(txn.read(), number, place.layer)?
-        .ok_or_else(|| Fault(format!("agent {number} has no memory layer {}", place.layer)))?;
-    let index = Key::of(Kind::LayerKey, number).u32(place.layer).last(key);
-    let first = !txn.exists(&index)?;
-    if first {
-        txn.mark(index, &[]);
-        layer.keys += 1;
-    }
-    let late = layer.frozen_revision != 0 && !is_live(txn, place)?;
-    if late {
+    let mut layer = existing_layer(txn, number, place.layer)?;
+    let before = layer.clone();
+    version::store(txn, &mut place.agent, &mut layer, key, record)?;
+    if layer.frozen_revision != 0 && !is_live(txn, place)? {
         layer.late_writes += 1;
     }
-    if first || late {
-        txn.put(layer_key(number, place.layer), &layer);
+    if layer != before {
+        version::save_layer(txn, number, &layer);
     }
-    txn.put(version_key(number, key, txn.revision), record);
     Ok(())
+}
+
+fn existing_layer(txn: &Txn<'_>, agent: u32, number: u32) -> Result<LayerRecord, Stop> {
+    layer(txn.read(), agent, number)?
+        .ok_or_else(|| Fault(format!("agent {agent} has no memory layer {number}")).into())
 }
 
 /// A rollback brings a layer back on which another one stands: what is written to it then is not late.

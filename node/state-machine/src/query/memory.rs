@@ -3,23 +3,21 @@
 use pinrail_proto::log::AgentRecord;
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::memory_scope::Scope;
-use pinrail_proto::{id, reason, v1};
+use pinrail_proto::{id, limits, reason, v1};
 
 use crate::key::{Key, Kind, Parts};
-use crate::memory::{Found, View, layer, versions};
+use crate::memory::{Chain, Found, View, layer};
 use crate::outcome::{Stop, reject};
 use crate::store::{KeyRange, Order, Read};
 use crate::{agent, bundle, run};
 
 use super::page::{resume, size_of};
 
-/// Keys that one call looks at at most.
-const LOOKED_AT: usize = 10_000;
-
 /// The newest version of a key that the scope sees, or sees as of a revision (0: the latest).
 ///
 /// # Errors
-/// `AGENT_NOT_FOUND`, `BUNDLE_NOT_FOUND`, `RUN_NOT_FOUND`, `INVALID_ID`.
+/// `AGENT_NOT_FOUND`, `BUNDLE_NOT_FOUND`, `RUN_NOT_FOUND`, `INVALID_ID`; `COMPACTED` for a revision whose versions
+/// are not all kept any more.
 pub fn memory_get(
     read: &dyn Read,
     namespace: &str,
@@ -62,17 +60,18 @@ pub fn memory_list(
     let size = size_of(page_size) as usize;
     let range = KeyRange::prefix(&Key::of(Kind::Memory, agent.number).last(prefix));
     let mut rest = resume(&range, token)?;
+    let mut bytes = 0;
     let mut listed = v1::ListMemoryResponse {
         layer: u64::from(view.layer),
         revision: super::position(read)?.revision,
         ..v1::ListMemoryResponse::default()
     };
-    for _ in 0..LOOKED_AT {
+    for _ in 0..limits::MEMORY_EXAMINED {
         let rows = read.scan(&rest, Order::Ascending, 1)?;
         let Some((row, _)) = rows.first() else { return Ok(listed) };
         let mut parts = Parts::new(row);
         let (_, Some(key)) = (parts.u32(), parts.text()) else { return Ok(listed) };
-        if listed.versions.len() == size {
+        if listed.versions.len() == size || bytes >= limits::PAGE_BYTES {
             break;
         }
         // All versions of a key lie together: jump behind them.
@@ -82,6 +81,7 @@ pub fn memory_list(
             if keys_only {
                 version.value = None;
             }
+            bytes += weight(&version);
             listed.versions.push(version);
         }
         let mut last = Key::of(Kind::Memory, agent.number).text(key).build();
@@ -117,12 +117,20 @@ pub fn memory_history(
         })?,
     };
     let size = size_of(page_size) as usize;
-    let mut seen: Vec<Found> = versions(read, agent.number, key)?
-        .into_iter()
-        .filter(|found| found.revision < before && view.sees(found))
-        .collect();
-    let more = seen.len() > size;
-    seen.truncate(size);
+    let mut chain = Chain::older_than(agent.number, key, before);
+    let mut seen: Vec<Found> = Vec::new();
+    let (mut bytes, mut more) = (0, false);
+    while let Some(found) = chain.next(read)? {
+        if !view.sees(&found) {
+            continue;
+        }
+        more = seen.len() == size || bytes >= limits::PAGE_BYTES;
+        if more {
+            break;
+        }
+        bytes += found.record.value.as_ref().map_or(0, |value| value.data.len());
+        seen.push(found);
+    }
     let next =
         seen.last().filter(|_| more).map_or_else(String::new, |found| found.revision.to_string());
     let versions = seen
@@ -133,7 +141,12 @@ pub fn memory_history(
     Ok(v1::GetMemoryHistoryResponse { versions, next_page_token: next, revision })
 }
 
-fn open(
+/// Bytes of a version's value in an answer.
+pub(super) fn weight(version: &v1::MemoryVersion) -> usize {
+    version.value.as_ref().map_or(0, |value| value.data.len())
+}
+
+pub(super) fn open(
     read: &dyn Read,
     namespace: &str,
     agent: &str,
@@ -141,6 +154,10 @@ fn open(
     at: u64,
 ) -> Result<(AgentRecord, View), Stop> {
     let agent = agent::find(read, namespace, agent)?;
+    if at != 0 && at < agent.memory_compacted {
+        let message = format!("versions up to revision {} may be gone", agent.memory_compacted);
+        return Err(reject(reason::COMPACTED, message).with("oldest", agent.memory_compacted));
+    }
     let number = layer_of(read, &agent, scope.and_then(|scope| scope.scope.as_ref()))?;
     let now = super::position(read)?.now_ms;
     let view = View::open(read, &agent, number, at, now)?;
@@ -170,7 +187,7 @@ fn live_layer(read: &dyn Read, agent: &AgentRecord) -> Result<u32, Stop> {
     Ok(bundle::existing(read, agent.number, &agent.live_bundle_id)?.layer)
 }
 
-fn message(
+pub(super) fn message(
     read: &dyn Read,
     agent: &AgentRecord,
     key: &str,

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
+use crate::memory;
 use crate::outcome::{Stop, reject};
 use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over, settle};
 use crate::txn::Txn;
@@ -26,6 +27,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
         return Ok(answer);
     }
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    memory::carried(txn, &mut subject.agent, &subject.run, &it.memory)?;
     if let Some(usage) = &it.usage {
         add_usage(&mut subject, usage);
     }

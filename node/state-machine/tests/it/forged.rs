@@ -40,6 +40,24 @@ fn reads_with_forged_text_are_answered() {
             reason(query::runs(read, "", "support", &all, 0, text)),
             reason(query::memory_get(read, "", "support", Some(&scope), text, 0)),
             reason(query::memory_list(read, "", "support", None, text, 0, false, 0, text)),
+            reason(query::memory_changes(
+                read,
+                &query::MemoryFilter {
+                    agent_id: "support".to_owned(),
+                    scope: Some(scope.clone()),
+                    prefix: text.to_owned(),
+                    ..query::MemoryFilter::default()
+                },
+                10,
+            )),
+            reason(query::memory_diff(
+                read,
+                "",
+                "support",
+                &query::MemoryDiff { prefix: text.to_owned(), ..query::MemoryDiff::default() },
+                0,
+                text,
+            )),
             reason(query::memory_history(read, "", "support", None, "key", 0, text)),
         ] {
             let expected = [

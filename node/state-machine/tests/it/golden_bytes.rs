@@ -128,6 +128,7 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::Memory,
         Kind::Layer,
         Kind::LayerKey,
+        Kind::MemoryChange,
         Kind::Dedupe,
         Kind::Event,
     ];
@@ -274,6 +275,7 @@ fn work() -> Vec<(&'static str, log::Command)> {
                 outcome: Some(log::complete_step::Outcome::Next(next)),
                 usage: Some(usage),
                 lease_next: Some(taker("v1")),
+                ..log::CompleteStep::default()
             })),
         ),
         (

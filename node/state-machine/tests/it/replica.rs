@@ -125,6 +125,10 @@ pub(super) fn policy(external: bool) -> v1::Policy {
             grace: Some(duration(5_000)),
             ..v1::SwitchPolicy::default()
         }),
+        memory: Some(v1::MemoryPolicy {
+            versions: Some(duration(10_000)),
+            ..v1::MemoryPolicy::default()
+        }),
         ..v1::Policy::default()
     }
 }

@@ -32,8 +32,8 @@ fn formed() -> Replica {
 }
 
 fn start(number: usize) -> Command {
-    let kind = if number % 3 == 0 { "refund" } else { "order" };
-    let half = if number % 2 == 0 { "even" } else { "odd" };
+    let kind = if number.is_multiple_of(3) { "refund" } else { "order" };
+    let half = if number.is_multiple_of(2) { "even" } else { "odd" };
     let customer = format!("c{}", number % 10_000);
     let labels =
         [("task_kind", kind), ("customer", &customer), ("half", half), ("other_half", half)];

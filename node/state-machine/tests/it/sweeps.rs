@@ -137,8 +137,7 @@ fn the_holder_is_told_once_and_has_the_grace() {
         step: Some(StepRef { agent: 1, run_id: "run".to_owned(), step: 1 }),
         token: Some(token),
         outcome: Some(log::complete_step::Outcome::Done(payload("answer"))),
-        usage: None,
-        lease_next: None,
+        ..log::CompleteStep::default()
     }));
     let result = query::result(replica.read(), "", AGENT, "run").unwrap();
     assert_eq!(result.state(), v1::RunState::Completed);

@@ -263,8 +263,7 @@ impl Scene {
             step,
             token,
             outcome: Some(outcome),
-            usage: None,
-            lease_next: None,
+            ..log::CompleteStep::default()
         })
     }
 

@@ -79,6 +79,18 @@ pub(super) enum Op {
         bundle: u8,
         key: u8,
     },
+    /// From a layer by its number; `to` 0 is the live bundle.
+    Promote {
+        agent: u8,
+        layer: u8,
+        to: u8,
+        late: bool,
+        on_conflict: i32,
+    },
+    Discard {
+        agent: u8,
+        layer: u8,
+    },
     Switch {
         agent: u8,
         bundle: u8,
@@ -122,6 +134,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => life_of_a_run(),
         20 => work(),
         4 => memory(),
+        1 => transfer(),
         4 => route(),
         3 => time(),
     ]
@@ -190,6 +203,17 @@ fn memory() -> impl Strategy<Value = Op> {
             .prop_map(|(run, back, key, ttl_ms)| Op::PutByRun { run, back, key, ttl_ms }),
         1 => (0..2_u8, 0..5_u8, 0..3_u8)
             .prop_map(|(agent, bundle, key)| Op::Delete { agent, bundle, key }),
+    ]
+}
+
+fn transfer() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (agent(), 1..5_u8, mostly_none(), any::<bool>(), 0..4_i32).prop_map(
+            |(agent, layer, to, late, on_conflict)| Op::Promote {
+                agent, layer, to, late, on_conflict
+            }
+        ),
+        1 => (agent(), 1..5_u8).prop_map(|(agent, layer)| Op::Discard { agent, layer }),
     ]
 }
 

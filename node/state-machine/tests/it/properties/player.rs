@@ -127,7 +127,11 @@ impl Player {
             Op::Keep { run } => {
                 Command::KeepRun(log::KeepRun { agent: agent(AGENTS[1]), run_id: run_id(1, *run) })
             }
-            Op::Put { .. } | Op::PutByRun { .. } | Op::Delete { .. } => self.memory(op)?,
+            Op::Put { .. }
+            | Op::PutByRun { .. }
+            | Op::Delete { .. }
+            | Op::Promote { .. }
+            | Op::Discard { .. } => self.memory(op)?,
             Op::Switch { agent: a, bundle, force } => Command::Switch(log::Switch {
                 agent: agent(AGENTS[usize::from(*a)]),
                 bundle_id: bundle_id(*bundle),
@@ -198,6 +202,7 @@ impl Player {
             outcome: Some(outcome),
             usage: (next == 1).then(usage),
             lease_next: lease_next.then_some(taker),
+            memory: if next == 2 { carried(back) } else { Vec::new() },
         }))
     }
 
@@ -231,6 +236,21 @@ impl Player {
                 key: format!("k{key}"),
                 expected_key_revision: None,
             }),
+            Op::Promote { agent: a, layer, to, late, on_conflict } => {
+                Command::PromoteMemory(log::PromoteMemory {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    from: Some(source(*layer)),
+                    to_bundle_id: bundle_id(*to),
+                    late: *late,
+                    on_conflict: *on_conflict,
+                    ..log::PromoteMemory::default()
+                })
+            }
+            Op::Discard { agent: a, layer } => Command::DiscardMemory(log::DiscardMemory {
+                agent: agent(AGENTS[usize::from(*a)]),
+                from: Some(source(*layer)),
+                ..log::DiscardMemory::default()
+            }),
             _ => return None,
         })
     }
@@ -244,6 +264,10 @@ impl Player {
     }
 }
 
+fn source(layer: u8) -> log::MemorySource {
+    log::MemorySource { bundle_id: String::new(), layer: u32::from(layer) }
+}
+
 fn tick(agent: u32, max_items: u32) -> Command {
     Command::Tick(log::Tick { agent, max_items })
 }
@@ -255,6 +279,17 @@ fn run_id(agent: u8, run: u8) -> String {
 /// 0 is none.
 fn bundle_id(number: u8) -> String {
     if number == 0 { String::new() } else { format!("v{number}") }
+}
+
+/// A put and a delete with the completion.
+fn carried(back: u8) -> Vec<log::MemoryWrite> {
+    let put = log::MemoryWrite {
+        key: "k0".to_owned(),
+        value: Some(payload("with a completion")),
+        ttl_ms: 9_000,
+        expected_key_revision: (back == 1).then_some(0),
+    };
+    vec![put, log::MemoryWrite { key: "k1".to_owned(), ..log::MemoryWrite::default() }]
 }
 
 fn usage() -> v1::Usage {

@@ -172,6 +172,7 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
                 })),
                 usage: usage(line),
                 lease_next,
+                memory: carried(line),
             })
         }
         "fail" => {
@@ -205,6 +206,9 @@ fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind
 }
 
 fn memory(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
+    if matches!(verb, "promote" | "discard") {
+        return Some(transfer(line, verb));
+    }
     if !matches!(verb, "put" | "delete") {
         return None;
     }
@@ -233,6 +237,41 @@ fn memory(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
     } else {
         Kind::DeleteMemory(log::DeleteMemory { agent, target, key, expected_key_revision })
     })
+}
+
+/// `promote support from=v2 to=v1 prefix=users/ late conflict=skip`, `discard support from=v2`.
+fn transfer(line: &mut Line, verb: &str) -> Kind {
+    let agent = agent(line);
+    let layer = line.number("layer").map_or(0, |number| u32::try_from(number).unwrap());
+    let from = Some(log::MemorySource { bundle_id: line.text("from"), layer });
+    let (prefix, after_key) = (line.text("prefix"), line.text("after"));
+    if verb == "discard" {
+        return Kind::DiscardMemory(log::DiscardMemory { agent, from, prefix, after_key });
+    }
+    let on_conflict = match line.text("conflict").as_str() {
+        "skip" => v1::OnConflict::Skip,
+        "overwrite" => v1::OnConflict::Overwrite,
+        _ => v1::OnConflict::Fail,
+    };
+    Kind::PromoteMemory(log::PromoteMemory {
+        agent,
+        from,
+        to_bundle_id: line.text("to"),
+        prefix,
+        late: line.flag("late"),
+        on_conflict: on_conflict.into(),
+        after_key,
+    })
+}
+
+/// Writes that a completion carries: `put:users/7=Ada delete:users/8=`.
+fn carried(line: &mut Line) -> Vec<log::MemoryWrite> {
+    let expected_key_revision = line.number("expect");
+    let write = |key, value| log::MemoryWrite { key, value, ttl_ms: 0, expected_key_revision };
+    let puts = line.all("put:").into_iter().map(|(key, value)| write(key, Some(payload(value))));
+    let mut writes: Vec<_> = puts.collect();
+    writes.extend(line.all("delete:").into_iter().map(|(key, _)| write(key, None)));
+    writes
 }
 
 /// `support` or `billing/support`.
@@ -283,7 +322,12 @@ fn policy(line: &mut Line) -> v1::Policy {
         ..v1::SwitchPolicy::default()
     };
     let in_flight = in_flight(&line.text("in-flight"));
+    let memory = v1::MemoryPolicy {
+        quota_bytes: line.number("quota"),
+        versions: line.span("versions").map(duration),
+    };
     v1::Policy {
+        memory: Some(memory),
         description: line.text("description"),
         runs: Some(runs),
         steps: Some(steps),

@@ -47,6 +47,9 @@ stories! {
     request_id_repeat
     expected_revision
     memory_through_switch_and_rollback
+    memory_promote_and_discard
+    memory_versions_are_dropped
+    memory_with_a_completion
     environments
     events
     external_runs

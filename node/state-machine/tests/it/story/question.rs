@@ -31,6 +31,8 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "get" => get(world, line),
         "list" => list(world, line),
         "history" => history(world, line),
+        "changes" => changes(world, line),
+        "memory-diff" => memory_diff(world, line),
         "agents" => agents(world, line),
         "namespaces" => namespaces(world),
         "events" => events(world, line),
@@ -194,6 +196,44 @@ fn history(world: &World, line: &mut Line) -> Told {
     let found =
         query::memory_history(world.read(), &namespace, &agent, scope.as_ref(), &key, 0, "")?;
     Ok(found.versions.iter().map(|version| show::memory(Some(version))).collect())
+}
+
+fn changes(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent_id) = agent(line);
+    let filter = query::MemoryFilter {
+        namespace,
+        agent_id,
+        scope: scope(line),
+        prefix: line.text("prefix"),
+        after_revision: line.number("after").unwrap_or(0),
+    };
+    let found = query::memory_changes(world.read(), &filter, 100)?;
+    let mut lines: Vec<String> =
+        found.versions.iter().map(|version| show::memory(Some(version))).collect();
+    lines.push(format!("up to @{}, layer {}", found.revision, found.layer));
+    Ok(lines)
+}
+
+/// `memory-diff support v2 v1 late`: what v2 sees and v1 does not, or sees otherwise.
+fn memory_diff(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let bundle = |id: String| Some(v1::MemoryScope { scope: Some(Scope::BundleId(id)) });
+    let late = line.flag("late");
+    let diff = query::MemoryDiff {
+        from: bundle(line.word()),
+        to: bundle(line.word_or_none()),
+        prefix: line.text("prefix"),
+        late,
+        keys_only: false,
+    };
+    let found = query::memory_diff(world.read(), &namespace, &agent, &diff, 0, "")?;
+    let side = |it: &Option<v1::MemoryVersion>| match it {
+        Some(it) => show::memory(Some(it)),
+        None => "nothing".to_owned(),
+    };
+    let told =
+        |it: &v1::MemoryDifference| format!("{}: {} | {}", it.key, side(&it.from), side(&it.to));
+    Ok(found.differences.iter().map(told).collect())
 }
 
 fn scope(line: &mut Line) -> Option<v1::MemoryScope> {

@@ -43,7 +43,37 @@ fn answer(result: &Answer) -> Vec<String> {
         Answer::Bundle(it) => vec![bundle(it)],
         Answer::Environment(it) => vec![environment(it)],
         Answer::Drain(it) => vec![drain(it)],
+        Answer::PromoteMemory(it) => vec![promoted(it)],
+        Answer::DiscardMemory(it) => {
+            vec![format!(
+                "{} versions of layer {} dropped{}",
+                it.discarded,
+                it.layer,
+                rest(&it.next_key)
+            )]
+        }
     }
+}
+
+fn promoted(it: &v1::PromoteMemoryResponse) -> String {
+    let conflicts = if it.conflicts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", it.conflicts.join(", "))
+    };
+    format!(
+        "layer {} to layer {}: {} promoted, {} skipped{conflicts}, {} the same{}",
+        it.from_layer,
+        it.to_layer,
+        it.promoted,
+        it.skipped,
+        it.same,
+        rest(&it.next_key)
+    )
+}
+
+fn rest(next_key: &str) -> String {
+    if next_key.is_empty() { String::new() } else { format!(", more behind {next_key}") }
 }
 
 pub(super) fn refused(rejection: &log::Rejection) -> Vec<String> {

@@ -1,0 +1,235 @@
+//! Memory, lists and costs through all layers: what workers write with a completion, what a watch hears, what is
+//! carried over after a rollback.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pinrail_client::worker::{Next, StepContext, StepError, StepResult};
+use pinrail_client::{Client, Worker, v1};
+use pinrail_proto::v1::memory_scope::Scope;
+use tokio::time::timeout;
+
+use crate::nodes::{Nodes, SOON};
+
+const AGENT: &str = "support";
+
+async fn agent(client: &Client) {
+    let request = v1::CreateAgentRequest { agent_id: AGENT.into(), ..Default::default() };
+    client.agents().create(request).await.expect("the agent is created");
+    for bundle in ["v1", "v2"] {
+        let model = v1::ModelPart {
+            provider: "p".into(),
+            name: "m".into(),
+            snapshot: bundle.into(),
+            ..Default::default()
+        };
+        let manifest = v1::BundleManifest {
+            code: Some(v1::CodePart { git_commit: "abc".into(), ..Default::default() }),
+            models: [("default".to_owned(), model)].into(),
+            ..Default::default()
+        };
+        let request = v1::CreateBundleRequest {
+            agent_id: AGENT.into(),
+            bundle_id: bundle.into(),
+            manifest: Some(manifest),
+            ..Default::default()
+        };
+        client.bundles().create(request).await.expect("the bundle is created");
+    }
+    switch(client, "v1").await;
+}
+
+async fn switch(client: &Client, bundle: &str) {
+    let request = v1::SwitchRequest {
+        agent_id: AGENT.into(),
+        bundle_id: bundle.into(),
+        ..Default::default()
+    };
+    client.releases().switch(request).await.expect("it goes live");
+}
+
+async fn put(client: &Client, key: &str, value: &str) {
+    let request = v1::PutMemoryRequest {
+        agent_id: AGENT.into(),
+        key: key.into(),
+        value: Some(v1::Payload {
+            content_type: "application/json".into(),
+            data: value.to_owned().into(),
+        }),
+        ..Default::default()
+    };
+    client.memory().put(request).await.expect("it is written");
+}
+
+async fn get(client: &Client, key: &str) -> Option<String> {
+    let request =
+        v1::GetMemoryRequest { agent_id: AGENT.into(), key: key.into(), ..Default::default() };
+    let version = client.memory().get(request).await.expect("it is read").version?;
+    Some(String::from_utf8(version.value?.data.to_vec()).expect("it is text"))
+}
+
+fn bundle(id: &str) -> Option<v1::MemoryScope> {
+    Some(v1::MemoryScope { scope: Some(Scope::BundleId(id.into())) })
+}
+
+#[tokio::test]
+async fn a_retried_step_writes_once_with_its_completion() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    put(&client, "count", "1").await;
+    let attempts = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&attempts);
+    let step = move |ctx: StepContext, (): ()| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let count: u32 = ctx.memory().get("count").await?.unwrap_or(0);
+            ctx.memory().put_on_complete("count", &(count + 1))?;
+            ctx.memory().put_on_complete(["runs", ctx.run_id()], "done")?;
+            // Nothing is to be seen before the step is done, nor of an attempt that fails.
+            if seen.fetch_add(1, Ordering::Relaxed) < 2 {
+                return Err(StepError::retry("not yet"));
+            }
+            StepResult::Ok(Next::done(count))
+        }
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let worker = Worker::builder(client.clone())
+        .agent(AGENT)
+        .bundle("v1")
+        .code("abc")
+        .step("main", step)
+        .run_until(async { drop(stopped.await) });
+    let worker = tokio::spawn(worker);
+    let count: u32 = client.run(AGENT, ()).await.expect("it completes");
+    assert_eq!((count, attempts.load(Ordering::Relaxed)), (1, 3));
+    assert_eq!(get(&client, "count").await.as_deref(), Some("2"));
+    let request = v1::GetMemoryHistoryRequest {
+        agent_id: AGENT.into(),
+        key: "count".into(),
+        ..Default::default()
+    };
+    let versions = client.memory().history(request).await.expect("it is read").versions;
+    assert_eq!(versions.len(), 2, "{versions:?}");
+    assert!(!versions[0].run_id.is_empty());
+    stop.send(()).expect("the worker works");
+    worker.await.expect("it does not panic").expect("it ends well");
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_watch_hears_changes_in_order_and_of_another_layer_after_a_rollback() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    put(&client, "users/1", "1").await;
+    let mut watch = client.memory().watch(v1::WatchMemoryRequest {
+        agent_id: AGENT.into(),
+        prefix: "users/".into(),
+        ..Default::default()
+    });
+    let first = timeout(SOON, watch.next()).await.expect("in time").expect("an answer");
+    assert_eq!(first.versions.len(), 1);
+    let old = first.layer;
+    for (key, value) in [("users/2", "2"), ("other", "0"), ("users/1", "3")] {
+        put(&client, key, value).await;
+    }
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let answer = timeout(SOON, watch.next()).await.expect("in time").expect("an answer");
+        heard.extend(answer.versions.into_iter().map(|version| version.key));
+    }
+    assert_eq!(heard, ["users/2", "users/1"]);
+    switch(&client, "v2").await;
+    loop {
+        let answer = timeout(SOON, watch.next()).await.expect("in time").expect("an answer");
+        if answer.layer != old {
+            break;
+        }
+    }
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_a_rollback_hid_is_shown_carried_over_and_dropped() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    put(&client, "a", "1").await;
+    switch(&client, "v2").await;
+    for number in 0..300 {
+        put(&client, &format!("new/{number}"), "2").await;
+    }
+    let request = v1::RollbackRequest {
+        agent_id: AGENT.into(),
+        from_bundle_id: "v2".into(),
+        ..Default::default()
+    };
+    client.releases().rollback(request).await.expect("it is rolled back");
+    assert_eq!(get(&client, "new/7").await, None);
+    let diff = v1::DiffMemoryRequest {
+        agent_id: AGENT.into(),
+        from: bundle("v2"),
+        page_size: 1_000,
+        ..Default::default()
+    };
+    let hidden = client.memory().diff(diff.clone()).await.expect("it is read");
+    assert_eq!(hidden.differences.len(), 300);
+    let mut promote = v1::PromoteMemoryRequest {
+        agent_id: AGENT.into(),
+        from: bundle("v2"),
+        ..Default::default()
+    };
+    let mut batches = Vec::new();
+    loop {
+        let done = client.memory().promote(promote.clone()).await.expect("it is carried over");
+        batches.push(done.promoted);
+        promote.after_key = done.next_key;
+        if promote.after_key.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((batches[0], batches.iter().sum::<u64>()), (256, 300));
+    assert_eq!(get(&client, "new/7").await.as_deref(), Some("2"));
+    let same = client.memory().diff(diff).await.expect("it is read");
+    assert_eq!(same.differences, []);
+    let discard = v1::DiscardMemoryRequest {
+        agent_id: AGENT.into(),
+        from: bundle("v2"),
+        ..Default::default()
+    };
+    let dropped = client.memory().discard(discard).await.expect("it is dropped");
+    assert!(dropped.discarded > 0);
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn runs_are_listed_newest_first_by_what_they_are() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    for number in 0..6 {
+        let kind = if number % 2 == 0 { "refund" } else { "order" };
+        let request = v1::StartRunRequest {
+            agent_id: AGENT.into(),
+            run_id: format!("r{number}"),
+            labels: [("task_kind".to_owned(), kind.to_owned())].into(),
+            ..Default::default()
+        };
+        client.runs().start(request).await.expect("the run starts");
+    }
+    let list = v1::ListRunsRequest {
+        agent_id: AGENT.into(),
+        labels: [("task_kind".to_owned(), "refund".to_owned())].into(),
+        open: true,
+        kind: v1::RunKind::Live.into(),
+        ..Default::default()
+    };
+    let runs = client.runs().list(list.clone()).await.expect("it is read").runs;
+    let ids: Vec<&str> = runs.iter().map(|run| run.run_id.as_str()).collect();
+    assert_eq!(ids, ["r4", "r2", "r0"]);
+    let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
+    let old = v1::ListRunsRequest { older_than: Some(hour), ..list };
+    assert_eq!(client.runs().list(old).await.expect("it is read").runs, []);
+    nodes.stop_all().await;
+}
