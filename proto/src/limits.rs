@@ -42,6 +42,9 @@ pub const PAGE_DEFAULT: u32 = 100;
 pub const PAGE_BYTES: usize = 2 << 20;
 /// Runs that one page of `run list` looks at; a page may be short because of it.
 pub const RUNS_EXAMINED: usize = 2_000;
+/// Rows of costs of an agent: bundles, kinds, steps and models that are told apart. What comes beyond is summed up by
+/// bundle and kind alone.
+pub const COST_ROWS: u64 = 10_000;
 /// Watchers of one node.
 pub const WATCHERS: usize = 10_000;
 /// Failure message and other free text.

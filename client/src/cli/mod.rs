@@ -15,6 +15,7 @@ mod cluster;
 mod completion;
 mod config;
 mod context;
+mod cost;
 mod drain;
 mod environment;
 mod event;
@@ -79,6 +80,12 @@ pub enum Command {
     /// Memory under the bundle id
     #[command(subcommand, alias = "memories")]
     Memory(memory::Memory),
+    /// What runs used and cost
+    #[command(
+        alias = "costs",
+        after_help = "Examples:\n  pinrail cost support --by bundle\n  pinrail cost support --by model --bundle v42 -o json\n  pinrail cost --by kind"
+    )]
+    Cost(cost::Cost),
     /// What happened, in one order
     #[command(subcommand, alias = "events")]
     Event(event::Event),
@@ -146,6 +153,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,
+        Command::Cost(args) => cost::cost(context, &args).await,
         Command::Event(args) => event::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
         Command::Config(args) => config::run(context, &args),

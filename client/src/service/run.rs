@@ -27,6 +27,8 @@ methods! { Runs, RunServiceClient:
     read list_steps as steps(ListStepsRequest) -> ListStepsResponse;
     /// The run, its bundle, the one before it, and what differs.
     read explain_run as explain(ExplainRunRequest) -> ExplainRunResponse;
+    /// What an agent's runs used and cost.
+    read get_costs as costs(GetCostsRequest) -> GetCostsResponse;
     /// Asks a run to end; one that is over stays as it is.
     again cancel_run as cancel(CancelRunRequest) -> CancelRunResponse by run_id;
     /// Ends an external run; the first call wins.

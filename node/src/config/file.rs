@@ -169,7 +169,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<ServerConfig, ConfigError>
         log: check.log(file.log)?,
         metrics: MetricSettings {
             agent_labels: file.metrics.agent_labels,
-            currency: file.metrics.currency.unwrap_or_else(|| "USD".to_owned()),
+            currency: file.metrics.currency.unwrap_or(MetricSettings::default().currency),
         },
     })
 }

@@ -193,6 +193,7 @@ fn complete(of: &v1::Assignment, next: Option<&str>) -> Request {
         outcome: Some(outcome),
         usage: None,
         lease_next: next.is_some(),
+        memory: Vec::new(),
     })
 }
 

@@ -52,13 +52,16 @@ pub struct Node {
     pub(crate) watchers: Arc<AtomicUsize>,
     /// Room for writes of this node's callers.
     pub(crate) writes: Arc<Semaphore>,
+    /// Of costs.
+    pub(crate) currency: Arc<str>,
 }
 
 impl Node {
     #[must_use]
-    pub fn new(replica: Replica, dispatch: Dispatch, _config: &ServerConfig) -> Self {
+    pub fn new(replica: Replica, dispatch: Dispatch, config: &ServerConfig) -> Self {
         let writes = Arc::new(Semaphore::new(write::IN_FLIGHT));
-        Self { replica, dispatch, watchers: Arc::default(), writes }
+        let currency = Arc::from(config.metrics.currency.as_str());
+        Self { replica, dispatch, watchers: Arc::default(), writes, currency }
     }
 }
 

@@ -11,7 +11,7 @@ use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::run_service_server::RunService;
 use pinrail_proto::v1::{self, WriteOptions};
 use pinrail_proto::{id, limits, reason};
-use pinrail_state_machine::query::{self, RunFilter};
+use pinrail_state_machine::query::{self, CostFilter, RunFilter};
 use pinrail_state_machine::store::Read;
 use tonic::{Request, Response, Status};
 
@@ -254,5 +254,22 @@ impl RunService for Runs {
             query::explain_run(read, &it.namespace, &it.agent_id, &it.run_id)
         });
         Ok(Response::new(explained.await?.0))
+    }
+
+    async fn get_costs(
+        &self,
+        request: Request<v1::GetCostsRequest>,
+    ) -> Result<Response<v1::GetCostsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let filter = CostFilter { by: it.by(), bundle_id: it.bundle_id };
+        let costs = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::costs(read, &it.namespace, &it.agent_id, &filter, it.page_size, &it.page_token)
+        });
+        let (costs, _) = costs.await?;
+        let currency = self.0.currency.to_string();
+        Ok(Response::new(v1::GetCostsResponse { currency, ..costs }))
     }
 }

@@ -55,6 +55,8 @@ pub enum Kind {
     RunByKind = 0x3b,
     /// `agent# label(16) started_ms run` → empty: a run once for each of its labels, by the label's digest.
     RunByLabel = 0x3c,
+    /// `agent# bundle\0 kind step\0 model\0 served` → `CostRecord`: what runs used, summed up when it is reported.
+    Cost = 0x3d,
     /// `agent# bundle\0 ready_revision run\0 step#` → empty: what waits for a worker, in order.
     Ready = 0x30,
     /// `agent# run\0 step#` → empty: what is leased.

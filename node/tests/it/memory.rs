@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pinrail_client::worker::{Next, StepContext, StepError, StepResult};
+use pinrail_client::worker::{Next, StepContext, StepError, StepResult, Usage};
 use pinrail_client::{Client, Worker, v1};
 use pinrail_proto::v1::memory_scope::Scope;
 use tokio::time::timeout;
@@ -200,6 +200,51 @@ async fn what_a_rollback_hid_is_shown_carried_over_and_dropped() {
     };
     let dropped = client.memory().discard(discard).await.expect("it is dropped");
     assert!(dropped.discarded > 0);
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn what_workers_report_is_summed_up_and_has_a_currency() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let step = |ctx: StepContext, (): ()| async move {
+        ctx.report(Usage {
+            model: "default".into(),
+            input_tokens: 100,
+            output_tokens: 10,
+            cost_micros: 2_500,
+            ..Default::default()
+        });
+        StepResult::Ok(Next::done(()))
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let worker = Worker::builder(client.clone())
+        .agent(AGENT)
+        .bundle("v1")
+        .code("abc")
+        .step("main", step)
+        .run_until(async { drop(stopped.await) });
+    let worker = tokio::spawn(worker);
+    for _ in 0..2 {
+        let () = client.run(AGENT, ()).await.expect("it completes");
+    }
+    for (by, headings) in [
+        (v1::CostBy::Bundle, 1),
+        (v1::CostBy::Run, 2),
+        (v1::CostBy::Step, 1),
+        (v1::CostBy::Model, 1),
+        (v1::CostBy::Kind, 1),
+    ] {
+        let request =
+            v1::GetCostsRequest { agent_id: AGENT.into(), by: by.into(), ..Default::default() };
+        let costs = client.runs().costs(request).await.expect("it is read");
+        let total = costs.total.expect("a total");
+        assert_eq!((total.cost_micros, total.input_tokens, total.calls), (5_000, 200, 2));
+        assert_eq!((costs.costs.len(), costs.currency.as_str()), (headings, "USD"), "{by:?}");
+    }
+    stop.send(()).expect("the worker works");
+    worker.await.expect("it does not panic").expect("it ends well");
     nodes.stop_all().await;
 }
 

@@ -179,7 +179,7 @@ pub(super) fn one(run: &v1::Run) -> String {
 fn usage(usage: Option<&v1::Usage>) -> String {
     let Some(usage) = usage else { return String::new() };
     let models = usage.models.iter().map(|it| {
-        let cost = format!("{}.{:06}", it.cost_micros / 1_000_000, it.cost_micros % 1_000_000);
+        let cost = human::micros(it.cost_micros);
         format!("{}: {} in, {} out, {cost}", it.model, it.input_tokens, it.output_tokens)
     });
     let tools =

@@ -118,6 +118,7 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::Deadline,
         Kind::Layer,
         Kind::LayerKey,
+        Kind::Cost,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pinrail_proto::log::CostRecord;
 use pinrail_proto::v1::{OpenPins, RunKind, StepState};
 
 use crate::key::Kind;
 use crate::run::{lasting_keys, pin_key, state_key};
 use crate::store::Fault;
+use crate::txn::decode;
 
 use super::{Found, Scene};
 
@@ -47,6 +49,26 @@ pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(
     for kind in [Kind::RunByStart, Kind::RunByKind, Kind::RunByLabel] {
         let wanted = lasting.iter().filter(|key| key[0] == kind as u8).cloned().collect();
         same_keys(scene, kind, &wanted, found)?;
+    }
+    Ok(())
+}
+
+/// What kept runs used is in the costs, which also hold what forgotten ones did; and the rows are counted.
+pub(super) fn costs_hold_what_runs_used(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
+    let rows = scene.rows(Kind::Cost)?;
+    if rows.len() as u64 != scene.agent.cost_rows {
+        let counted = scene.agent.cost_rows;
+        found.say("P5", format!("{} rows of costs, counted {counted}", rows.len()));
+    }
+    let mut booked = 0_u64;
+    for (key, value) in &rows {
+        booked = booked.saturating_add(decode::<CostRecord>(key, value)?.cost_micros);
+    }
+    let usages = scene.runs.values().filter_map(|run| run.usage.as_ref());
+    let used = usages.flat_map(|usage| &usage.models).map(|model| model.cost_micros);
+    let used = used.fold(0_u64, u64::saturating_add);
+    if used > booked {
+        found.say("P5", format!("runs cost {used}, {booked} is booked"));
     }
     Ok(())
 }

@@ -46,6 +46,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         pin::pins_end(&scene, &mut found);
         pin::timers_are_of_what_is_open(&scene, &mut found);
         count::counts_are_exact(&scene, &mut found)?;
+        count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod bundle;
+mod cost;
 pub mod dispatch;
 mod drain;
 mod event;
@@ -19,6 +20,7 @@ mod step;
 
 pub use agent::{agent, agent_number, agents, namespaces};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
+pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};
 pub use event::{EventFilter, events};
 pub use memory::{memory_get, memory_history, memory_list};

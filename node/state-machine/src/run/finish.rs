@@ -47,7 +47,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
     let already = is_over(subject.run.state());
     if !already {
         if let Some(usage) = &it.usage {
-            add_usage(&mut subject, usage);
+            add_usage(txn, &mut subject, usage)?;
         }
         if let Some(output) = &it.output {
             txn.put(Key::of(Kind::RunOutput, agent.number).last(&it.run_id), output);

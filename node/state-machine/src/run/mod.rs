@@ -12,6 +12,7 @@
 mod cancel;
 pub(crate) mod clip;
 mod close;
+mod cost;
 mod finish;
 mod index;
 mod restart;

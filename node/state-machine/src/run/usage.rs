@@ -3,14 +3,18 @@
 use pinrail_proto::log::{BundleRecord, EffectCount};
 use pinrail_proto::v1::{ModelUsage, SideEffects, ToolUsage, Usage};
 
-use super::{Subject, clip};
+use crate::outcome::Stop;
+use crate::txn::Txn;
+
+use super::{Subject, clip, cost};
 
 /// Different models or tools that one sum tells apart; what comes beyond is dropped.
 const DISTINCT: usize = 64;
 
-/// Adds a report to the run, its open step and the effects of its bundle.
-pub(crate) fn add(subject: &mut Subject, report: &Usage) {
+/// Adds a report to the run, its open step, the costs and the effects of its bundle. The caller saves the subject.
+pub(crate) fn add(txn: &mut Txn<'_>, subject: &mut Subject, report: &Usage) -> Result<(), Stop> {
     let report = &clip::usage(report);
+    cost::book(txn, subject, report)?;
     sum(subject.run.usage.get_or_insert_default(), report);
     if let Some(step) = &mut subject.step {
         sum(step.usage.get_or_insert_default(), report);
@@ -25,6 +29,7 @@ pub(crate) fn add(subject: &mut Subject, report: &Usage) {
             subject.run.destructive = true;
         }
     }
+    Ok(())
 }
 
 fn class(word: &str) -> SideEffects {

@@ -29,7 +29,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
     memory::carried(txn, &mut subject.agent, &subject.run, &it.memory)?;
     if let Some(usage) = &it.usage {
-        add_usage(&mut subject, usage);
+        add_usage(txn, &mut subject, usage)?;
     }
     record(txn, &mut subject, &digest);
     let (closed, token) = match &it.outcome {

@@ -21,7 +21,7 @@ use super::{held, object};
 pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
     if let Some(usage) = &it.usage {
-        add_usage(&mut subject, usage);
+        add_usage(txn, &mut subject, usage)?;
     }
     let failure = clip::failure(it.failure.as_ref());
     unleash(txn, &mut subject);

@@ -122,6 +122,7 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::RunByState,
         Kind::RunByStart,
         Kind::RunByLabel,
+        Kind::Cost,
         Kind::Ready,
         Kind::Leased,
         Kind::Deadline,

@@ -299,5 +299,13 @@ fn usage() -> v1::Usage {
         side_effects: "destructive".to_owned(),
         ..v1::ToolUsage::default()
     };
-    v1::Usage { models: Vec::new(), tools: vec![tool] }
+    let model = v1::ModelUsage {
+        model: "default".to_owned(),
+        input_tokens: 100,
+        output_tokens: 10,
+        cost_micros: 1_000,
+        calls: 1,
+        ..v1::ModelUsage::default()
+    };
+    v1::Usage { models: vec![model], tools: vec![tool] }
 }

@@ -425,7 +425,8 @@ fn failure(reason: String) -> v1::Failure {
     v1::Failure { reason, ..v1::Failure::default() }
 }
 
-/// `tool:mail=destructive/2`: two calls of a tool that a rollback cannot undo.
+/// `tool:mail=destructive/2`: two calls of a tool that a rollback cannot undo. `used:default=900/80/1250`: tokens of a
+/// model in and out, and what they cost in millionths.
 fn usage(line: &mut Line) -> Option<v1::Usage> {
     let tool = |(name, value): (String, String)| {
         let (class, calls) = value.split_once('/').unwrap_or((&value, "1"));
@@ -436,6 +437,19 @@ fn usage(line: &mut Line) -> Option<v1::Usage> {
             ..v1::ToolUsage::default()
         }
     };
+    let model = |(model, value): (String, String)| {
+        let mut numbers = value.split('/').map(|number| number.parse().unwrap());
+        let mut number = || numbers.next().unwrap_or(0);
+        v1::ModelUsage {
+            model,
+            input_tokens: number(),
+            output_tokens: number(),
+            cost_micros: number(),
+            calls: 1,
+            ..v1::ModelUsage::default()
+        }
+    };
     let tools: Vec<_> = line.all("tool:").into_iter().map(tool).collect();
-    (!tools.is_empty()).then(|| v1::Usage { models: Vec::new(), tools })
+    let models: Vec<_> = line.all("used:").into_iter().map(model).collect();
+    (!tools.is_empty() || !models.is_empty()).then_some(v1::Usage { models, tools })
 }

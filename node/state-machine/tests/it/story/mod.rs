@@ -50,6 +50,7 @@ stories! {
     memory_promote_and_discard
     memory_versions_are_dropped
     memory_with_a_completion
+    costs
     environments
     events
     external_runs

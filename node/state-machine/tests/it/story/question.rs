@@ -31,6 +31,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "get" => get(world, line),
         "list" => list(world, line),
         "history" => history(world, line),
+        "costs" => costs(world, line),
         "changes" => changes(world, line),
         "memory-diff" => memory_diff(world, line),
         "agents" => agents(world, line),
@@ -234,6 +235,29 @@ fn memory_diff(world: &World, line: &mut Line) -> Told {
     let told =
         |it: &v1::MemoryDifference| format!("{}: {} | {}", it.key, side(&it.from), side(&it.to));
     Ok(found.differences.iter().map(told).collect())
+}
+
+fn costs(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let by = v1::CostBy::from_str_name(&format!("COST_BY_{}", line.text("by").to_uppercase()));
+    let filter = query::CostFilter { by: by.unwrap_or_default(), bundle_id: line.text("bundle") };
+    let found = query::costs(world.read(), &namespace, &agent, &filter, 0, "")?;
+    let told = |name: String, it: &v1::Cost| {
+        let (input, output) = (it.input_tokens, it.output_tokens);
+        format!(
+            "{name}: {} millionths, {input} in, {output} out, {} calls",
+            it.cost_micros, it.calls
+        )
+    };
+    let name = |it: &v1::Cost| {
+        let kind = show::word(it.kind().as_str_name(), "RUN_KIND_");
+        let kind = if it.kind() == v1::RunKind::Unspecified { String::new() } else { kind };
+        let parts = [&it.run_id, &it.bundle_id, &kind, &it.step, &it.model];
+        parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ")
+    };
+    let mut lines: Vec<String> = found.costs.iter().map(|it| told(name(it), it)).collect();
+    lines.push(told("total".to_owned(), &found.total.unwrap_or_default()));
+    Ok(lines)
 }
 
 fn scope(line: &mut Line) -> Option<v1::MemoryScope> {
