@@ -175,6 +175,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     let mut history = foundation();
     history.extend(work());
     history.extend(changes_of_the_route());
+    history.extend(memory_after_a_rollback());
     history
 }
 
@@ -338,6 +339,68 @@ fn changes_of_the_route() -> Vec<(&'static str, log::Command)> {
                 agent: agent(),
                 bundle_id: "v2".to_owned(),
                 reject: true,
+            })),
+        ),
+    ]
+}
+
+fn memory_after_a_rollback() -> Vec<(&'static str, log::Command)> {
+    let put = |key: &str| {
+        let target = log::memory_target::Target::BundleId("v2".to_owned());
+        plain(Command::PutMemory(log::PutMemory {
+            agent: agent(),
+            target: Some(log::MemoryTarget { target: Some(target) }),
+            key: key.to_owned(),
+            value: payload("Eve"),
+            ..log::PutMemory::default()
+        }))
+    };
+    let from = || Some(log::MemorySource { bundle_id: "v2".to_owned(), layer: 0 });
+    vec![
+        ("put memory of v2", put("users/8")),
+        ("put more memory of v2", put("users/9")),
+        (
+            "promote memory of v2",
+            asked(Command::PromoteMemory(log::PromoteMemory {
+                agent: agent(),
+                from: from(),
+                to_bundle_id: "v1".to_owned(),
+                prefix: "users/".to_owned(),
+                late: true,
+                on_conflict: v1::OnConflict::Overwrite.into(),
+                after_key: "users/8".to_owned(),
+            })),
+        ),
+        ("sweep two", plain(Command::Tick(log::Tick { agent: 1, max_items: 2 }))),
+        (
+            "discard memory of v2",
+            asked(Command::DiscardMemory(log::DiscardMemory {
+                agent: agent(),
+                from: from(),
+                prefix: "users/".to_owned(),
+                after_key: "users/7".to_owned(),
+            })),
+        ),
+        (
+            "complete c with memory",
+            plain(Command::CompleteStep(log::CompleteStep {
+                step: step("c", 1),
+                token: Some(Token { incarnation: 3, revision: 23 }),
+                outcome: Some(log::complete_step::Outcome::Next(log::NextStep {
+                    name: "answer".to_owned(),
+                    input: payload("notes"),
+                })),
+                lease_next: Some(taker("v1")),
+                memory: vec![
+                    log::MemoryWrite {
+                        key: "users/7".to_owned(),
+                        value: payload("Ada L."),
+                        ttl_ms: 3_600_000,
+                        expected_key_revision: Some(0),
+                    },
+                    log::MemoryWrite { key: "users/9".to_owned(), ..log::MemoryWrite::default() },
+                ],
+                ..log::CompleteStep::default()
             })),
         ),
     ]
