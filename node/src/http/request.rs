@@ -81,6 +81,10 @@ pub(super) struct Page {
     timeout: Option<String>,
     local: bool,
     state: String,
+    kind: String,
+    /// `key=value`, separated by commas.
+    labels: String,
+    older_than: Option<String>,
     bundle: String,
     open: bool,
     page_size: u32,
@@ -99,12 +103,26 @@ impl Page {
             word => v1::RunState::from_str_name(&format!("RUN_STATE_{}", word.to_uppercase()))
                 .ok_or_else(|| Problem::bad(format!("state: there is no state {word:?}")))?,
         };
+        let kind = match self.kind.as_str() {
+            "" => v1::RunKind::Unspecified,
+            word => v1::RunKind::from_str_name(&format!("RUN_KIND_{}", word.to_uppercase()))
+                .ok_or_else(|| Problem::bad(format!("kind: there is no kind {word:?}")))?,
+        };
+        let labels = self.labels.split(',').filter(|pair| !pair.is_empty()).map(|pair| {
+            let halves = pair.split_once('=');
+            let halves = halves.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            halves.ok_or_else(|| Problem::bad(format!("labels: {pair:?} is no key=value")))
+        });
+        let labels = labels.collect::<Result<_, _>>()?;
         let request = v1::ListRunsRequest {
             namespace,
             agent_id,
             state: state.into(),
             bundle_id: self.bundle,
             open: self.open,
+            kind: kind.into(),
+            labels,
+            older_than: duration("older_than", self.older_than.as_deref())?,
             page_size: self.page_size,
             page_token: self.page_token,
             read: params.read(),
