@@ -8,3 +8,4 @@ mod http;
 mod metrics_page;
 mod nodes;
 mod replicas;
+mod waits;

@@ -8,6 +8,7 @@ mod lease;
 mod pin;
 mod result;
 mod route;
+mod wait;
 
 use std::collections::BTreeMap;
 
@@ -47,6 +48,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         pin::timers_are_of_what_is_open(&scene, &mut found);
         count::counts_are_exact(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
+        wait::waits_end_once(&scene, &mut found)?;
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;
     }

@@ -254,6 +254,7 @@ fn message(read: &dyn Read, agent: &AgentRecord, run: &RunRecord) -> Result<v1::
         output: None,
         restarts: run.restarts,
         revision: run.revision,
+        pending_signals: run.pending_signals,
     })
 }
 

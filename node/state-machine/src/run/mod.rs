@@ -5,6 +5,7 @@
 //!    │                 │ └─attempts used up─> failed (or paused)
 //!    │                 └─soft end, cancel──> cancelling ──grace──> cancelled | expired
 //!    └──soft end, cancel──> cancelled | expired
+//!  running ──wait──> waiting ──signal, timer──> queued, or its end as from queued
 //! ```
 //! Every command that touches a run settles it first (`settle.rs`): the rollback's mark and the ends of its pin
 //! count at that moment, whether or not a sweep has come by.
@@ -16,6 +17,7 @@ mod finish;
 mod restart;
 mod retention;
 mod settle;
+mod signal;
 mod start;
 mod usage;
 
@@ -34,6 +36,7 @@ pub(crate) use close::{End, close};
 pub(crate) use finish::{finish, keep};
 pub(crate) use retention::forget;
 pub(crate) use settle::{ends, settle};
+pub(crate) use signal::signal;
 pub(crate) use start::start;
 pub(crate) use usage::add as add_usage;
 

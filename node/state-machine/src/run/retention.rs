@@ -16,7 +16,9 @@ pub(crate) fn forget(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<bool
         return Ok(true);
     }
     let mut deleted = 0;
-    for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint] {
+    for kind in
+        [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint, Kind::Signal, Kind::Woken]
+    {
         let range = Key::of(kind, agent).text(run_id).range();
         for (key, _) in txn.scan(&range, ROWS - deleted)? {
             txn.delete(key.to_vec());

@@ -122,6 +122,8 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::RunByState,
         Kind::Ready,
         Kind::Leased,
+        Kind::Signal,
+        Kind::Woken,
         Kind::Deadline,
         Kind::Memory,
         Kind::Layer,
@@ -171,6 +173,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     let mut history = foundation();
     history.extend(work());
     history.extend(changes_of_the_route());
+    history.extend(waits());
     history
 }
 
@@ -298,6 +301,40 @@ fn work() -> Vec<(&'static str, log::Command)> {
                 usage: None,
             })),
         ),
+    ]
+}
+
+/// One run that a signal woke, with another signal kept, and one that waits.
+fn waits() -> Vec<(&'static str, log::Command)> {
+    let wait = |run_id: &str, revision: u64| {
+        plain(Command::CompleteStep(log::CompleteStep {
+            step: step(run_id, 1),
+            token: Some(Token { incarnation: 3, revision }),
+            outcome: Some(log::complete_step::Outcome::Wait(log::WaitStep {
+                signal: "approved".to_owned(),
+                timeout_ms: Some(60_000),
+                then: Some(log::NextStep { name: "answer".to_owned(), input: payload("draft") }),
+            })),
+            ..log::CompleteStep::default()
+        }))
+    };
+    let signal = |name: &str| {
+        asked(Command::SignalRun(log::SignalRun {
+            agent: agent(),
+            run_id: "e".to_owned(),
+            name: name.to_owned(),
+            value: payload("yes"),
+        }))
+    };
+    vec![
+        ("start e", plain(start("e"))),
+        ("lease e", plain(lease("e", 1, "v1"))),
+        ("complete e, wait", wait("e", 27)),
+        ("signal e, kept", signal("paid")),
+        ("signal e, woken", signal("approved")),
+        ("start f", plain(start("f"))),
+        ("lease f", plain(lease("f", 1, "v1"))),
+        ("complete f, wait", wait("f", 32)),
     ]
 }
 

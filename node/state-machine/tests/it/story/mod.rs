@@ -50,6 +50,8 @@ stories! {
     environments
     events
     external_runs
+    waits_and_signals
+    waits_obey_ends_and_rollbacks
     names_and_limits
     delete_an_agent
 }
