@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod binary;
+mod dead_letter;
 mod http;
 mod metrics_page;
 mod nodes;

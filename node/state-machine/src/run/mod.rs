@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  queued ──lease──> running ──done──> completed
-//!    │                 │ └─attempts used up─> failed (or paused)
+//!    │                 │ └─attempts used up─> failed, or paused ──retry──> queued
 //!    │                 └─soft end, cancel──> cancelling ──grace──> cancelled | expired
 //!    └──soft end, cancel──> cancelled | expired
 //!  running ──wait──> waiting ──signal, timer──> queued, or its end as from queued
@@ -16,6 +16,7 @@ mod close;
 mod finish;
 mod restart;
 mod retention;
+mod retry;
 mod settle;
 mod signal;
 mod start;
@@ -35,6 +36,7 @@ pub(crate) use cancel::{cancel, cancel_now};
 pub(crate) use close::{End, close};
 pub(crate) use finish::{finish, keep};
 pub(crate) use retention::forget;
+pub(crate) use retry::retry;
 pub(crate) use settle::{ends, settle};
 pub(crate) use signal::signal;
 pub(crate) use start::start;

@@ -3,7 +3,7 @@
 //! ```text
 //!  ready ──lease──> leased ──complete──> completed
 //!    ▲                │ ├──fail, attempts left──> backoff ──timer──> ready
-//!    │                │ └──fail, attempts used up──> failed | dead (the run is paused)
+//!    │                │ └──fail, attempts used up──> failed | dead (the run is paused) ──retry──> ready
 //!    └──hand back, expire──┘
 //!    ▲
 //!  waiting ──signal, timer: the step that a run goes on with after a wait
@@ -33,7 +33,7 @@ use crate::txn::{Txn, get};
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
 pub(crate) use end_lease::{expire, hand_back};
-pub(crate) use fail::{attempt_over, fail, start_by_over};
+pub(crate) use fail::{attempt_over, fail, revive, start_by_over};
 pub(crate) use lease::lease;
 pub(crate) use queue::{close, open_first, ready_again};
 pub(crate) use wait::{deliver, over as wait_over, pending_bytes};

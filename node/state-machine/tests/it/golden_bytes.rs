@@ -174,6 +174,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(work());
     history.extend(changes_of_the_route());
     history.extend(waits());
+    history.extend(retry());
     history
 }
 
@@ -335,6 +336,34 @@ fn waits() -> Vec<(&'static str, log::Command)> {
         ("start f", plain(start("f"))),
         ("lease f", plain(lease("f", 1, "v1"))),
         ("complete f, wait", wait("f", 32)),
+    ]
+}
+
+/// A run that is paused when its step used up its attempts, and retried.
+fn retry() -> Vec<(&'static str, log::Command)> {
+    let steps =
+        v1::StepPolicy { on_exhausted: v1::OnExhausted::Pause.into(), ..v1::StepPolicy::default() };
+    let policy = v1::Policy { steps: Some(steps), ..v1::Policy::default() };
+    vec![
+        (
+            "update agent",
+            plain(Command::UpdateAgent(log::UpdateAgent { agent: agent(), policy: Some(policy) })),
+        ),
+        ("start g", plain(start("g"))),
+        ("lease g", plain(lease("g", 1, "v1"))),
+        (
+            "fail g for good",
+            plain(Command::FailStep(log::FailStep {
+                step: step("g", 1),
+                token: Some(Token { incarnation: 3, revision: 36 }),
+                failure: Some(v1::Failure { non_retryable: true, ..v1::Failure::default() }),
+                usage: None,
+            })),
+        ),
+        (
+            "retry g",
+            asked(Command::RetryRun(log::RetryRun { agent: agent(), run_id: "g".to_owned() })),
+        ),
     ]
 }
 

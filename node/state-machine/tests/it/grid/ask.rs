@@ -31,6 +31,12 @@ pub(super) const ASKS: &[(&str, Ask)] = &[
     ("put by the run", put),
     ("hand back", hand_back),
     ("expire", expire),
+    ("retry", |scene| {
+        Some(Command::RetryRun(log::RetryRun {
+            agent: agent(scene.agent_id),
+            run_id: RUN.to_owned(),
+        }))
+    }),
     ("signal", |scene| Some(signal(scene.agent_id))),
     ("cancel", |scene| {
         Some(Command::CancelRun(log::CancelRun {

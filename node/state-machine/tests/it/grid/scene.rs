@@ -61,6 +61,9 @@ pub(super) const SCENES: &[(&str, Build)] = &[
     ("woken by a signal", || leased().waiting(None).signalled()),
     ("leased with an early signal", || leased().signalled()),
     ("paused with a dead step", dead),
+    ("dead past the soft end, unswept", || dead().wait(60_000)),
+    ("dead, rolled back with restart, unswept", || dead().rolled_back(v1::InFlight::Restart)),
+    ("dead, retried", || dead().with(retry())),
     ("leased, rolled back with cancel, unswept", || leased().rolled_back(v1::InFlight::Cancel)),
     ("leased, rolled back with restart, unswept", || leased().rolled_back(v1::InFlight::Restart)),
     ("restarted", || leased().rolled_back(v1::InFlight::Restart).swept()),
@@ -164,6 +167,10 @@ fn pause(bundle_id: &str) -> Command {
 
 fn cancel() -> Command {
     Command::CancelRun(log::CancelRun { agent: agent("support"), run_id: RUN.to_owned() })
+}
+
+fn retry() -> Command {
+    Command::RetryRun(log::RetryRun { agent: agent("support"), run_id: RUN.to_owned() })
 }
 
 fn finish() -> Command {

@@ -37,6 +37,9 @@ pub(super) enum Op {
         timeout_ms: u64,
         lease_next: bool,
     },
+    Retry {
+        run: u8,
+    },
     Signal {
         agent: u8,
         run: u8,
@@ -171,6 +174,7 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
         1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
         1 => run().prop_map(|run| Op::Keep { run }),
+        1 => run().prop_map(|run| Op::Retry { run }),
     ]
 }
 

@@ -93,6 +93,10 @@ impl Player {
                 }
                 command
             }
+            Op::Retry { run } => Command::RetryRun(log::RetryRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+            }),
             Op::Signal { agent: a, run, name } => Command::SignalRun(log::SignalRun {
                 agent: agent(AGENTS[usize::from(*a)]),
                 run_id: run_id(*a, *run),

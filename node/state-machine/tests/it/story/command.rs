@@ -119,6 +119,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
+        "retry" => Kind::RetryRun(log::RetryRun { agent: agent(line), run_id: line.word() }),
         "signal" => Kind::SignalRun(log::SignalRun {
             agent: agent(line),
             run_id: line.word(),
@@ -292,6 +293,10 @@ fn policy(line: &mut Line) -> v1::Policy {
     let steps = v1::StepPolicy {
         max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
         lease: line.span("lease").map(duration),
+        on_exhausted: match line.text("on-exhausted").as_str() {
+            "pause" => v1::OnExhausted::Pause.into(),
+            _ => v1::OnExhausted::Unspecified.into(),
+        },
         ..v1::StepPolicy::default()
     };
     let switch = v1::SwitchPolicy {

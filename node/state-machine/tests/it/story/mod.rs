@@ -50,6 +50,7 @@ stories! {
     environments
     events
     external_runs
+    retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks
     names_and_limits
