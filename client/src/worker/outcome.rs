@@ -48,7 +48,26 @@ impl Next {
         Next { outcome: Ok(v1::complete_step::Outcome::Done(output)) }
     }
 
-    /// The run waits for a signal of this name; `then` says how it goes on, `timeout` how long it waits at most.
+    /// The run waits for a signal of this name; `then` says how it goes on, `timeout` how long it waits at most. A signal
+    /// that came before is taken at once, the oldest first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use pinrail_client::worker::{Next, StepContext, StepResult, Wait};
+    ///
+    /// async fn refund(_: StepContext, order: String) -> StepResult<Next> {
+    ///     let limit = Duration::from_secs(3 * 86_400);
+    ///     Ok(Next::wait("approved").timeout(limit).then("decided", order))
+    /// }
+    ///
+    /// async fn decided(ctx: StepContext, order: String) -> StepResult<Next> {
+    ///     Ok(match ctx.woken::<String>()? {
+    ///         Some(Wait::Signal(by)) => Next::done(format!("{order}: approved by {by}")),
+    ///         Some(Wait::TimedOut) | None => Next::done(format!("{order}: nobody answered")),
+    ///     })
+    /// }
+    /// ```
     pub fn wait(signal: impl Into<String>) -> WaitFor {
         WaitFor { signal: signal.into(), timeout: None }
     }
