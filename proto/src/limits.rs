@@ -18,6 +18,8 @@ pub const RUN_STORED_BYTES: u64 = 64 << 20;
 pub const RUN_STEPS: u32 = 10_000;
 /// Checkpoints of a step.
 pub const STEP_CHECKPOINTS: u32 = 10_000;
+/// Signals of a run that no step has waited for yet.
+pub const PENDING_SIGNALS: u32 = 1_000;
 /// Labels of a run, bundle or agent.
 pub const LABELS: usize = 64;
 pub const LABEL_KEY_BYTES: usize = 63;

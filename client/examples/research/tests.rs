@@ -85,6 +85,7 @@ async fn run(file: &str, question: &str) -> Run {
                 assignment.token =
                     Some(v1::StepToken { incarnation: 1, revision: assignment.step.into() });
             }
+            v1::complete_step::Outcome::Wait(wait) => panic!("it waits for nobody: {wait:?}"),
             v1::complete_step::Outcome::Done(output) => {
                 stream.done(sequence, true).await;
                 break output;

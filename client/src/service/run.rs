@@ -31,6 +31,10 @@ methods! { Runs, RunServiceClient:
     read get_costs as costs(GetCostsRequest) -> GetCostsResponse;
     /// Asks a run to end; one that is over stays as it is.
     again cancel_run as cancel(CancelRunRequest) -> CancelRunResponse by run_id;
+    /// Lets a paused run go on: its dead step, or from the beginning when it was held from a restart.
+    write retry_run as retry(RetryRunRequest) -> RetryRunResponse;
+    /// Ends the run's wait for a signal, or leaves it there for a later wait.
+    write signal_run as signal(SignalRunRequest) -> SignalRunResponse;
     /// Ends an external run; the first call wins.
     again finish_run as finish(FinishRunRequest) -> FinishRunResponse by run_id;
     /// Says that an external run is alive.

@@ -21,7 +21,7 @@ use crate::worker::held::Token;
 use crate::worker::journal::{Journal, Place};
 use crate::worker::memory::StepMemory;
 use crate::worker::outbox::Reply;
-use crate::worker::outcome::{StepError, StepResult};
+use crate::worker::outcome::{StepError, StepResult, Wait};
 use crate::worker::tool::ToolCall;
 use crate::worker::usage::UsageSum;
 
@@ -93,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) bundle: Arc<BundleView>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) suppress: bool,
+    pub(crate) woken: Option<v1::Woken>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) usage: Mutex<UsageSum>,
     /// Memory writes that the completion carries, by key.
@@ -181,6 +182,21 @@ impl StepContext {
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.inner.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// What ended the wait that this step was behind, the same in every attempt; `None` when it was behind none. A signal
+    /// without a value is `null`.
+    ///
+    /// # Errors
+    /// When the signal's value is not what `T` takes: another attempt would not help.
+    pub fn woken<T: DeserializeOwned>(&self) -> StepResult<Option<Wait<T>>> {
+        let Some(woken) = &self.inner.woken else { return Ok(None) };
+        if woken.signal.is_empty() {
+            return Ok(Some(Wait::TimedOut));
+        }
+        let value = payload::decode(woken.value.as_ref())
+            .map_err(|error| StepError::fatal("INVALID_SIGNAL", error))?;
+        Ok(Some(Wait::Signal(value)))
     }
 
     /// A key for an outside effect: the same in every attempt of this step, another one for every other name or step.

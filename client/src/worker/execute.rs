@@ -76,6 +76,7 @@ pub(crate) fn context(
         bundle: Arc::clone(&around.bundle),
         deadline,
         suppress: assignment.suppress_side_effects,
+        woken: assignment.woken.clone(),
         journal: Mutex::new(Journal::new(assignment.checkpoints.clone())),
         usage: Mutex::new(UsageSum::default()),
         on_complete: Mutex::default(),

@@ -42,7 +42,7 @@ pub use context::{CancelReason, StepContext, Usage};
 pub use execute::{CANCELLED, START_TO_CLOSE};
 pub use handler::{HANDLER_PANICKED, StepOptions};
 pub use memory::{Entry, MemoryKey, StepMemory};
-pub use outcome::{Next, STEP_ERROR, StepError, StepResult};
+pub use outcome::{Next, STEP_ERROR, StepError, StepResult, Wait, WaitFor};
 pub use runtime::STEP_NOT_SERVED;
 pub use shutdown::shutdown_signal;
 pub use tool::{TOOL_ARGUMENTS, TOOL_NOT_FOUND, ToolCall};

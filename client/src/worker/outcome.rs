@@ -48,9 +48,78 @@ impl Next {
         Next { outcome: Ok(v1::complete_step::Outcome::Done(output)) }
     }
 
+    /// The run waits for a signal of this name; `then` says how it goes on, `timeout` how long it waits at most. A signal
+    /// that came before is taken at once, the oldest first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use pinrail_client::worker::{Next, StepContext, StepResult, Wait};
+    ///
+    /// async fn refund(_: StepContext, order: String) -> StepResult<Next> {
+    ///     let limit = Duration::from_secs(3 * 86_400);
+    ///     Ok(Next::wait("approved").timeout(limit).then("decided", order))
+    /// }
+    ///
+    /// async fn decided(ctx: StepContext, order: String) -> StepResult<Next> {
+    ///     Ok(match ctx.woken::<String>()? {
+    ///         Some(Wait::Signal(by)) => Next::done(format!("{order}: approved by {by}")),
+    ///         Some(Wait::TimedOut) | None => Next::done(format!("{order}: nobody answered")),
+    ///     })
+    /// }
+    /// ```
+    pub fn wait(signal: impl Into<String>) -> WaitFor {
+        WaitFor { signal: signal.into(), timeout: None }
+    }
+
+    /// The run waits for so long; `then` says how it goes on.
+    pub fn sleep(time: Duration) -> WaitFor {
+        WaitFor { signal: String::new(), timeout: Some(time) }
+    }
+
     pub(crate) fn into_outcome(self) -> StepResult<v1::complete_step::Outcome> {
         self.outcome
     }
+}
+
+/// What a run waits for. Meanwhile it holds no lease and no slot of any worker, and it ends when its pin does.
+#[derive(Debug)]
+#[must_use]
+pub struct WaitFor {
+    signal: String,
+    timeout: Option<Duration>,
+}
+
+impl WaitFor {
+    /// Goes on without the signal after this time; without it only the signal ends the wait.
+    pub fn timeout(mut self, limit: Duration) -> WaitFor {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// The step that the run goes on with, and its input. What ended the wait is told by
+    /// [`StepContext::woken`](crate::worker::StepContext::woken).
+    pub fn then<T: Serialize>(self, name: impl Into<String>, input: T) -> Next {
+        let WaitFor { signal, timeout } = self;
+        let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let outcome = payload::encode(&input)
+            .map(|input| {
+                let then = Some(v1::NextStep { name: name.into(), input: Some(input) });
+                let timeout = timeout.map(|limit| time::duration(millis(limit)));
+                v1::complete_step::Outcome::Wait(v1::WaitStep { signal, timeout, then })
+            })
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
+    }
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait<T> {
+    /// The signal came, with this value.
+    Signal(T),
+    /// The time was over.
+    TimedOut,
 }
 
 /// Why a step failed. Any standard error becomes one with `?`, and is tried again as the step's policy says.

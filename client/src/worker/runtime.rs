@@ -407,7 +407,9 @@ impl Runtime {
             Some(v1::complete_step::Outcome::Next(next)) => {
                 self.plan.handlers.contains_key(&next.name)
             }
-            Some(v1::complete_step::Outcome::Done(_)) | None => false,
+            // A wait is over only if its signal came already: no slot is kept for that.
+            Some(v1::complete_step::Outcome::Wait(_) | v1::complete_step::Outcome::Done(_))
+            | None => false,
         }
     }
 

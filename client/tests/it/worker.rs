@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pinrail_client::worker::{
-    CancelReason, Next, StepContext, StepError, StepResult, WorkerBuilder,
+    CancelReason, Next, StepContext, StepError, StepResult, Wait, WorkerBuilder,
 };
 use pinrail_client::{Error, Worker, payload, v1};
 use tokio::sync::oneshot;
@@ -349,4 +349,47 @@ async fn a_drained_worker_finishes_what_it_holds_and_ends() {
     assert_eq!(output(&complete), "hi");
     stream.done(sequence, true).await;
     ends_well(worker.ended).await;
+}
+
+#[tokio::test]
+async fn a_wait_is_reported_without_asking_for_more_and_its_end_is_told() {
+    async fn ask(_: StepContext, input: String) -> StepResult<Next> {
+        Ok(Next::wait("approved").timeout(Duration::from_secs(90)).then("resume", input))
+    }
+    async fn resume(ctx: StepContext, input: String) -> StepResult<Next> {
+        Ok(Next::done(match ctx.woken::<String>()? {
+            Some(Wait::Signal(value)) => format!("{input}: {value}"),
+            Some(Wait::TimedOut) => format!("{input}: nobody came"),
+            None => "it did not wait".to_owned(),
+        }))
+    }
+    let mut member = Member::pulled().await;
+    let worker = start(worker(&member).slots(1).step("ask", ask).step("resume", resume));
+    let (mut stream, _) = member.welcome().await;
+    expect_credit(&mut stream, 1).await;
+    assign(&mut stream, assignment(7, "ask", "draft")).await;
+    let (sequence, complete) = expect_complete(&mut stream).await;
+    assert!(!complete.lease_next);
+    let Some(v1::complete_step::Outcome::Wait(wait)) = complete.outcome else { panic!("no wait") };
+    assert_eq!((wait.signal.as_str(), wait.timeout.map(|it| it.seconds)), ("approved", Some(90)));
+    assert_eq!(wait.then.expect("it goes on").name, "resume");
+    stream.done(sequence, false).await;
+    // The slot is free while the run waits.
+    expect_credit(&mut stream, 1).await;
+    let value = Some(payload::encode("yes").expect("text encodes"));
+    let none = v1::Woken::default();
+    let signal = v1::Woken { signal: "approved".into(), value };
+    let ends = [
+        (Some(signal), "draft: yes"),
+        (Some(none), "draft: nobody came"),
+        (None, "it did not wait"),
+    ];
+    for (token, (woken, told)) in (8..).zip(ends) {
+        assign(&mut stream, v1::Assignment { woken, ..assignment(token, "resume", "draft") }).await;
+        let (sequence, complete) = expect_complete(&mut stream).await;
+        assert_eq!(output(&complete), told);
+        stream.done(sequence, true).await;
+        expect_credit(&mut stream, 1).await;
+    }
+    worker.stop().await;
 }

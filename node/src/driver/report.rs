@@ -270,15 +270,16 @@ fn complete(
     use log::complete_step::Outcome;
     use v1::complete_step::Outcome as Reported;
     let outcome = match it.outcome {
-        Some(Reported::Next(next)) => {
-            id::check_name("step", &next.name).map_err(bad_id)?;
-            let input = check_payload("the next step's input", next.input)?;
-            Outcome::Next(log::NextStep { name: next.name, input })
-        }
+        Some(Reported::Next(next)) => Outcome::Next(self::next(next)?),
+        Some(Reported::Wait(wait)) => Outcome::Wait(self::wait(wait)?),
         Some(Reported::Done(output)) => {
             Outcome::Done(check_payload("the output", Some(output))?.unwrap_or_default())
         }
-        None => return Err(bad("a completion says what is next, or the run's output")),
+        None => {
+            return Err(bad(
+                "a completion says what is next, what to wait for, or the run's output",
+            ));
+        }
     };
     let memory = it.memory.into_iter().map(carried).collect::<Result<_, _>>()?;
     let taker =
@@ -308,6 +309,26 @@ fn carried(it: v1::CompletionWrite) -> Result<log::MemoryWrite, Refusal> {
 fn ttl_ms(ttl: Option<&prost_types::Duration>) -> Result<u64, Refusal> {
     let bad_ttl = || bad("ttl is negative or too large");
     ttl.map_or(Ok(0), |ttl| time::millis(ttl).ok_or_else(bad_ttl))
+}
+
+fn next(next: v1::NextStep) -> Result<log::NextStep, Refusal> {
+    id::check_name("step", &next.name).map_err(bad_id)?;
+    let input = check_payload("the next step's input", next.input)?;
+    Ok(log::NextStep { name: next.name, input })
+}
+
+fn wait(it: v1::WaitStep) -> Result<log::WaitStep, Refusal> {
+    if !it.signal.is_empty() {
+        id::check_name("signal", &it.signal).map_err(bad_id)?;
+    }
+    let timeout_ms = match &it.timeout {
+        Some(timeout) => {
+            Some(time::millis(timeout).ok_or_else(|| bad("timeout is negative or too large"))?)
+        }
+        None => None,
+    };
+    let then = Some(next(it.then.ok_or_else(|| bad("a wait says what comes then"))?)?);
+    Ok(log::WaitStep { signal: it.signal, timeout_ms, then })
 }
 
 fn fail(step: &StepId, token: Token, it: v1::FailStep) -> Kind {

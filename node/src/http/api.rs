@@ -21,7 +21,7 @@ use prost::Name;
 use super::openapi;
 use super::problem::Problem;
 use super::request::{
-    AnyJson, Asked, Body, Finish, Outcome, Page, Params, Rollback, Start, Why, duration,
+    AnyJson, Asked, Body, Finish, Outcome, Page, Params, Rollback, Signal, Start, Why, duration,
     write_options,
 };
 use crate::service::{Agents, Memories, Node, Pins, Releases, Runs};
@@ -48,6 +48,8 @@ pub(super) fn router(node: Node) -> Router {
         .route("/v1/agents/{agent}/runs/{run}/events", get(events))
         .route("/v1/agents/{agent}/runs/{run}/pin", get(pin))
         .route("/v1/agents/{agent}/runs/{run}/cancel", post(cancel))
+        .route("/v1/agents/{agent}/runs/{run}/signals/{signal}", post(signal))
+        .route("/v1/agents/{agent}/runs/{run}/retry", post(retry))
         .route("/v1/agents/{agent}/runs/{run}/finish", post(finish))
         .route("/v1/agents/{agent}/runs/{run}/keep", post(keep))
         .route(
@@ -262,6 +264,35 @@ async fn cancel(
     let options = Some(write_options(&headers, body.reason));
     let request = v1::CancelRunRequest { namespace, agent_id, run_id, options };
     let answer = Runs(node).cancel_run(params.call(request)?).await?;
+    Ok(shown(StatusCode::OK, answer.get_ref()))
+}
+
+async fn signal(
+    State(node): State<Node>,
+    Path((agent_id, run_id, name)): Path<(String, String, String)>,
+    Asked(params): Asked<Params>,
+    headers: HeaderMap,
+    Body(body): Body<Signal>,
+) -> Answer {
+    let namespace = params.namespace.clone();
+    let value = body.value();
+    let options = Some(write_options(&headers, body.reason));
+    let request = v1::SignalRunRequest { namespace, agent_id, run_id, name, value, options };
+    let answer = Runs(node).signal_run(params.call(request)?).await?;
+    Ok(shown(StatusCode::OK, answer.get_ref()))
+}
+
+async fn retry(
+    State(node): State<Node>,
+    Path((agent_id, run_id)): OfRun,
+    Asked(params): Asked<Params>,
+    headers: HeaderMap,
+    Body(body): Body<Why>,
+) -> Answer {
+    let namespace = params.namespace.clone();
+    let options = Some(write_options(&headers, body.reason));
+    let request = v1::RetryRunRequest { namespace, agent_id, run_id, options };
+    let answer = Runs(node).retry_run(params.call(request)?).await?;
     Ok(shown(StatusCode::OK, answer.get_ref()))
 }
 

@@ -205,6 +205,31 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         params: WRITE,
         body: Some(|| {
+            let value = ("value", json!({ "description": "Any JSON, at most 2 MiB." }));
+            object(&[], &[value, ("reason", text("For the event."))])
+        }),
+        ..operation(
+            "post",
+            "/v1/agents/{agent}/runs/{run}/signals/{signal}",
+            "signalRun",
+            "Send a signal: it ends the run's wait for it, or is kept until the run waits for it.",
+            &[("200", of::<v1::SignalRunResponse>)],
+        )
+    },
+    Operation {
+        params: WRITE,
+        body: Some(|| object(&[], &[("reason", text("For the event."))])),
+        ..operation(
+            "post",
+            "/v1/agents/{agent}/runs/{run}/retry",
+            "retryRun",
+            "Let a paused run go on.",
+            &[("200", of::<v1::RetryRunResponse>)],
+        )
+    },
+    Operation {
+        params: WRITE,
+        body: Some(|| {
             object(
                 &["outcome"],
                 &[

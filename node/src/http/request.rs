@@ -252,7 +252,15 @@ pub(super) struct Failure {
     message: String,
 }
 
-/// `POST …/cancel`, `…/keep`.
+/// `POST …/signals/NAME`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Signal {
+    value: Option<Box<RawValue>>,
+    pub(super) reason: String,
+}
+
+/// `POST …/cancel`, `…/keep`, `…/retry`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Why {
@@ -295,6 +303,12 @@ impl Start {
 impl Finish {
     pub(super) fn output(&self) -> Option<v1::Payload> {
         payload(self.output.as_deref())
+    }
+}
+
+impl Signal {
+    pub(super) fn value(&self) -> Option<v1::Payload> {
+        payload(self.value.as_deref())
     }
 }
 

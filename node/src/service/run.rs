@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::Stream;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{CancelRun, FinishRun, KeepRun, RunResult, StartRun};
+use pinrail_proto::log::{CancelRun, FinishRun, KeepRun, RetryRun, RunResult, SignalRun, StartRun};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::run_service_server::RunService;
 use pinrail_proto::v1::{self, WriteOptions};
@@ -204,6 +204,39 @@ impl RunService for Runs {
         let (changed, revision) = self.change(it.options, kind, timeout).await?;
         let RunResult { state, already, .. } = changed;
         Ok(Response::new(v1::CancelRunResponse { run_id: it.run_id, state, already, revision }))
+    }
+
+    async fn retry_run(
+        &self,
+        request: Request<v1::RetryRunRequest>,
+    ) -> Result<Response<v1::RetryRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let kind = Kind::RetryRun(RetryRun { agent, run_id: it.run_id.clone() });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let state = changed.state;
+        Ok(Response::new(v1::RetryRunResponse { run_id: it.run_id, state, revision }))
+    }
+
+    async fn signal_run(
+        &self,
+        request: Request<v1::SignalRunRequest>,
+    ) -> Result<Response<v1::SignalRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        validate::signal(&it.name)?;
+        validate::payload("value", it.value.as_ref())?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let run_id = it.run_id.clone();
+        let kind = Kind::SignalRun(SignalRun { agent, run_id, name: it.name, value: it.value });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let RunResult { state, delivered, .. } = changed;
+        Ok(Response::new(v1::SignalRunResponse { run_id: it.run_id, state, delivered, revision }))
     }
 
     async fn finish_run(

@@ -38,6 +38,10 @@ pub(super) fn run(value: &str) -> Checked {
     id::check_token("run id", value).map_err(|error| invalid_id(&error))
 }
 
+pub(super) fn signal(value: &str) -> Checked {
+    name("signal", value)
+}
+
 /// Names of one agent's object in a read; the agent may be empty where the run's id leads to it.
 pub(super) fn run_of(namespace_id: &str, agent_id: &str, run_id: &str) -> Checked {
     namespace(namespace_id)?;

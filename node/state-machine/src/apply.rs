@@ -153,6 +153,8 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::CancelRun(it) => run::cancel(txn, it),
         Command::FinishRun(it) => run::finish(txn, it),
         Command::KeepRun(it) => run::keep(txn, it),
+        Command::RetryRun(it) => run::retry(txn, it),
+        Command::SignalRun(it) => run::signal(txn, it),
         Command::LeaseStep(it) => step::lease(txn, it),
         Command::CompleteStep(it) => step::complete(txn, it),
         Command::FailStep(it) => step::fail(txn, it),

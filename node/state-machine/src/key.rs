@@ -61,6 +61,10 @@ pub enum Kind {
     Ready = 0x30,
     /// `agent# run\0 step#` → empty: what is leased.
     Leased = 0x31,
+    /// `agent# run\0 name\0 revision` → `SignalRecord`: signals that no step has waited for yet, in order.
+    Signal = 0x32,
+    /// `agent# run\0 step#` → `WokenRecord`: what ended the wait of a step. Written once.
+    Woken = 0x33,
     /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
     Deadline = 0x40,
     /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.
@@ -110,6 +114,8 @@ pub enum Timer {
     Events = 13,
     /// `key`: a memory version whose time to live may be over.
     MemoryTtl = 14,
+    /// `run\0 step#`: the end of a wait.
+    Wait = 15,
     /// Nothing: memory versions that were kept long enough.
     MemoryVersions = 34,
 }
@@ -121,6 +127,7 @@ impl Timer {
         use Timer::{
             AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive,
             MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
+            Wait,
         };
         [
             RunExpires,
@@ -137,6 +144,7 @@ impl Timer {
             Dedupe,
             Events,
             MemoryTtl,
+            Wait,
             MemoryVersions,
         ]
         .into_iter()
@@ -288,9 +296,9 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=14).chain([34]) {
+        for number in (1..=15).chain([34]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
-        assert_eq!(Timer::from_number(15), None);
+        assert_eq!(Timer::from_number(16), None);
     }
 }

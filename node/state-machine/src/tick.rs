@@ -73,7 +73,7 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             txn.delete(key.to_vec());
             settle(txn, agent, &text())?;
         }
-        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd => {
+        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait => {
             txn.delete(key.to_vec());
             step_timer(txn, agent, timer, &object)?;
         }
@@ -118,6 +118,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
         match timer {
             Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
             Timer::StartBy => step::start_by_over(txn, &mut subject)?,
+            Timer::Wait => step::wait_over(txn, &mut subject)?,
             Timer::Backoff if backing_off(&subject) => {
                 if let Some(step) = &mut subject.step {
                     step.timer_ms = 0;
@@ -177,7 +178,8 @@ fn sweep(
         | Timer::Dedupe
         | Timer::Events
         | Timer::MemoryTtl
-        | Timer::MemoryVersions => false,
+        | Timer::MemoryVersions
+        | Timer::Wait => false,
     };
     let mut pins = Key::of(Kind::OpenPin, agent).text(bundle_id).range();
     if !cursor.is_empty() {

@@ -148,6 +148,12 @@ async fn an_idempotency_key_starts_one_run_and_a_wait_that_is_over_leaves_202() 
     assert_eq!(one.json()["run_id"], again.json()["run_id"]);
     assert_ne!(one.json()["run_id"], other.json()["run_id"]);
     let run_id = one.json()["run_id"].as_str().expect("a text").to_owned();
+    let signal = format!("/v1/agents/support/runs/{run_id}/signals/approved");
+    let kept = http.post(&signal, &json!({"value": {"by": "ada"}})).await;
+    assert_eq!((kept.status, &kept.json()["delivered"]), (200, &json!(false)), "{kept:?}");
+    let retry = format!("/v1/agents/support/runs/{run_id}/retry");
+    let refused = http.post(&retry, &json!({})).await;
+    assert_eq!(&refused.json()["reason"], &json!("RUN_NOT_PAUSED"), "{refused:?}");
     let cancel = format!("/v1/agents/support/runs/{run_id}/cancel");
     let cancelled = http.post(&cancel, &json!({"reason": "not needed"})).await;
     assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
@@ -221,7 +227,8 @@ async fn every_operation_of_the_document_is_served() {
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().expect("methods") {
             operations += 1;
-            let at = path.replace("{agent}", "support").replace("{run}", "r").replace("{key}", "k");
+            let of_run = path.replace("{agent}", "support").replace("{run}", "r");
+            let at = of_run.replace("{key}", "k").replace("{signal}", "s");
             let body = (method != "get").then(|| json!({}));
             let verb = method.to_uppercase();
             let asked = http.ask(&verb, &at, &[], body.as_ref());
@@ -241,7 +248,7 @@ async fn every_operation_of_the_document_is_served() {
             }
         }
     }
-    assert_eq!(operations, 14);
+    assert_eq!(operations, 16);
     let text = document.to_string();
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().expect("a name");

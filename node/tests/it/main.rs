@@ -4,8 +4,10 @@
 
 mod bad_input;
 mod binary;
+mod dead_letter;
 mod http;
 mod memory;
 mod metrics_page;
 mod nodes;
 mod replicas;
+mod waits;

@@ -86,7 +86,7 @@ impl Nodes {
         Client::new(Config { endpoints, timeout, ..Config::default() }).expect("it is well formed")
     }
 
-    async fn stop(&mut self, index: usize) {
+    pub(crate) async fn stop(&mut self, index: usize) {
         self.servers[index].take().expect("it runs").shutdown().await;
     }
 

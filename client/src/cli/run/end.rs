@@ -1,4 +1,4 @@
-//! `run cancel`, `run finish`, `run keep`.
+//! `run cancel`, `run retry`, `run finish`, `run keep`.
 
 use clap::{Args, ValueEnum};
 use pinrail_proto::v1;
@@ -13,6 +13,14 @@ use super::super::view::View;
 
 #[derive(Debug, Clone, Args)]
 pub struct Cancel {
+    #[command(flatten)]
+    run: RunId,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Retry {
     #[command(flatten)]
     run: RunId,
     #[command(flatten)]
@@ -61,6 +69,15 @@ pub(super) async fn cancel(context: &Context, args: &Cancel) -> Done {
     if answer.already {
         eprintln!("the run was over already");
     }
+    let text = ended(&answer.run_id, answer.state(), answer.revision);
+    context.show(&View::object(&answer, &answer.run_id, text))
+}
+
+pub(super) async fn retry(context: &Context, args: &Retry) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    let options = context.write(&args.write)?;
+    let request = v1::RetryRunRequest { agent_id, run_id, options, ..Default::default() };
+    let answer = context.client.runs().retry(request).await?;
     let text = ended(&answer.run_id, answer.state(), answer.revision);
     context.show(&View::object(&answer, &answer.run_id, text))
 }

@@ -8,6 +8,7 @@ mod end;
 mod explain;
 mod read;
 mod result;
+mod signal;
 mod start;
 mod watch;
 
@@ -56,6 +57,16 @@ pub enum Run {
         after_help = "Example:\n  pinrail run cancel 1f0c2d3e-00000000000000000000000000000007 --reason \"SUP-812\""
     )]
     Cancel(end::Cancel),
+    /// Let a paused run go on: its dead step, or from the beginning when it was held from a restart
+    #[command(
+        after_help = "Examples:\n  pinrail run list support --state paused\n  pinrail run retry 1f0c2d3e-00000000000000000000000000000007 --reason \"the provider is back\""
+    )]
+    Retry(end::Retry),
+    /// Send a signal: it ends the run's wait for it, or is kept until the run waits for it
+    #[command(
+        after_help = "Examples:\n  pinrail run signal 1f0c2d3e-00000000000000000000000000000007 approved --value '{\"by\":\"ada\"}'\n  pinrail run signal order-77 paid --agent support"
+    )]
+    Signal(signal::Signal),
     /// End an external run; the first call wins
     #[command(
         after_help = "Example:\n  pinrail run finish order-77 --agent support --outcome completed --result '{\"ok\":true}'"
@@ -76,6 +87,8 @@ pub(super) async fn run(context: &Context, verb: &Run) -> Done {
         Run::Watch(args) => watch::watch(context, args).await,
         Run::Result(args) => result::result(context, args).await,
         Run::Cancel(args) => end::cancel(context, args).await,
+        Run::Retry(args) => end::retry(context, args).await,
+        Run::Signal(args) => signal::signal(context, args).await,
         Run::Finish(args) => end::finish(context, args).await,
         Run::Keep(args) => end::keep(context, args).await,
     }

@@ -168,6 +168,13 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("ended", ended.unwrap_or_default()),
         ("expires", end),
         ("restarts", if run.restarts == 0 { String::new() } else { run.restarts.to_string() }),
+        (
+            "signals kept",
+            match run.pending_signals {
+                0 => String::new(),
+                kept => kept.to_string(),
+            },
+        ),
         ("labels", labels.join(" ")),
         ("usage", usage(run.usage.as_ref())),
         ("input", payload(&run.input)),
@@ -218,7 +225,7 @@ pub(super) async fn steps(context: &Context, args: &Steps) -> Done {
 pub(super) fn step_table(steps: &[v1::Step]) -> Table {
     let mut table = Table::new(
         &["#", "STEP", "STATE", "ATTEMPT", "TOOK", "WORKER", "BUNDLE", "FAILURE"],
-        &["CHECKPOINTS", "READY", "INPUT", "OUTPUT"],
+        &["CHECKPOINTS", "WAIT", "READY", "INPUT", "OUTPUT"],
     );
     for step in steps {
         let failure = step.failure.as_ref().map(|it| format!("{}: {}", it.reason, it.message));
@@ -232,12 +239,20 @@ pub(super) fn step_table(steps: &[v1::Step]) -> Table {
             step.bundle_id.clone(),
             human::or_dash(&human::cut(&failure.unwrap_or_default(), PAYLOAD)),
             step.checkpoints.to_string(),
+            human::or_dash(&wait(step)),
             human::at(step.ready_at.as_ref()),
             human::payload(step.input.as_ref(), PAYLOAD),
             human::payload(step.output.as_ref(), PAYLOAD),
         ]);
     }
     table
+}
+
+/// What it waits for, or did: a signal, a time, or whichever is first.
+fn wait(step: &v1::Step) -> String {
+    let until = step.wait_until.as_ref().map(|at| format!("until {}", human::at(Some(at))));
+    let signal = (!step.wait_signal.is_empty()).then(|| step.wait_signal.clone());
+    signal.into_iter().chain(until).collect::<Vec<_>>().join(" ")
 }
 
 /// From lease to end, or until now.

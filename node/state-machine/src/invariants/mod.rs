@@ -8,6 +8,7 @@ mod lease;
 mod pin;
 mod result;
 mod route;
+mod wait;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::counts_are_exact(&scene, &mut found)?;
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
+        wait::waits_end_once(&scene, &mut found)?;
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;
         layer::changes_lead_to_versions(&scene, &mut found)?;

@@ -72,6 +72,8 @@ fn timer_of(step: &StepRecord) -> Option<Timer> {
         StepState::Leased => Some(Timer::AttemptEnd),
         StepState::Backoff => Some(Timer::Backoff),
         StepState::Ready if step.start_by_ms != 0 => Some(Timer::StartBy),
+        // Without a timer a signal ends the wait, or the end of the pin.
+        StepState::Waiting if step.timer_ms != 0 => Some(Timer::Wait),
         StepState::Ready
         | StepState::Unspecified
         | StepState::Completed
@@ -111,9 +113,11 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
             bundle.is_some_and(|b| b.drain_deadline_ms + b.drain_grace_ms == due.at_ms)
         }
         Timer::RollbackSweep => bundle.is_some_and(|b| b.mark.is_some()),
-        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd => parse_object(&due.object)
-            .and_then(|id| scene.steps.get(&id))
-            .is_some_and(|step| timer_of(step) == Some(due.timer) && step.timer_ms == due.at_ms),
+        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait => {
+            parse_object(&due.object)
+                .and_then(|id| scene.steps.get(&id))
+                .is_some_and(|step| timer_of(step) == Some(due.timer) && step.timer_ms == due.at_ms)
+        }
         // A version may be overwritten or dropped before its time.
         Timer::MemoryTtl => true,
         Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,

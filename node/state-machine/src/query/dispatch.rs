@@ -1,6 +1,6 @@
 //! What a leader rebuilds its queues from, and what it tells a worker.
 
-use pinrail_proto::log::{CheckpointRecord, ClusterRecord, StepRecord, Token};
+use pinrail_proto::log::{CheckpointRecord, ClusterRecord, StepRecord, Token, WokenRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload};
 use prost::Message as _;
@@ -174,6 +174,7 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         agent_id: agent.agent_id,
         labels: run.labels,
         suppress_side_effects: false,
+        woken: woken(read, id)?,
     })
 }
 
@@ -190,6 +191,13 @@ pub(super) fn input(
         Key::of(Kind::StepInput, agent).text(run_id).u32(number).build()
     };
     Ok(get(read, &row)?.unwrap_or_default())
+}
+
+/// What ended the wait of a step, if it was behind one.
+fn woken(read: &dyn Read, id: &StepId) -> Result<Option<v1::Woken>, Fault> {
+    let row = Key::of(Kind::Woken, id.agent).text(&id.run_id).u32(id.step).build();
+    let woken: Option<WokenRecord> = get(read, &row)?;
+    Ok(woken.map(|woken| v1::Woken { signal: woken.signal, value: woken.value }))
 }
 
 fn checkpoints(read: &dyn Read, id: &StepId) -> Result<Vec<v1::Checkpoint>, Fault> {

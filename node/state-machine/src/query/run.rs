@@ -151,6 +151,7 @@ pub(super) fn message(
         output: None,
         restarts: run.restarts,
         revision: run.revision,
+        pending_signals: run.pending_signals,
     })
 }
 

@@ -92,5 +92,17 @@ fn message(
         bundle_id: step.bundle_id.clone(),
         usage: step.usage.clone(),
         checkpoints: step.checkpoints,
+        wait_signal: step.wait_signal.clone(),
+        wait_until: match step.state() {
+            StepState::Waiting => timestamp(step.timer_ms),
+            StepState::Unspecified
+            | StepState::Ready
+            | StepState::Leased
+            | StepState::Backoff
+            | StepState::Dead
+            | StepState::Completed
+            | StepState::Failed
+            | StepState::Cancelled => None,
+        },
     })
 }

@@ -22,6 +22,7 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
             state: subject.run.state,
             already: true,
             keep_until_ms: 0,
+            delivered: false,
         }));
     }
     settle(txn, &mut subject)?;
@@ -30,7 +31,12 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
         request(txn, &mut subject);
     }
     subject.save(txn);
-    Ok(Answer::Run(RunResult { state: subject.run.state, already, keep_until_ms: 0 }))
+    Ok(Answer::Run(RunResult {
+        state: subject.run.state,
+        already,
+        keep_until_ms: 0,
+        delivered: false,
+    }))
 }
 
 fn request(txn: &mut Txn<'_>, subject: &mut Subject) {

@@ -41,6 +41,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
             state: subject.run.state,
             already: true,
             keep_until_ms: 0,
+            delivered: false,
         }));
     }
     settle(txn, &mut subject)?;
@@ -55,7 +56,12 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
         close(txn, &mut subject, end);
     }
     subject.save(txn);
-    Ok(Answer::Run(RunResult { state: subject.run.state, already, keep_until_ms: 0 }))
+    Ok(Answer::Run(RunResult {
+        state: subject.run.state,
+        already,
+        keep_until_ms: 0,
+        delivered: false,
+    }))
 }
 
 /// Says that an external run is alive; nothing extends its pin.
@@ -82,7 +88,12 @@ pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
     }
     subject.save(txn);
     let keep_until_ms = subject.run.keep_until_ms;
-    Ok(Answer::Run(RunResult { state: subject.run.state, already: false, keep_until_ms }))
+    Ok(Answer::Run(RunResult {
+        state: subject.run.state,
+        already: false,
+        keep_until_ms,
+        delivered: false,
+    }))
 }
 
 fn must_be_external(subject: &Subject) -> Result<(), Stop> {

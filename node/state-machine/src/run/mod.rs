@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  queued ──lease──> running ──done──> completed
-//!    │                 │ └─attempts used up─> failed (or paused)
+//!    │                 │ └─attempts used up─> failed, or paused ──retry──> queued
 //!    │                 └─soft end, cancel──> cancelling ──grace──> cancelled | expired
 //!    └──soft end, cancel──> cancelled | expired
+//!  running ──wait──> waiting ──signal, timer──> queued, or its end as from queued
 //! ```
 //! Every command that touches a run settles it first (`settle.rs`): the rollback's mark and the ends of its pin
 //! count at that moment, whether or not a sweep has come by.
@@ -17,7 +18,9 @@ mod finish;
 mod index;
 mod restart;
 mod retention;
+mod retry;
 mod settle;
+mod signal;
 mod start;
 mod usage;
 
@@ -36,7 +39,9 @@ pub(crate) use close::{End, close};
 pub(crate) use finish::{finish, keep};
 pub(crate) use index::{kind_prefix, label_prefix, lasting_keys, state_key, state_prefix};
 pub(crate) use retention::forget;
+pub(crate) use retry::retry;
 pub(crate) use settle::{ends, settle};
+pub(crate) use signal::signal;
 pub(crate) use start::start;
 pub(crate) use usage::add as add_usage;
 

@@ -47,7 +47,8 @@ pub(super) fn restart(
     bundle::save(txn, subject.agent.number, &subject.bundle);
     subject.bundle = bundle::load(txn, subject.agent.number, &mark.to_bundle_id)?;
     move_to(txn, subject, &mark);
-    subject.run.stored_bytes = input_bytes(txn, subject)?;
+    // Signals that nothing waited for yet are kept: the run that begins anew may wait for them.
+    subject.run.stored_bytes = input_bytes(txn, subject)? + step::pending_bytes(txn, subject)?;
     let entry = asked.unwrap_or_else(|| subject.bundle.entry.clone());
     step::open_first(txn, subject, &entry)?;
     txn.event(
@@ -119,7 +120,7 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {
 /// that a run may store.
 fn forget_steps(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let agent = subject.agent.number;
-    for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint] {
+    for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint, Kind::Woken] {
         let range: KeyRange = Key::of(kind, agent).text(&subject.run.run_id).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {
             txn.delete(key.to_vec());

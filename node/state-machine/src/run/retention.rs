@@ -37,7 +37,9 @@ pub(crate) fn forget(
         return Ok(did(0, true));
     }
     let mut deleted = 0;
-    for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint] {
+    for kind in
+        [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint, Kind::Signal, Kind::Woken]
+    {
         let range = Key::of(kind, agent).text(run_id).range();
         for (key, _) in txn.scan(&range, most - deleted)? {
             txn.delete(key.to_vec());

@@ -3,7 +3,7 @@
 
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{CompleteStep, NextStep, StepResult, Token};
+use pinrail_proto::log::{CompleteStep, NextStep, StepResult, Token, WaitStep};
 use pinrail_proto::v1::{Payload, RunState, StepState};
 use pinrail_proto::{id, limits, reason};
 use prost::Message as _;
@@ -18,7 +18,7 @@ use crate::txn::Txn;
 
 use super::lease::{grant, may_lease};
 use super::queue::{enqueue, open, unleash};
-use super::{find, held, save};
+use super::{find, held, save, wait};
 
 pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, Stop> {
     check(it)?;
@@ -38,11 +38,15 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
             close(txn, &mut subject, End::Completed);
             (true, None)
         }
-        Some(Outcome::Next(next)) => go_on(txn, &mut subject, next, it)?,
+        Some(Outcome::Next(next)) => go_on(txn, &mut subject, next, None, it)?,
+        Some(Outcome::Wait(wait)) => {
+            let then = wait.then.clone().unwrap_or_default();
+            go_on(txn, &mut subject, &then, Some(wait), it)?
+        }
         None => {
             return Err(reject(
                 reason::INVALID_REQUEST,
-                "a completion names a next step or an output",
+                "a completion names a next step, a wait or an output",
             ));
         }
     };
@@ -64,6 +68,7 @@ fn go_on(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
     next: &NextStep,
+    wait: Option<&WaitStep>,
     it: &CompleteStep,
 ) -> Result<(bool, Option<Token>), Stop> {
     let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
@@ -91,6 +96,11 @@ fn go_on(
     let row =
         Key::of(Kind::StepInput, agent).text(&subject.run.run_id).u32(subject.run.step).build();
     txn.put(row, &input);
+    if let Some(wait) = wait
+        && wait::begin(txn, subject, wait)?
+    {
+        return Ok((false, None));
+    }
     match &it.lease_next {
         Some(taker) if may_lease(txn, subject, taker).is_ok() => {
             Ok((false, Some(grant(txn, subject, taker)?)))
@@ -153,9 +163,14 @@ fn check(it: &CompleteStep) -> Result<(), Stop> {
     let (what, payload) = match &it.outcome {
         Some(Outcome::Done(output)) => ("output bytes", Some(output)),
         Some(Outcome::Next(next)) => {
-            id::check_name("step", &next.name)
-                .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+            check_next(next)?;
             ("step input bytes", next.input.as_ref())
+        }
+        Some(Outcome::Wait(wait)) => {
+            wait::check(wait)?;
+            let then = wait.then.as_ref();
+            check_next(then.unwrap_or(&NextStep::default()))?;
+            ("step input bytes", then.and_then(|then| then.input.as_ref()))
         }
         None => ("", None),
     };
@@ -164,6 +179,11 @@ fn check(it: &CompleteStep) -> Result<(), Stop> {
         return Err(too_large(what, size, limits::PAYLOAD_BYTES));
     }
     Ok(())
+}
+
+fn check_next(next: &NextStep) -> Result<(), Stop> {
+    id::check_name("step", &next.name)
+        .map_err(|error| reject(reason::INVALID_ID, error.to_string()))
 }
 
 fn digest(it: &CompleteStep) -> [u8; 32] {

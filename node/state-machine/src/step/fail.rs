@@ -101,6 +101,19 @@ pub(super) fn retry_or_end(
     Ok(())
 }
 
+/// Gives a dead step as many attempts again; its checkpoints stay. False: the step is not dead.
+pub(crate) fn revive(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, Stop> {
+    let (agent, bundle_id) = (subject.agent.number, subject.run.bundle_id.clone());
+    let Some(step) = subject.step.as_mut().filter(|step| step.state() == StepState::Dead) else {
+        return Ok(false);
+    };
+    let policy = bundle::step_policy(txn.read(), agent, &bundle_id, &step.name)?;
+    // Attempts are counted on: no two of a step have the same number.
+    step.max_attempts = step.attempt.saturating_add(policy.max_attempts);
+    enqueue(txn, subject)?;
+    Ok(true)
+}
+
 fn back_off(
     txn: &mut Txn<'_>,
     subject: &mut Subject,

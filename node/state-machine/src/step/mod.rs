@@ -3,8 +3,10 @@
 //! ```text
 //!  ready ──lease──> leased ──complete──> completed
 //!    ▲                │ ├──fail, attempts left──> backoff ──timer──> ready
-//!    │                │ └──fail, attempts used up──> failed | dead (the run is paused)
+//!    │                │ └──fail, attempts used up──> failed | dead (the run is paused) ──retry──> ready
 //!    └──hand back, expire──┘
+//!    ▲
+//!  waiting ──signal, timer: the step that a run goes on with after a wait
 //! ```
 //! A lease is judged by its token alone, never by a clock: its deadline lives in the leader's memory, and it
 //! ends by the leader's own command.
@@ -15,6 +17,7 @@ mod end_lease;
 mod fail;
 mod lease;
 mod queue;
+mod wait;
 
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
 use pinrail_proto::v1::{EndReason, RunState, StepState};
@@ -30,9 +33,10 @@ use crate::txn::{Txn, get};
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
 pub(crate) use end_lease::{expire, hand_back};
-pub(crate) use fail::{attempt_over, fail, start_by_over};
+pub(crate) use fail::{attempt_over, fail, revive, start_by_over};
 pub(crate) use lease::lease;
 pub(crate) use queue::{close, open_first, ready_again};
+pub(crate) use wait::{deliver, over as wait_over, pending_bytes};
 
 pub(crate) fn find(
     read: &dyn Read,

@@ -115,7 +115,11 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) 
             let Subject { agent, run, step: Some(step), .. } = subject else { return };
             clear_timer(txn, agent.number, &run.run_id, step, Timer::Backoff);
         }
-        StepState::Unspecified | StepState::Waiting | StepState::Dead => {}
+        StepState::Waiting => {
+            let Subject { agent, run, step: Some(step), .. } = subject else { return };
+            clear_timer(txn, agent.number, &run.run_id, step, Timer::Wait);
+        }
+        StepState::Unspecified | StepState::Dead => {}
         StepState::Completed | StepState::Failed | StepState::Cancelled => return,
     }
     let Some(step) = &mut subject.step else { return };

@@ -125,6 +125,8 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::Cost,
         Kind::Ready,
         Kind::Leased,
+        Kind::Signal,
+        Kind::Woken,
         Kind::Deadline,
         Kind::Memory,
         Kind::Layer,
@@ -175,6 +177,8 @@ fn history() -> Vec<(&'static str, log::Command)> {
     let mut history = foundation();
     history.extend(work());
     history.extend(changes_of_the_route());
+    history.extend(waits());
+    history.extend(retry());
     history.extend(memory_after_a_rollback());
     history
 }
@@ -303,6 +307,68 @@ fn work() -> Vec<(&'static str, log::Command)> {
                 }),
                 usage: None,
             })),
+        ),
+    ]
+}
+
+/// One run that a signal woke, with another signal kept, and one that waits.
+fn waits() -> Vec<(&'static str, log::Command)> {
+    let wait = |run_id: &str, revision: u64| {
+        plain(Command::CompleteStep(log::CompleteStep {
+            step: step(run_id, 1),
+            token: Some(Token { incarnation: 3, revision }),
+            outcome: Some(log::complete_step::Outcome::Wait(log::WaitStep {
+                signal: "approved".to_owned(),
+                timeout_ms: Some(60_000),
+                then: Some(log::NextStep { name: "answer".to_owned(), input: payload("draft") }),
+            })),
+            ..log::CompleteStep::default()
+        }))
+    };
+    let signal = |name: &str| {
+        asked(Command::SignalRun(log::SignalRun {
+            agent: agent(),
+            run_id: "e".to_owned(),
+            name: name.to_owned(),
+            value: payload("yes"),
+        }))
+    };
+    vec![
+        ("start e", plain(start("e"))),
+        ("lease e", plain(lease("e", 1, "v1"))),
+        ("complete e, wait", wait("e", 27)),
+        ("signal e, kept", signal("paid")),
+        ("signal e, woken", signal("approved")),
+        ("start f", plain(start("f"))),
+        ("lease f", plain(lease("f", 1, "v1"))),
+        ("complete f, wait", wait("f", 32)),
+    ]
+}
+
+/// A run that is paused when its step used up its attempts, and retried.
+fn retry() -> Vec<(&'static str, log::Command)> {
+    let steps =
+        v1::StepPolicy { on_exhausted: v1::OnExhausted::Pause.into(), ..v1::StepPolicy::default() };
+    let policy = v1::Policy { steps: Some(steps), ..v1::Policy::default() };
+    vec![
+        (
+            "update agent",
+            plain(Command::UpdateAgent(log::UpdateAgent { agent: agent(), policy: Some(policy) })),
+        ),
+        ("start g", plain(start("g"))),
+        ("lease g", plain(lease("g", 1, "v1"))),
+        (
+            "fail g for good",
+            plain(Command::FailStep(log::FailStep {
+                step: step("g", 1),
+                token: Some(Token { incarnation: 3, revision: 36 }),
+                failure: Some(v1::Failure { non_retryable: true, ..v1::Failure::default() }),
+                usage: None,
+            })),
+        ),
+        (
+            "retry g",
+            asked(Command::RetryRun(log::RetryRun { agent: agent(), run_id: "g".to_owned() })),
         ),
     ]
 }

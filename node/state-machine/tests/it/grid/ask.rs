@@ -10,7 +10,7 @@ use pinrail_state_machine::outcome::Applied;
 
 use crate::replica::{agent, payload, reason};
 
-use super::scene::{RUN, Scene, failure};
+use super::scene::{RUN, Scene, failure, signal, wait};
 
 pub(super) type Ask = fn(&Scene) -> Option<Command>;
 
@@ -22,6 +22,7 @@ pub(super) const ASKS: &[(&str, Ask)] = &[
     ("lease too far", |scene| worker_run(scene).map(|scene| scene.lease(1, ""))),
     ("lease off bundle", |scene| worker_run(scene).map(|scene| scene.lease(0, "v3"))),
     ("complete, next", |scene| was_leased(scene).map(|scene| scene.complete(next()))),
+    ("complete, wait", |scene| was_leased(scene).map(|scene| scene.complete(wait(Some(2_000))))),
     ("complete, done", |scene| was_leased(scene).map(|scene| scene.complete(done()))),
     ("complete, stale", complete_stale),
     ("fail", |scene| fail(scene, false)),
@@ -30,6 +31,13 @@ pub(super) const ASKS: &[(&str, Ask)] = &[
     ("put by the run", put),
     ("hand back", hand_back),
     ("expire", expire),
+    ("retry", |scene| {
+        Some(Command::RetryRun(log::RetryRun {
+            agent: agent(scene.agent_id),
+            run_id: RUN.to_owned(),
+        }))
+    }),
+    ("signal", |scene| Some(signal(scene.agent_id))),
     ("cancel", |scene| {
         Some(Command::CancelRun(log::CancelRun {
             agent: agent(scene.agent_id),

@@ -47,7 +47,23 @@ pub(super) const SCENES: &[(&str, Build)] = &[
     ("second step leased", || leased().completed("other").leased()),
     ("backing off", || leased().failed(false)),
     ("backing off past its end, unswept", || leased().failed(false).wait(1_000)),
+    ("waiting for a signal", || leased().waiting(Some(2_000))),
+    ("waiting past its timeout, unswept", || leased().waiting(Some(2_000)).wait(2_000)),
+    ("waiting past its timeout, swept", || leased().waiting(Some(2_000)).wait(2_000).swept()),
+    ("waiting past the soft end, unswept", || leased().waiting(None).wait(60_000)),
+    ("waiting, rolled back with cancel, unswept", || {
+        leased().waiting(None).rolled_back(v1::InFlight::Cancel)
+    }),
+    ("waiting, rolled back with restart, unswept", || {
+        leased().waiting(None).rolled_back(v1::InFlight::Restart)
+    }),
+    ("waiting, cancelled", || leased().waiting(None).with(cancel())),
+    ("woken by a signal", || leased().waiting(None).signalled()),
+    ("leased with an early signal", || leased().signalled()),
     ("paused with a dead step", dead),
+    ("dead past the soft end, unswept", || dead().wait(60_000)),
+    ("dead, rolled back with restart, unswept", || dead().rolled_back(v1::InFlight::Restart)),
+    ("dead, retried", || dead().with(retry())),
     ("leased, rolled back with cancel, unswept", || leased().rolled_back(v1::InFlight::Cancel)),
     ("leased, rolled back with restart, unswept", || leased().rolled_back(v1::InFlight::Restart)),
     ("restarted", || leased().rolled_back(v1::InFlight::Restart).swept()),
@@ -153,6 +169,10 @@ fn cancel() -> Command {
     Command::CancelRun(log::CancelRun { agent: agent("support"), run_id: RUN.to_owned() })
 }
 
+fn retry() -> Command {
+    Command::RetryRun(log::RetryRun { agent: agent("support"), run_id: RUN.to_owned() })
+}
+
 fn finish() -> Command {
     Command::FinishRun(log::FinishRun {
         agent: agent("fleet"),
@@ -160,6 +180,20 @@ fn finish() -> Command {
         outcome: v1::Outcome::Completed.into(),
         ..log::FinishRun::default()
     })
+}
+
+pub(super) fn signal(agent_id: &str) -> Command {
+    Command::SignalRun(log::SignalRun {
+        agent: agent(agent_id),
+        run_id: RUN.to_owned(),
+        name: "approved".to_owned(),
+        value: Some(payload("yes")),
+    })
+}
+
+pub(super) fn wait(timeout_ms: Option<u64>) -> Completion {
+    let then = NextStep { name: "other".to_owned(), input: Some(payload("draft")) };
+    Completion::Wait(log::WaitStep { signal: "approved".to_owned(), timeout_ms, then: Some(then) })
 }
 
 pub(super) fn failure(non_retryable: bool) -> v1::Failure {
@@ -225,6 +259,16 @@ impl Scene {
             name: next.to_owned(),
             input: Some(payload("draft")),
         }));
+        self.with(command)
+    }
+
+    fn waiting(self, timeout_ms: Option<u64>) -> Self {
+        let command = self.complete(wait(timeout_ms));
+        self.with(command)
+    }
+
+    fn signalled(self) -> Self {
+        let command = signal(self.agent_id);
         self.with(command)
     }
 

@@ -79,6 +79,8 @@ fn stories_come_by_every_event_of_a_run() {
         "run.failed",
         "run.restart_held",
         "run.restarted",
+        "run.retried",
+        "run.signalled",
         "run.started",
         "step.failed",
         "step.lease_expired",

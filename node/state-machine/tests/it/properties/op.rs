@@ -29,6 +29,22 @@ pub(super) enum Op {
         next: u8,
         lease_next: bool,
     },
+    /// `signal`: 0 is none, only time ends the wait; `timeout_ms`: `u64::MAX` is none.
+    WaitStep {
+        run: u8,
+        back: u8,
+        signal: u8,
+        timeout_ms: u64,
+        lease_next: bool,
+    },
+    Retry {
+        run: u8,
+    },
+    Signal {
+        agent: u8,
+        run: u8,
+        name: u8,
+    },
     Fail {
         run: u8,
         back: u8,
@@ -171,16 +187,25 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
         1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
         1 => run().prop_map(|run| Op::Keep { run }),
+        1 => run().prop_map(|run| Op::Retry { run }),
     ]
 }
 
 fn work() -> impl Strategy<Value = Op> {
     let odd = prop_oneof![9 => Just(0_u8), 1 => 1..3_u8];
+    let timeout_ms = prop_oneof![1 => Just(u64::MAX), 1 => Just(0_u64), 3 => 0..8_000_u64];
     let retry_after_ms = prop_oneof![2 => Just(u64::MAX), 1 => 0..3_000_u64];
     prop_oneof![
         8 => (run(), odd).prop_map(|(run, odd)| Op::Lease { run, odd }),
         6 => (run(), back(), 0..5_u8, any::<bool>())
             .prop_map(|(run, back, next, lease_next)| Op::Complete { run, back, next, lease_next }),
+        3 => (run(), back(), 0..3_u8, timeout_ms, any::<bool>()).prop_map(
+            |(run, back, signal, timeout_ms, lease_next)| Op::WaitStep {
+                run, back, signal, timeout_ms, lease_next
+            }
+        ),
+        3 => (agent(), run(), 1..3_u8)
+            .prop_map(|(agent, run, name)| Op::Signal { agent, run, name }),
         3 => (run(), back(), any::<bool>(), any::<bool>(), retry_after_ms).prop_map(
             |(run, back, last, destructive, retry_after_ms)| Op::Fail {
                 run, back, last, destructive, retry_after_ms

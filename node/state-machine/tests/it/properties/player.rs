@@ -81,6 +81,28 @@ impl Player {
             Op::Complete { run, back, next, lease_next } => {
                 self.complete(*run, *back, *next, *lease_next)?
             }
+            Op::WaitStep { run, back, signal, timeout_ms, lease_next } => {
+                let mut command = self.complete(*run, *back, 0, *lease_next)?;
+                if let Command::CompleteStep(it) = &mut command {
+                    let input = Some(payload("state"));
+                    it.outcome = Some(Completion::Wait(log::WaitStep {
+                        signal: signal_name(*signal),
+                        timeout_ms: (*timeout_ms != u64::MAX).then_some(*timeout_ms),
+                        then: Some(NextStep { name: "other".to_owned(), input }),
+                    }));
+                }
+                command
+            }
+            Op::Retry { run } => Command::RetryRun(log::RetryRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+            }),
+            Op::Signal { agent: a, run, name } => Command::SignalRun(log::SignalRun {
+                agent: agent(AGENTS[usize::from(*a)]),
+                run_id: run_id(*a, *run),
+                name: signal_name(*name),
+                value: (*name == 1).then(|| payload("yes")),
+            }),
             Op::Fail { run, back, last, destructive, retry_after_ms } => {
                 let (step, token) = self.held(*run, *back)?;
                 let failure = v1::Failure {
@@ -290,6 +312,11 @@ fn carried(back: u8) -> Vec<log::MemoryWrite> {
         expected_key_revision: (back == 1).then_some(0),
     };
     vec![put, log::MemoryWrite { key: "k1".to_owned(), ..log::MemoryWrite::default() }]
+}
+
+/// 0 is none.
+fn signal_name(number: u8) -> String {
+    if number == 0 { String::new() } else { format!("s{number}") }
 }
 
 fn usage() -> v1::Usage {

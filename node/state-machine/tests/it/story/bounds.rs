@@ -44,6 +44,25 @@ fn a_cluster_has_at_most_1000_namespaces() {
 }
 
 #[test]
+fn a_run_keeps_at_most_1000_signals() {
+    let mut world = world();
+    for command in ["create-bundle support v1", "switch support v1", "start support a"] {
+        first(&mut world, command);
+    }
+    for number in 0..limits::PENDING_SIGNALS {
+        let told = first(&mut world, &format!("signal support a s{} value={number}", number % 7));
+        assert!(told.starts_with("queued @"), "{told}");
+    }
+    assert_refused(&first(&mut world, "signal support a more"), "LIMIT_EXCEEDED");
+    first(&mut world, "lease support a worker=w1");
+    first(&mut world, "complete support a wait=s3 next=other lease-next=w1");
+    let told = first(&mut world, "assigned support a");
+    assert!(told.ends_with("woken by s3 with \"3\""), "the oldest of its name: {told}");
+    let told = first(&mut world, "signal support a more");
+    assert!(told.starts_with("running @"), "there is room again: {told}");
+}
+
+#[test]
 fn what_is_too_large_is_refused_and_not_stored() {
     let mut world = world();
     first(&mut world, "create-bundle support v1");

@@ -119,6 +119,13 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
+        "retry" => Kind::RetryRun(log::RetryRun { agent: agent(line), run_id: line.word() }),
+        "signal" => Kind::SignalRun(log::SignalRun {
+            agent: agent(line),
+            run_id: line.word(),
+            name: line.word(),
+            value: line.option("value").map(payload),
+        }),
         "keep" => Kind::KeepRun(log::KeepRun { agent: agent(line), run_id: line.word() }),
         "finish" => {
             let failed = line.option("failed");
@@ -157,9 +164,20 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
     let token = Some(held.token);
     Some(match verb {
         "complete" => {
-            let next = line
-                .option("next")
-                .map(|name| log::complete_step::Outcome::Next(log::NextStep { name, input: None }));
+            let wait = line.option("wait");
+            let timeout_ms = line.span("timeout").or_else(|| line.span("sleep"));
+            let next = line.option("next").map(|name| {
+                let next = log::NextStep { name, input: line.option("input").map(payload) };
+                if wait.is_none() && timeout_ms.is_none() {
+                    return log::complete_step::Outcome::Next(next);
+                }
+                let signal = wait.unwrap_or_default();
+                log::complete_step::Outcome::Wait(log::WaitStep {
+                    signal,
+                    timeout_ms,
+                    then: Some(next),
+                })
+            });
             let lease_next = line.option("lease-next").map(|worker_id| {
                 let bundle_id = pinned_bundle(world, &agent, &run_id);
                 Taker { worker_id, bundle_id }
@@ -314,6 +332,10 @@ fn policy(line: &mut Line) -> v1::Policy {
     let steps = v1::StepPolicy {
         max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
         lease: line.span("lease").map(duration),
+        on_exhausted: match line.text("on-exhausted").as_str() {
+            "pause" => v1::OnExhausted::Pause.into(),
+            _ => v1::OnExhausted::Unspecified.into(),
+        },
         ..v1::StepPolicy::default()
     };
     let switch = v1::SwitchPolicy {

@@ -54,6 +54,9 @@ stories! {
     environments
     events
     external_runs
+    retry_by_hand
+    waits_and_signals
+    waits_obey_ends_and_rollbacks
     names_and_limits
     delete_an_agent
 }

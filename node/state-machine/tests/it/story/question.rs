@@ -2,6 +2,7 @@
 
 use pinrail_proto::v1;
 use pinrail_proto::v1::memory_scope::Scope;
+use pinrail_state_machine::effect::StepId;
 use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query::{self, EventFilter, RunFilter};
 
@@ -28,6 +29,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "resolve" => resolve(world, line),
         "runs" => runs(world, line),
         "pin" => pin(world, line),
+        "assigned" => assigned(world, line),
         "get" => get(world, line),
         "list" => list(world, line),
         "history" => history(world, line),
@@ -294,4 +296,24 @@ fn events(world: &World, line: &mut Line) -> Told {
         events.iter().map(|it| format!("@{} {}", it.revision, show::event(it))).collect();
     lines.push(format!("go on after {next}"));
     Ok(lines)
+}
+
+/// What a worker is given with the lease of a run's newest step.
+fn assigned(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let run_id = line.word();
+    let number = query::agent_number(world.read(), &namespace, &agent)?;
+    let step = query::run(world.read(), &namespace, &agent, &run_id)?.steps;
+    let id = StepId { agent: number, run_id, step };
+    let given = query::dispatch::assignment(world.read(), &id)?;
+    let text = |payload: Option<v1::Payload>| {
+        String::from_utf8_lossy(&payload.unwrap_or_default().data).into_owned()
+    };
+    let woken = match given.woken {
+        None => String::new(),
+        Some(woken) if woken.signal.is_empty() => ", woken by time".to_owned(),
+        Some(woken) => format!(", woken by {} with {:?}", woken.signal, text(woken.value)),
+    };
+    let input = text(given.input);
+    Ok(vec![format!("{} of attempt {}: {input:?}{woken}", given.name, given.attempt)])
 }

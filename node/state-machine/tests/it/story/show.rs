@@ -31,7 +31,10 @@ fn answer(result: &Answer) -> Vec<String> {
         Answer::Memory(it) => vec![memory(it.version.as_ref())],
         Answer::Switch(it) => switch(it),
         Answer::Rollback(it) => rollback(it),
-        Answer::Run(it) => vec![format!("{}{}", run_state(it.state()), again(it.already))],
+        Answer::Run(it) => {
+            let delivered = if it.delivered { ", the signal ended its wait" } else { "" };
+            vec![format!("{}{}{delivered}", run_state(it.state()), again(it.already))]
+        }
         Answer::Tick(it) => {
             vec![format!("{} items{}", it.items, if it.more { ", more is due" } else { "" })]
         }

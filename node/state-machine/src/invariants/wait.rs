@@ -1,0 +1,62 @@
+//! P2: what ended a wait is recorded once, and no signal is lost or given twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinrail_proto::v1::{RunState, StepState};
+
+use crate::key::{Kind, Parts};
+use crate::run::is_over;
+use crate::store::Fault;
+
+use super::{Found, Scene, broken};
+
+/// A run waits when its open step does, a step that waits was not woken, no signal is kept that it waits for, and
+/// kept signals are counted.
+pub(super) fn waits_end_once(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
+    let (mut pending, mut names) = (BTreeMap::<String, u32>::new(), BTreeSet::new());
+    for (key, _) in scene.rows(Kind::Signal)? {
+        let mut parts = Parts::new(&key);
+        let (_, Some(run_id), Some(name)) = (parts.u32(), parts.text(), parts.text()) else {
+            return Err(broken(&key));
+        };
+        *pending.entry(run_id.to_owned()).or_default() += 1;
+        names.insert((run_id.to_owned(), name.to_owned()));
+    }
+    let mut woken = BTreeSet::new();
+    for (key, _) in scene.rows(Kind::Woken)? {
+        let mut parts = Parts::new(&key);
+        let (_, Some(run_id), Some(number)) = (parts.u32(), parts.text(), parts.u32()) else {
+            return Err(broken(&key));
+        };
+        woken.insert((run_id.to_owned(), number));
+    }
+    for run_id in pending.keys().chain(woken.iter().map(|(run_id, _)| run_id)) {
+        if !scene.runs.contains_key(run_id) {
+            found.say("P2", format!("signals of {run_id}, which is not there"));
+        }
+    }
+    for run in scene.runs.values() {
+        let kept = pending.get(&run.run_id).copied().unwrap_or_default();
+        // The rows of a run that is over go in bounded batches.
+        if kept != run.pending_signals && !is_over(run.state()) {
+            let detail = format!("{}: {kept} signals, counted {}", run.run_id, run.pending_signals);
+            found.say("P2", detail);
+        }
+        let step = scene.step_of(run);
+        let waits = step.is_some_and(|step| step.state() == StepState::Waiting);
+        if waits != (run.state() == RunState::Waiting) {
+            found.say("P2", format!("{} is {:?}: its step is not", run.run_id, run.state()));
+        }
+        let Some(step) = step.filter(|_| waits) else { continue };
+        if woken.contains(&(run.run_id.clone(), step.number)) {
+            found.say("P2", format!("{}/{} was woken and waits", run.run_id, step.number));
+        }
+        if names.contains(&(run.run_id.clone(), step.wait_signal.clone())) {
+            found.say("P2", format!("{} waits for a signal that came", run.run_id));
+        }
+        if step.wait_signal.is_empty() && step.timer_ms == 0 {
+            found.say("P2", format!("{}/{} waits for nothing", run.run_id, step.number));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Waits: a step that is open and that nobody may have until a signal has come or a time is over. It holds no lease
+//! and is in no queue. What ended the wait is a row of its own, so that every attempt is told the same.
+
+use pinrail_proto::log::{SignalRecord, WaitStep, WokenRecord};
+use pinrail_proto::v1::{Payload, RunState, StepState};
+use pinrail_proto::{id, limits, reason};
+
+use crate::key::{Key, Kind, Timer};
+use crate::outcome::{Stop, reject};
+use crate::run::{Subject, is_over, set_state};
+use crate::txn::{Txn, decode};
+
+use super::object;
+use super::queue::{clear_timer, enqueue};
+
+pub(super) fn check(it: &WaitStep) -> Result<(), Stop> {
+    if it.signal.is_empty() && it.timeout_ms.is_none() {
+        let message = "a wait names a signal or a time: nothing would end it";
+        return Err(reject(reason::INVALID_REQUEST, message));
+    }
+    if it.signal.is_empty() {
+        return Ok(());
+    }
+    id::check_name("signal", &it.signal)
+        .map_err(|error| reject(reason::INVALID_ID, error.to_string()))
+}
+
+/// Lets the step that was just opened wait. False: what it would wait for is there already, and it may go on.
+pub(super) fn begin(txn: &mut Txn<'_>, subject: &mut Subject, it: &WaitStep) -> Result<bool, Stop> {
+    if let Some(step) = &mut subject.step {
+        step.wait_signal.clone_from(&it.signal);
+    }
+    if let Some(value) = take_pending(txn, subject, &it.signal)? {
+        wake(txn, subject, &it.signal, value);
+        return Ok(false);
+    }
+    if it.timeout_ms == Some(0) {
+        wake(txn, subject, "", None);
+        return Ok(false);
+    }
+    let agent = subject.agent.number;
+    let Subject { run, step: Some(step), .. } = subject else { return Ok(false) };
+    step.set_state(StepState::Waiting);
+    if let Some(timeout_ms) = it.timeout_ms {
+        step.timer_ms = txn.now + timeout_ms.min(limits::MAX_AGE_MS);
+        txn.set_timer(agent, step.timer_ms, Timer::Wait, &object(&run.run_id, step.number));
+    }
+    set_state(txn, agent, run, RunState::Waiting);
+    Ok(true)
+}
+
+/// The oldest signal of this name that came before its wait: its value is taken out of what is kept.
+#[expect(clippy::option_option, reason = "a signal may have come without a value")]
+fn take_pending(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    name: &str,
+) -> Result<Option<Option<Payload>>, Stop> {
+    if name.is_empty() || subject.run.pending_signals == 0 {
+        return Ok(None);
+    }
+    let of_name = Key::of(Kind::Signal, subject.agent.number).text(&subject.run.run_id).text(name);
+    let oldest = txn.scan(&of_name.range(), 1)?;
+    let Some((key, value)) = oldest.first() else { return Ok(None) };
+    let record: SignalRecord = decode(key, value)?;
+    txn.delete(key.to_vec());
+    subject.run.pending_signals -= 1;
+    Ok(Some(record.value))
+}
+
+/// Notes what ended the wait of the open step. The caller lets it go on.
+fn wake(txn: &mut Txn<'_>, subject: &Subject, signal: &str, value: Option<Payload>) {
+    let row = Key::of(Kind::Woken, subject.agent.number)
+        .text(&subject.run.run_id)
+        .u32(subject.run.step)
+        .build();
+    txn.put(row, &WokenRecord { signal: signal.to_owned(), value, at_ms: txn.now });
+}
+
+/// The time of a wait is over: the step goes on without its signal. Nothing happens when it is not.
+pub(crate) fn over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let now = txn.now;
+    let is_due = subject.step.as_ref().is_some_and(|step| {
+        step.state() == StepState::Waiting && step.timer_ms != 0 && step.timer_ms <= now
+    });
+    if !is_due || is_over(subject.run.state()) {
+        return Ok(());
+    }
+    wake(txn, subject, "", None);
+    go_on(txn, subject)
+}
+
+/// Gives a signal to the open step if it waits for it. False: it does not.
+pub(crate) fn deliver(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    name: &str,
+    value: Option<&Payload>,
+) -> Result<bool, Stop> {
+    let waits = subject
+        .step
+        .as_ref()
+        .is_some_and(|step| step.state() == StepState::Waiting && step.wait_signal == name);
+    if waits {
+        wake(txn, subject, name, value.cloned());
+        go_on(txn, subject)?;
+    }
+    Ok(waits)
+}
+
+fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let Subject { agent, run, step: Some(step), .. } = subject else { return Ok(()) };
+    clear_timer(txn, agent.number, &run.run_id, step, Timer::Wait);
+    enqueue(txn, subject)
+}
+
+/// Bytes of the signals that nothing waited for yet; at most a thousand rows.
+pub(crate) fn pending_bytes(txn: &Txn<'_>, subject: &Subject) -> Result<u64, Stop> {
+    let of_run = Key::of(Kind::Signal, subject.agent.number).text(&subject.run.run_id);
+    let mut bytes = 0;
+    for (key, value) in txn.scan(&of_run.range(), limits::PENDING_SIGNALS as usize)? {
+        let record: SignalRecord = decode(&key, &value)?;
+        bytes += record.value.map_or(0, |value| value.data.len() as u64);
+    }
+    Ok(bytes)
+}
