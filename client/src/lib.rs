@@ -23,6 +23,8 @@ pub mod worker;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod host;
 
 pub use client::{Client, ClientBuilder};
 pub use config::Config;

@@ -127,6 +127,10 @@ async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, O
     let failed = |problem| (problem, Some(output));
     let mut context = Context::new(settings, globals).map_err(failed)?;
     context.settle().await.map_err(failed)?;
+    if matches!(command, Command::Worker(worker::Worker::Exec(_))) {
+        // It hears the signals itself: it has steps to finish.
+        return verb(&context, command).await.map_err(failed);
+    }
     tokio::select! {
         // The verb first: while it asks a question, nothing catches Ctrl-C away from the terminal.
         biased;

@@ -9,6 +9,8 @@ use super::human;
 use super::problem::{self, Problem};
 use super::table::{Table, pairs};
 use super::view::View;
+use crate::host::Host;
+use crate::worker::shutdown_signal;
 
 /// Verbs of `worker`.
 #[derive(Debug, Clone, Subcommand)]
@@ -22,6 +24,39 @@ pub enum Worker {
     /// Tell a worker to take no more work; it finishes what it holds
     #[command(after_help = "Example:\n  pinrail worker drain support worker-7")]
     Drain(Drain),
+    /// Serve a bundle with a program of any language
+    #[command(
+        after_help = "Example:\n  pinrail worker exec support --bundle v1 -- python3 agent.py\n\nThe program speaks JSON over the Unix socket in PINRAIL_SOCKET; docs/WORKERS.md says how, and\nclient/examples/exec has a helper for Python."
+    )]
+    Exec(Exec),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Exec {
+    /// Name of the agent
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// The bundle that the program is; also PINRAIL_BUNDLE
+    #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
+    bundle: String,
+    /// Where the program runs [default: here]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<std::path::PathBuf>,
+    /// Processes at most, each one step at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    slots: u32,
+    /// A step that it serves; repeat for more [default: what the program says]
+    #[arg(long = "step", value_name = "NAME")]
+    steps: Vec<String>,
+    /// Every effect of the program goes through tools and checkpoints
+    #[arg(long)]
+    shadow_safe: bool,
+    /// What the program was built from; also PINRAIL_CODE
+    #[arg(long, value_name = "ID")]
+    code: Option<String>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -63,7 +98,29 @@ pub(super) async fn run(context: &Context, verb: &Worker) -> Done {
         Worker::List(args) => list(context, args).await,
         Worker::Show(args) => show(context, args).await,
         Worker::Drain(args) => drain(context, args).await,
+        Worker::Exec(args) => exec(context, args).await,
     }
+}
+
+async fn exec(context: &Context, args: &Exec) -> Done {
+    let bundle = match args.bundle.as_str() {
+        "" => crate::config::worker_bundle().unwrap_or_default(),
+        bundle => bundle.to_owned(),
+    };
+    pinrail_proto::id::check_name("bundle", &bundle)?;
+    let host = Host {
+        agent: context.agent(&args.agent)?,
+        bundle,
+        command: args.command.clone(),
+        dir: args.dir.clone(),
+        slots: args.slots,
+        steps: args.steps.clone(),
+        shadow_safe: args.shadow_safe,
+        code: args.code.clone(),
+    };
+    eprintln!("serving {} {}; Ctrl-C ends it in order", host.agent, host.bundle);
+    host.run_until(context.client.clone(), shutdown_signal()).await?;
+    Ok(problem::OK)
 }
 
 async fn list(context: &Context, args: &List) -> Done {

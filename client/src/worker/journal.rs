@@ -59,6 +59,26 @@ impl Journal {
         Ok(Place { name, order, recorded })
     }
 
+    /// Passes over recorded checkpoints that an asker took from the record itself, up to the one of this name. Tools are
+    /// never passed over: each of their calls is asked for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn skip_replayed(&mut self, name: &str) {
+        while let Some(recorded) = self.recorded.get(&self.next) {
+            if recorded.name == name || recorded.name.starts_with("tool:") {
+                return;
+            }
+            self.names.insert(recorded.name.clone(), 1);
+            self.next += 1;
+        }
+    }
+
+    /// What earlier attempts recorded.
+    #[cfg(feature = "cli")]
+    pub(crate) fn recorded_by_name(&self) -> Vec<(String, Payload)> {
+        let value = |one: &Checkpoint| (one.name.clone(), one.value.clone().unwrap_or_default());
+        self.recorded.values().map(value).collect()
+    }
+
     fn unique(&mut self, name: &str) -> String {
         let count = self.names.entry(name.to_owned()).or_insert(0);
         *count += 1;
@@ -107,6 +127,22 @@ mod tests {
         let error = journal.ask("draft").expect_err("the record says search");
         assert_eq!(error.reason(), "CHECKPOINT_MISMATCH");
         assert!(!error.is_retryable());
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn what_was_taken_from_the_record_is_passed_over_but_for_tools() {
+        let record = ["a", "b", "tool:search", "c"]
+            .iter()
+            .zip(0..)
+            .map(|(name, at)| checkpoint(at, name, name));
+        let mut journal = Journal::new(record.collect());
+        journal.skip_replayed("b");
+        assert_eq!(text(&journal.ask("b").expect("recorded")), Some("b".into()));
+        journal.skip_replayed("new");
+        let error = journal.ask("new").expect_err("a tool was called here");
+        assert_eq!(error.reason(), "CHECKPOINT_MISMATCH");
+        assert_eq!(journal.recorded_by_name().len(), 4);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod bad_input;
 mod binary;
 mod dead_letter;
+mod exec;
 mod http;
 mod memory;
 mod metrics_page;

@@ -1,0 +1,219 @@
+"""Serve the steps of a Pinrail bundle from Python: one file, no dependencies.
+
+    import pinrail_exec as pinrail
+
+    def answer(step):
+        facts = step.checkpoint("search", lambda: search(step.input["question"]))
+        step.memory.put("user/77/last", step.input["question"])
+        return pinrail.done({"answer": facts[0]})
+
+    pinrail.serve({"answer": answer})
+
+and then
+
+    pinrail worker exec support --bundle v1 -- python3 agent.py
+
+A step may run again after a crash: what stands in a checkpoint or a tool call is not done twice, the rest is. An exception
+fails the attempt, and another one follows as the step's policy says; raise Fail(..., retry=False) where none can help.
+"""
+
+import json
+import os
+import socket
+import sys
+import traceback
+
+
+class Fail(Exception):
+    """The step failed; with retry=False no other attempt is made. after: "30s" until the next one."""
+
+    def __init__(self, message, reason="", retry=True, after=None):
+        super().__init__(message)
+        self.outcome = {
+            "fail": {
+                "reason": reason,
+                "message": message,
+                "retry": "auto" if retry else "never",
+                "after": after,
+            }
+        }
+
+
+class Refused(Exception):
+    """The cluster did not do what was asked. A LEASE_STALE says that the step goes on elsewhere: stop."""
+
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason = reason
+
+
+class Suppressed(Exception):
+    """A tool with side effects was not called, because the run serves no user."""
+
+
+def next_step(name, input=None):
+    """The run goes on with another step, on the same bundle."""
+    return {"next": name, "input": input}
+
+
+def done(output=None):
+    """The run is done with this output."""
+    return {"done": output}
+
+
+def wait(signal, then, input=None, timeout=None):
+    """The run waits for a signal, at most so long ("3d"), and goes on with the step `then`; see Step.woken."""
+    outcome = {"wait": signal, "then": then, "input": input}
+    if timeout is not None:
+        outcome["timeout"] = timeout
+    return outcome
+
+
+def sleep(time, then, input=None):
+    """The run goes on with the step `then` after this time ("1h")."""
+    return {"sleep": time, "then": then, "input": input}
+
+
+class Step:
+    """One attempt of one step. Its fields: input, run_id, agent_id, name, number, attempt, kind, side_effects, labels,
+    remaining_ms, woken, bundle (id, models, prompts, indexes, tools)."""
+
+    def __init__(self, connection, message):
+        self._connection = connection
+        self._recorded = message.get("checkpoints", {})
+        self._names = {}
+        self.name = message["step"]
+        self.input = message.get("input")
+        self.run_id = message["run_id"]
+        self.agent_id = message["agent_id"]
+        self.number = message["number"]
+        self.attempt = message["attempt"]
+        self.kind = message["kind"]
+        self.side_effects = message["side_effects"]
+        self.labels = message.get("labels", {})
+        self.remaining_ms = message.get("remaining_ms")
+        self.woken = message.get("woken")
+        self.bundle = message["bundle"]
+        self.memory = Memory(connection)
+
+    @property
+    def cancelled(self):
+        """Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, shutdown), or None."""
+        return self._connection.cancelled
+
+    def checkpoint(self, name, make):
+        """What make() gave, in whichever attempt came so far. A name used again gets #2, #3 and so on."""
+        count = self._names.get(name, 0) + 1
+        self._names[name] = count
+        name = name if count == 1 else "%s#%d" % (name, count)
+        if name in self._recorded:
+            return self._recorded[name]
+        value = make()
+        self._connection.ask("checkpoint", name=name, value=value)
+        # Through JSON in the first attempt too: it must not see more than a later one would.
+        return json.loads(json.dumps(value))
+
+    def tool(self, name, input, call):
+        """Calls a tool of the bundle once: call(input, key). The key is the same in every attempt."""
+        answer = self._connection.ask("tool.begin", name=name, input=input)
+        if answer["do"] == "replay":
+            return answer["output"]
+        if answer["do"] == "suppress":
+            raise Suppressed("tool %s has side effects, and the run serves no user" % name)
+        output = call(input, answer["key"])
+        self._connection.ask("tool.end", name=name, output=output)
+        return output
+
+    def usage(self, **used):
+        """What a model used: model, served_model, input_tokens, output_tokens, cost_micros. Adds up."""
+        self._connection.send({"type": "usage", **used})
+
+
+class Memory:
+    """The agent's memory as the run's bundle sees it. Keys are paths: "user/77/prefs"."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def get(self, key, default=None):
+        value = self._connection.ask("memory.get", key=key)
+        return value["value"] if value["revision"] else default
+
+    def entry(self, key):
+        """(value, revision); the revision of what is not there is 0."""
+        answer = self._connection.ask("memory.get", key=key)
+        return answer["value"], answer["revision"]
+
+    def put(self, key, value, expected_revision=None):
+        ask = {"key": key, "value": value}
+        if expected_revision is not None:
+            ask["expected_revision"] = expected_revision
+        return self._connection.ask("memory.put", **ask)["revision"]
+
+    def delete(self, key):
+        self._connection.ask("memory.delete", key=key)
+
+    def list(self, prefix=""):
+        """{key: value} of everything below a prefix."""
+        entries = self._connection.ask("memory.list", path=prefix)["entries"]
+        return {entry["key"]: entry["value"] for entry in entries}
+
+
+class _Connection:
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(path)
+        self._lines = self._socket.makefile("r", encoding="utf-8", newline="\n")
+        self._id = 0
+        self.cancelled = None
+
+    def send(self, message):
+        self._socket.sendall((json.dumps(message) + "\n").encode("utf-8"))
+
+    def receive(self):
+        line = self._lines.readline()
+        return json.loads(line) if line else None
+
+    def ask(self, type, **fields):
+        self._id += 1
+        self.send({"id": self._id, "type": type, **fields})
+        while True:
+            message = self.receive()
+            if message is None:
+                raise SystemExit("the worker host is gone")
+            if message.get("id") == self._id:
+                if "error" in message:
+                    raise Refused(message["error"]["reason"], message["error"]["message"])
+                return message
+            if message.get("type") == "cancel":
+                self.cancelled = message.get("reason")
+
+
+def serve(steps, shadow_safe=False):
+    """Serves steps, {name: function of a Step}, until the host ends. shadow_safe promises that every effect goes through
+    Step.tool or Step.checkpoint."""
+    connection = _Connection(os.environ["PINRAIL_SOCKET"])
+    hello = {"type": "hello", "protocol": 1, "steps": sorted(steps), "shadow_safe": shadow_safe}
+    connection.send(hello)
+    while True:
+        message = connection.receive()
+        if message is None or message.get("type") == "shutdown":
+            return
+        if message.get("type") != "step":
+            continue
+        connection.cancelled = None
+        connection.send({"type": "outcome", **_outcome(steps, Step(connection, message))})
+
+
+def _outcome(steps, step):
+    try:
+        outcome = steps[step.name](step)
+        if not isinstance(outcome, dict) or not {"next", "done", "wait", "sleep"} & outcome.keys():
+            raise Fail("the step %s returned no outcome: use done(), next_step(), wait() or sleep()" % step.name)
+        return outcome
+    except Fail as fail:
+        return fail.outcome
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        reason = getattr(error, "reason", "")
+        return {"fail": {"reason": reason, "message": "%s: %s" % (type(error).__name__, error)}}
