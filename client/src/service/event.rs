@@ -6,8 +6,9 @@ use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::{Repeat, Verdict, judge};
+use crate::retry::Repeat;
 use crate::service::methods;
+use crate::service::resume::Resumed;
 
 /// `EventService`.
 #[derive(Debug, Clone, Copy)]
@@ -26,16 +27,14 @@ impl Events<'_> {
     pub fn watch(&self, request: v1::WatchEventsRequest) -> EventWatch {
         let mut request = request;
         self.client.namespace_or_default(&mut request.namespace);
-        EventWatch { client: self.client.clone(), request, stream: None }
+        EventWatch { stream: Resumed::new(self.client, request) }
     }
 }
 
 /// Events as they happen.
 #[derive(Debug)]
 pub struct EventWatch {
-    client: Client,
-    request: v1::WatchEventsRequest,
-    stream: Option<Streaming<v1::WatchEventsResponse>>,
+    stream: Resumed<v1::WatchEventsRequest, v1::WatchEventsResponse>,
 }
 
 impl EventWatch {
@@ -44,31 +43,15 @@ impl EventWatch {
     /// # Errors
     /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<v1::WatchEventsResponse> {
-        loop {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => self.stream.insert(open(&self.client, &self.request).await?),
-            };
-            match stream.message().await {
-                Ok(Some(answer)) => {
-                    self.request.after_revision = answer.revision;
-                    return Ok(answer);
-                }
-                Ok(None) => self.stream = None,
-                Err(status) => {
-                    self.stream = None;
-                    if let Verdict::Refused(error) = judge(&status) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let answer = self.stream.next(open).await?;
+        self.stream.request.after_revision = answer.revision;
+        Ok(answer)
     }
 }
 
 async fn open(
-    client: &Client,
-    request: &v1::WatchEventsRequest,
+    client: Client,
+    request: v1::WatchEventsRequest,
 ) -> Result<Streaming<v1::WatchEventsResponse>> {
     let call = client.call_for(Repeat::Read, String::new());
     let open = |channel, request: tonic::Request<v1::WatchEventsRequest>| async move {
@@ -78,5 +61,5 @@ async fn open(
             .watch_events(request.into_inner())
             .await
     };
-    client.connection().call(call, request.clone(), open).await
+    client.connection().call(call, request, open).await
 }

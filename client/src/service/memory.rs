@@ -6,8 +6,9 @@ use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::{Repeat, Verdict, judge};
+use crate::retry::Repeat;
 use crate::service::methods;
+use crate::service::resume::Resumed;
 
 /// `MemoryService`.
 #[derive(Debug, Clone, Copy)]
@@ -40,16 +41,14 @@ impl Memory<'_> {
     pub fn watch(&self, request: v1::WatchMemoryRequest) -> MemoryWatch {
         let mut request = request;
         self.client.namespace_or_default(&mut request.namespace);
-        MemoryWatch { client: self.client.clone(), request, stream: None }
+        MemoryWatch { stream: Resumed::new(self.client, request) }
     }
 }
 
 /// Changes of memory as they happen.
 #[derive(Debug)]
 pub struct MemoryWatch {
-    client: Client,
-    request: v1::WatchMemoryRequest,
-    stream: Option<Streaming<v1::WatchMemoryResponse>>,
+    stream: Resumed<v1::WatchMemoryRequest, v1::WatchMemoryResponse>,
 }
 
 impl MemoryWatch {
@@ -58,31 +57,15 @@ impl MemoryWatch {
     /// # Errors
     /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<v1::WatchMemoryResponse> {
-        loop {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => self.stream.insert(open(&self.client, &self.request).await?),
-            };
-            match stream.message().await {
-                Ok(Some(answer)) => {
-                    self.request.after_revision = answer.revision;
-                    return Ok(answer);
-                }
-                Ok(None) => self.stream = None,
-                Err(status) => {
-                    self.stream = None;
-                    if let Verdict::Refused(error) = judge(&status) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let answer = self.stream.next(open).await?;
+        self.stream.request.after_revision = answer.revision;
+        Ok(answer)
     }
 }
 
 async fn open(
-    client: &Client,
-    request: &v1::WatchMemoryRequest,
+    client: Client,
+    request: v1::WatchMemoryRequest,
 ) -> Result<Streaming<v1::WatchMemoryResponse>> {
     let call = client.call_for(Repeat::Read, String::new());
     let open = |channel, request: tonic::Request<v1::WatchMemoryRequest>| async move {
@@ -92,5 +75,5 @@ async fn open(
             .watch_memory(request.into_inner())
             .await
     };
-    client.connection().call(call, request.clone(), open).await
+    client.connection().call(call, request, open).await
 }

@@ -10,6 +10,7 @@ mod memory;
 mod namespace;
 mod pin;
 mod release;
+mod resume;
 mod run;
 mod worker;
 

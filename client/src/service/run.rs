@@ -9,7 +9,8 @@ use tonic::Streaming;
 use crate::client::Client;
 use crate::connection::Call;
 use crate::error::Result;
-use crate::retry::{Repeat, Verdict, judge};
+use crate::retry::Repeat;
+use crate::service::resume::Resumed;
 use crate::service::{methods, send};
 
 /// `RunService`.
@@ -77,16 +78,14 @@ impl Runs<'_> {
     pub fn watch(&self, request: v1::WatchRunRequest) -> RunWatch {
         let mut request = request;
         self.client.namespace_or_default(&mut request.namespace);
-        RunWatch { client: self.client.clone(), request, stream: None, over: false }
+        RunWatch { stream: Resumed::new(self.client, request), over: false }
     }
 }
 
 /// The changes of one run.
 #[derive(Debug)]
 pub struct RunWatch {
-    client: Client,
-    request: v1::WatchRunRequest,
-    stream: Option<Streaming<v1::WatchRunResponse>>,
+    stream: Resumed<v1::WatchRunRequest, v1::WatchRunResponse>,
     over: bool,
 }
 
@@ -96,33 +95,19 @@ impl RunWatch {
     /// # Errors
     /// A refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<Option<v1::WatchRunResponse>> {
-        while !self.over {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                None => self.stream.insert(open(&self.client, &self.request).await?),
-            };
-            match stream.message().await {
-                Ok(Some(change)) => {
-                    self.request.from_revision = change.revision;
-                    self.over = change.closed;
-                    return Ok(Some(change));
-                }
-                Ok(None) => self.stream = None,
-                Err(status) => {
-                    self.stream = None;
-                    if let Verdict::Refused(error) = judge(&status) {
-                        return Err(error);
-                    }
-                }
-            }
+        if self.over {
+            return Ok(None);
         }
-        Ok(None)
+        let change = self.stream.next(open).await?;
+        self.stream.request.from_revision = change.revision;
+        self.over = change.closed;
+        Ok(Some(change))
     }
 }
 
 async fn open(
-    client: &Client,
-    request: &v1::WatchRunRequest,
+    client: Client,
+    request: v1::WatchRunRequest,
 ) -> Result<Streaming<v1::WatchRunResponse>> {
     let call = client.call_for(Repeat::Read, String::new());
     let open = |channel, request: tonic::Request<v1::WatchRunRequest>| async move {
@@ -132,5 +117,5 @@ async fn open(
             .watch_run(request.into_inner())
             .await
     };
-    client.connection().call(call, request.clone(), open).await
+    client.connection().call(call, request, open).await
 }
