@@ -122,12 +122,12 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// `1 run`, `2 runs`.
 /// Millionths as a number: `1.250000`.
 pub(super) fn micros(micros: u64) -> String {
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
 
+/// `1 run`, `2 runs`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
