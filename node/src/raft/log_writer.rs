@@ -43,19 +43,22 @@ pub(super) struct LogWriter {
     jobs: Mutex<Option<Sender<Job>>>,
     /// Ends without a word when the writer has let go of the engine.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
-    wake: Arc<Notify>,
+    /// Of a task; a thread wakes by its queue.
+    wake: Option<Arc<Notify>>,
     durable: Arc<AtomicU64>,
 }
 
 impl LogWriter {
     pub(super) fn start(engine: Box<dyn LogEngine>, env: &Env) -> Self {
         let (jobs, queue) = bounded(QUEUE);
-        let wake = Arc::new(Notify::new());
+        let wake = (!env.threads).then(Arc::<Notify>::default);
         let durable = Arc::new(AtomicU64::new(0));
         let (alive, ended) = oneshot::channel();
         let (durable_index, abort) = (Arc::clone(&durable), env.abort_on_fault);
         let step = Step { engine, durable: durable_index, abort, _alive: alive };
-        if env.threads {
+        if let Some(wake) = &wake {
+            tokio::spawn(run_task(step, queue, Arc::clone(wake)));
+        } else {
             let spawned = std::thread::Builder::new()
                 .name("log-writer".to_owned())
                 .spawn(move || run_thread(step, &queue));
@@ -63,8 +66,6 @@ impl LogWriter {
                 tracing::error!(%error, "the log writer's thread cannot be started");
                 std::process::abort();
             }
-        } else {
-            tokio::spawn(run_task(step, queue, Arc::clone(&wake)));
         }
         let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
         Self { jobs, ended, wake, durable }
@@ -78,14 +79,20 @@ impl LogWriter {
         if let Some(job) = refused {
             complete(job.done, Err(io::Error::other("the log writer has ended")));
         }
-        self.wake.notify_one();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
     }
 
     /// Lets the writer work off what waits, and ends it. When this returns, it holds the engine no more: a thread that
     /// closes a database while the process ends finds RocksDB's own globals gone.
     pub(super) async fn close(&self) {
         self.jobs.lock().take();
-        self.wake.notify_one();
+        self.wake();
         let ended = self.ended.lock().take();
         if let Some(ended) = ended {
             // The error is the message: the other end was dropped.
