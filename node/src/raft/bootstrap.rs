@@ -46,8 +46,7 @@ pub(super) async fn form(replica: Replica, config: ReplicaConfig) {
     if !replica.inner.started_empty {
         return;
     }
-    let in_list = config.members.iter().any(|member| member.name == config.node);
-    if !config.join.is_empty() || !(in_list || config.members.is_empty()) {
+    if !config.founds() {
         // Its number is a new one: nothing was ever said under it.
         replica.admit();
         if config.join.is_empty() {

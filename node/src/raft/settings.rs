@@ -38,6 +38,15 @@ pub struct ReplicaConfig {
     pub keep_entries: u64,
 }
 
+impl ReplicaConfig {
+    /// Whether the member is of the cluster's first list, so that its number follows from its name. One that joins, be it
+    /// in the list or not, gets a number that nobody had before.
+    pub(super) fn founds(&self) -> bool {
+        let in_list = self.members.iter().any(|member| member.name == self.node);
+        self.join.is_empty() && (self.members.is_empty() || in_list)
+    }
+}
+
 /// openraft's configuration. Where it differs from the defaults, `docs/ARCHITECTURE.md` has the reason.
 pub(super) fn raft_config(config: &ReplicaConfig) -> Result<Arc<Config>, Box<ConfigError>> {
     let settings = Config {
@@ -60,4 +69,36 @@ pub(super) fn raft_config(config: &ReplicaConfig) -> Result<Arc<Config>, Box<Con
         ..Config::default()
     };
     Ok(Arc::new(settings.validate().map_err(Box::new)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_joins_founds_nothing_though_it_stands_in_the_list() {
+        let member = MemberConfig { name: "n0".to_owned(), peer_address: "p:1".to_owned() };
+        let listed = ReplicaConfig {
+            cluster: "c".to_owned(),
+            node: "n0".to_owned(),
+            data: PathBuf::new(),
+            peer_listen: ([127, 0, 0, 1], 0).into(),
+            peer_advertise: None,
+            grpc_advertise: String::new(),
+            members: vec![member],
+            join: vec![],
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 300,
+            snapshot_log_bytes: 1,
+            keep_entries: 1,
+        };
+        assert!(listed.founds());
+        let alone = ReplicaConfig { members: vec![], ..listed.clone() };
+        assert!(alone.founds());
+        let stranger = ReplicaConfig { node: "n9".to_owned(), ..listed.clone() };
+        assert!(!stranger.founds());
+        let joins = ReplicaConfig { join: vec!["p:2".to_owned()], ..listed };
+        assert!(!joins.founds());
+    }
 }

@@ -136,9 +136,7 @@ fn take_directory(
     config: &ReplicaConfig,
     env: &Env,
 ) -> Result<(Identity, Option<DataDir>), StartError> {
-    let founds = config.members.is_empty() && config.join.is_empty()
-        || config.members.iter().any(|member| member.name == config.node);
-    let node_id = if founds {
+    let node_id = if config.founds() {
         founding_node_id(&config.cluster, &config.node)
     } else {
         // A node that joins later gets a number that nobody had before.
