@@ -13,6 +13,8 @@ BIN := $(CARGO_TARGET_DIR)/release
 DEBUG_BIN := $(CARGO_TARGET_DIR)/debug
 
 PACKAGES := build-essential libclang1-14 libclang-common-14-dev ccache
+# Programs that tests start, by the name of their package: agents in Python and Node.
+PROGRAMS := python3:python3 node:nodejs
 SEEDS ?= 200
 MINUTES ?= 10
 SEED ?= 1
@@ -32,6 +34,13 @@ tools: ## install the Debian packages that the build needs, if they are missing
 	  $$sudo apt-get update -qq; \
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq "$${missing[@]}" >/dev/null; \
 	fi
+
+.PHONY: programs
+programs:
+	@missing=(); for program in $(PROGRAMS); do \
+	  command -v "$${program%%:*}" >/dev/null || missing+=("$${program##*:}"); \
+	done; \
+	if [ "$${#missing[@]}" -gt 0 ]; then $(MAKE) tools PACKAGES="$${missing[*]}"; fi
 
 .PHONY: nextest
 nextest: tools
@@ -59,7 +68,7 @@ demo: build ## the main job with real processes: pins, switch, a killed leader, 
 	@$(BIN)/chaos demo
 
 .PHONY: test
-test: nextest ## all tests that CI runs
+test: nextest programs ## all tests that CI runs
 	@cargo build -p pinrail-node --bins
 	@cargo build -p pinrail-client --example research
 	@cargo test --quiet --workspace --doc

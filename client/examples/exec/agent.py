@@ -52,4 +52,7 @@ def crash_once(where, step):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-pinrail.serve({"plan": plan, "look": look, "answer": answer})
+STEPS = {"plan": plan, "look": look, "answer": answer}
+
+if __name__ == "__main__":
+    pinrail.serve(STEPS)

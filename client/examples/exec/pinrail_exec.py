@@ -42,9 +42,17 @@ class Fail(Exception):
 class Refused(Exception):
     """The cluster did not do what was asked. A LEASE_STALE says that the step goes on elsewhere: stop."""
 
-    def __init__(self, reason, message):
+    def __init__(self, reason, message, retry="auto"):
         super().__init__(message)
         self.reason = reason
+        self.outcome = {"fail": {"reason": reason, "message": message, "retry": retry}}
+
+
+class HostGone(SystemExit):
+    """Nobody hears this program any more."""
+
+    def __init__(self):
+        super().__init__("the worker host is gone")
 
 
 class Suppressed(Exception):
@@ -121,7 +129,7 @@ class Step:
         if answer["do"] == "suppress":
             raise Suppressed("tool %s has side effects, and the run serves no user" % name)
         output = call(input, answer["key"])
-        self._connection.ask("tool.end", name=name, output=output)
+        self._connection.ask("tool.end", name=name, key=answer["key"], output=output)
         return output
 
     def usage(self, **used):
@@ -170,6 +178,10 @@ class _Connection:
     def send(self, message):
         self._socket.sendall((json.dumps(message) + "\n").encode("utf-8"))
 
+    def close(self):
+        self._lines.close()
+        self._socket.close()
+
     def receive(self):
         line = self._lines.readline()
         return json.loads(line) if line else None
@@ -180,10 +192,10 @@ class _Connection:
         while True:
             message = self.receive()
             if message is None:
-                raise SystemExit("the worker host is gone")
+                raise HostGone()
             if message.get("id") == self._id:
                 if "error" in message:
-                    raise Refused(message["error"]["reason"], message["error"]["message"])
+                    raise Refused(**message["error"])
                 return message
             if message.get("type") == "cancel":
                 self.cancelled = message.get("reason")
@@ -205,15 +217,38 @@ def serve(steps, shadow_safe=False):
         connection.send({"type": "outcome", **_outcome(steps, Step(connection, message))})
 
 
+_running = {}
+
+
+def respond(steps, message):
+    """For a server behind `worker http`: what to answer a POSTed message with. Steps may be served in several threads."""
+    key = (message.get("run_id"), message.get("number"), message.get("attempt"))
+    if message.get("type") == "cancel" and key in _running:
+        _running[key].cancelled = message.get("reason")
+    if message.get("type") != "step":
+        return {}
+    connection = _Connection(message["socket"])
+    _running[key] = connection
+    try:
+        return _outcome(steps, Step(connection, message))
+    finally:
+        _running.pop(key, None)
+        connection.close()
+
+
 def _outcome(steps, step):
     try:
+        if step.name not in steps:
+            raise Fail("there is no step %s here" % step.name)
         outcome = steps[step.name](step)
         if not isinstance(outcome, dict) or not {"next", "done", "wait", "sleep"} & outcome.keys():
             raise Fail("the step %s returned no outcome: use done(), next_step(), wait() or sleep()" % step.name)
         return outcome
     except Fail as fail:
         return fail.outcome
+    except Refused as refused:
+        traceback.print_exc(file=sys.stderr)
+        return refused.outcome
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        reason = getattr(error, "reason", "")
-        return {"fail": {"reason": reason, "message": "%s: %s" % (type(error).__name__, error)}}
+        return {"fail": {"message": "%s: %s" % (type(error).__name__, error)}}

@@ -127,8 +127,7 @@ async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, O
     let failed = |problem| (problem, Some(output));
     let mut context = Context::new(settings, globals).map_err(failed)?;
     context.settle().await.map_err(failed)?;
-    if matches!(command, Command::Worker(worker::Worker::Exec(_))) {
-        // It hears the signals itself: it has steps to finish.
+    if matches!(&command, Command::Worker(worker) if worker.finishes_first()) {
         return verb(&context, command).await.map_err(failed);
     }
     tokio::select! {

@@ -1,4 +1,4 @@
-//! `worker`: workers that are connected.
+//! `worker`: workers that are connected, and programs as workers.
 
 use clap::{Args, Subcommand};
 use pinrail_proto::v1;
@@ -9,8 +9,9 @@ use super::human;
 use super::problem::{self, Problem};
 use super::table::{Table, pairs};
 use super::view::View;
-use crate::host::Host;
-use crate::worker::shutdown_signal;
+
+mod call;
+mod host;
 
 /// Verbs of `worker`.
 #[derive(Debug, Clone, Subcommand)]
@@ -24,39 +25,31 @@ pub enum Worker {
     /// Tell a worker to take no more work; it finishes what it holds
     #[command(after_help = "Example:\n  pinrail worker drain support worker-7")]
     Drain(Drain),
-    /// Serve a bundle with a program of any language
+    /// Serve bundles with a program of any language
     #[command(
-        after_help = "Example:\n  pinrail worker exec support --bundle v1 -- python3 agent.py\n\nThe program speaks JSON over the Unix socket in PINRAIL_SOCKET; docs/WORKERS.md says how, and\nclient/examples/exec has a helper for Python."
+        after_help = "Examples:\n  pinrail worker exec support --bundle v1 -- python3 agent.py\n  pinrail worker exec support --bundle v1 --per-step -- ./agent.sh\n  pinrail worker exec support --bundle v1=blue --bundle v2=green -- node agent.mjs\n\nThe program speaks JSON over the Unix socket in PINRAIL_SOCKET; docs/WORKERS.md says how, and\nclient/examples/exec has helpers for Python and Node, and a shell script."
     )]
-    Exec(Exec),
+    Exec(host::Exec),
+    /// Serve bundles with an HTTP server beside this process
+    #[command(
+        after_help = "Example:\n  pinrail worker http support --bundle v1 --url http://127.0.0.1:8000/pinrail\n\nEach step is POSTed to the URL, and the answer is its outcome; docs/WORKERS.md says how it calls back."
+    )]
+    Http(host::Http),
+    /// Ask the host in the middle of a step, from a shell
+    #[command(
+        after_help = "Examples:\n  pinrail worker call memory.get key=visits --field value\n  pinrail worker call checkpoint name=words value:=3\n\nFor programs under `worker exec --per-step`; docs/WORKERS.md lists the messages."
+    )]
+    Call(call::Call),
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct Exec {
-    /// Name of the agent
-    #[arg(value_name = "AGENT")]
-    agent: String,
-    /// The bundle that the program is; also PINRAIL_BUNDLE
-    #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
-    bundle: String,
-    /// Where the program runs [default: here]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<std::path::PathBuf>,
-    /// Processes at most, each one step at a time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    slots: u32,
-    /// A step that it serves; repeat for more [default: what the program says]
-    #[arg(long = "step", value_name = "NAME")]
-    steps: Vec<String>,
-    /// Every effect of the program goes through tools and checkpoints
-    #[arg(long)]
-    shadow_safe: bool,
-    /// What the program was built from; also PINRAIL_CODE
-    #[arg(long, value_name = "ID")]
-    code: Option<String>,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<String>,
+impl Worker {
+    /// Whether the verb hears the signals itself, because it has steps to finish.
+    pub(super) fn finishes_first(&self) -> bool {
+        match self {
+            Worker::Exec(_) | Worker::Http(_) => true,
+            Worker::List(_) | Worker::Show(_) | Worker::Drain(_) | Worker::Call(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -98,29 +91,10 @@ pub(super) async fn run(context: &Context, verb: &Worker) -> Done {
         Worker::List(args) => list(context, args).await,
         Worker::Show(args) => show(context, args).await,
         Worker::Drain(args) => drain(context, args).await,
-        Worker::Exec(args) => exec(context, args).await,
+        Worker::Exec(args) => host::exec(context, args).await,
+        Worker::Http(args) => host::http(context, args).await,
+        Worker::Call(args) => call::call(context, args).await,
     }
-}
-
-async fn exec(context: &Context, args: &Exec) -> Done {
-    let bundle = match args.bundle.as_str() {
-        "" => crate::config::worker_bundle().unwrap_or_default(),
-        bundle => bundle.to_owned(),
-    };
-    pinrail_proto::id::check_name("bundle", &bundle)?;
-    let host = Host {
-        agent: context.agent(&args.agent)?,
-        bundle,
-        command: args.command.clone(),
-        dir: args.dir.clone(),
-        slots: args.slots,
-        steps: args.steps.clone(),
-        shadow_safe: args.shadow_safe,
-        code: args.code.clone(),
-    };
-    eprintln!("serving {} {}; Ctrl-C ends it in order", host.agent, host.bundle);
-    host.run_until(context.client.clone(), shutdown_signal()).await?;
-    Ok(problem::OK)
 }
 
 async fn list(context: &Context, args: &List) -> Done {

@@ -1,36 +1,31 @@
 //! The children that wait for a step. There are never more than slots: the runtime runs no more steps than that.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rand::Rng as _;
+use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::worker::{Next, StepContext, StepError, StepResult};
 
-use super::Host;
 use super::child::Child;
-use super::protocol::Hello;
+use super::outcome::PROTOCOL;
+use super::protocol::{Hello, Outcome};
+use super::session::Session;
+use super::socket::Sockets;
+use super::step::{self, step};
+use super::{PROGRAM_ENDED, Program, Served};
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    host: Host,
+    program: Program,
+    served: Served,
     idle: Mutex<Vec<Child>>,
-    /// Where the sockets are; only this user may enter.
-    folder: PathBuf,
-    started: AtomicU64,
+    sockets: Sockets,
 }
 
 impl Pool {
-    pub(super) fn new(host: &Host) -> Result<Self> {
-        let name = format!("pinrail-{:016x}", rand::rng().random::<u64>());
-        let folder = std::env::temp_dir().join(name);
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
-        made.map_err(|error| Error::invalid(format!("{}: {error}", folder.display())))?;
-        let (host, idle) = (host.clone(), Mutex::default());
-        Ok(Self { host, idle, folder, started: AtomicU64::new(0) })
+    pub(super) fn new(program: Program, served: Served) -> crate::Result<Self> {
+        Ok(Self { program, served, idle: Mutex::default(), sockets: Sockets::new()? })
     }
 
     /// Starts the first child, which says what the program serves.
@@ -41,8 +36,20 @@ impl Pool {
         Ok(hello)
     }
 
+    /// Serves a step on an idle child, which is kept when it answered in order.
+    pub(super) async fn serve(&self, context: StepContext, input: Value) -> StepResult<Next> {
+        let started = self.take().await;
+        let mut child =
+            started.map_err(|error| StepError::retry(error).with_reason(PROGRAM_ENDED))?;
+        child.stamp(step::stamp(&context));
+        // Dropped while it works, at the end of a cancelled step's grace say, the child goes with it.
+        let outcome = work(&mut child, context, input).await?;
+        self.keep(child);
+        outcome.into_next()
+    }
+
     /// A child that waits, or a new one.
-    pub(super) async fn take(&self) -> io::Result<Child> {
+    async fn take(&self) -> io::Result<Child> {
         loop {
             let waiting = self.idle.lock().pop();
             match waiting {
@@ -54,11 +61,10 @@ impl Pool {
                 None => break,
             }
         }
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
-        Child::start(&self.host, self.folder.join(format!("{number}.sock"))).await
+        Child::start(&self.program, &self.served, self.sockets.next()).await
     }
 
-    pub(super) fn keep(&self, child: Child) {
+    fn keep(&self, child: Child) {
         self.idle.lock().push(child);
     }
 
@@ -69,8 +75,15 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+async fn work(child: &mut Child, context: StepContext, input: Value) -> StepResult<Outcome> {
+    let message = step(&context, input, None);
+    let said = match child.send(&message).await {
+        Ok(()) => Session::new(context).talk(&mut child.peer).await,
+        Err(_) => Ok(None),
+    };
+    match said {
+        Ok(Some(outcome)) => Ok(outcome),
+        Ok(None) => Err(StepError::retry(child.obituary().await).with_reason(PROGRAM_ENDED)),
+        Err(error) => Err(StepError::retry(error).with_reason(PROTOCOL)),
     }
 }

@@ -16,6 +16,8 @@ pub(super) enum FromChild {
     Hello(Hello),
     #[serde(rename = "checkpoint")]
     Checkpoint { id: u64, name: String, value: Value },
+    #[serde(rename = "checkpoint.get")]
+    CheckpointGet { id: u64, name: String },
     #[serde(rename = "memory.get")]
     MemoryGet {
         id: u64,
@@ -53,6 +55,8 @@ pub(super) enum FromChild {
     ToolEnd {
         id: u64,
         name: String,
+        /// Of the call that ends; without it, the last one of this name.
+        key: Option<String>,
         #[serde(default)]
         output: Value,
     },
@@ -63,7 +67,7 @@ pub(super) enum FromChild {
 }
 
 /// The first message of a connection.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Hello {
     pub(super) protocol: u32,
     #[serde(default)]
@@ -91,6 +95,8 @@ impl Key {
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 pub(super) struct Usage {
+    /// It is answered when it has one.
+    pub(super) id: Option<u64>,
     pub(super) model: String,
     pub(super) served_model: String,
     pub(super) input_tokens: u64,
@@ -101,6 +107,7 @@ pub(super) struct Usage {
 impl Default for Usage {
     fn default() -> Self {
         Self {
+            id: None,
             model: crate::worker::DEFAULT.to_owned(),
             served_model: String::new(),
             input_tokens: 0,
@@ -171,6 +178,20 @@ pub(super) struct Step {
     pub(super) bundle: Value,
     /// Recorded by an earlier attempt, by name.
     pub(super) checkpoints: Map<String, Value>,
+    /// Where to call back, when the program did not learn it from its environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) socket: Option<String>,
+}
+
+/// The step is to stop.
+#[derive(Debug, Serialize)]
+pub(super) struct Cancel {
+    pub(super) r#type: &'static str,
+    pub(super) run_id: String,
+    pub(super) step: String,
+    pub(super) number: u32,
+    pub(super) attempt: u32,
+    pub(super) reason: &'static str,
 }
 
 #[cfg(test)]
@@ -189,7 +210,9 @@ mod tests {
             r#"{"id":2,"type":"memory.get","path":"user/77","key":"prefs"}"#,
             r#"{"id":2,"type":"memory.put","key":"a/b","value":1,"expected_revision":0}"#,
             r#"{"id":3,"type":"tool.begin","name":"refund","input":{}}"#,
-            r#"{"id":4,"type":"tool.end","name":"refund","output":{}}"#,
+            r#"{"id":4,"type":"tool.end","name":"refund","key":"a1","output":{}}"#,
+            r#"{"id":5,"type":"checkpoint.get","name":"search"}"#,
+            r#"{"id":6,"type":"usage","output_tokens":3}"#,
             r#"{"type":"usage","input_tokens":3}"#,
             r#"{"type":"outcome","next":"answer","input":{"a":1}}"#,
             r#"{"type":"outcome","wait":"approved","timeout":"3d","then":"resume","input":1}"#,

@@ -1,109 +1,110 @@
-//! One step on one child: what the child asks for is done through the step's context, until it says how the step ended.
+//! What is asked for in the middle of a step is done through the step's context, on however many connections it comes.
 //!
-//! A child keeps its own count of names: the second checkpoint `search` of a step is `search#2`. It looks into the
+//! A program keeps its own count of names: the second checkpoint `search` of a step is `search#2`. It looks into the
 //! step's `checkpoints` before it does something again, and need not ask for what it finds there.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use pinrail_proto::{json, reason, v1};
+use pinrail_proto::{json, reason};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant};
 
-use crate::worker::{CancelReason, Next, StepContext, StepError, StepResult};
+use crate::worker::{StepContext, StepError, StepResult};
 
-use super::child::Child;
-use super::pool::Pool;
-use super::protocol::{Fail, FromChild, Outcome, Retry, Step};
+use super::outcome::PROTOCOL;
+use super::peer::Peer;
+use super::protocol::{FromChild, Outcome};
+use super::step;
 
-/// Reason of an attempt whose program could not be started or ended in the middle.
-const PROGRAM_ENDED: &str = "PROGRAM_ENDED";
-/// Reason of an attempt whose program broke the protocol.
-const PROTOCOL: &str = "PROTOCOL";
-/// Answers on their way to a child; it waits for each.
+/// Answers on their way to one connection; it waits for each.
 const ANSWERS: usize = 64;
 
-/// Serves a step on an idle child, which is kept when it answered in order.
-pub(super) async fn serve(pool: &Pool, context: StepContext, input: Value) -> StepResult<Next> {
-    let started = pool.take().await;
-    let mut child = started.map_err(|error| StepError::retry(error).with_reason(PROGRAM_ENDED))?;
-    child.stamp(format!(
-        "run={} step={} attempt={} bundle={}",
-        context.run_id(),
-        context.step_name(),
-        context.attempt(),
-        context.bundle().id()
-    ));
-    // Dropped while it works, at the end of a cancelled step's grace say, the child goes with it.
-    let outcome = Session::new(context).run(&mut child, input).await?;
-    pool.keep(child);
-    outcome.into_next()
+/// To the connection that asked.
+type Answers = mpsc::Sender<Value>;
+
+/// One step, for whoever works on it.
+pub(super) struct Session {
+    context: StepContext,
+    begun: Begun,
+    /// They go with the session: nobody waits for them any more.
+    tasks: Mutex<JoinSet<()>>,
 }
 
-struct Session {
-    context: StepContext,
-    /// Tools that were begun, by name: where their output goes.
-    begun: BTreeMap<String, oneshot::Sender<(u64, Value)>>,
-    answers: mpsc::Sender<Value>,
-    answered: mpsc::Receiver<Value>,
-    tasks: JoinSet<()>,
+/// Tool calls that are being made.
+type Begun = Arc<Mutex<Vec<Call>>>;
+
+struct Call {
+    name: String,
+    key: String,
+    end: oneshot::Sender<End>,
+}
+
+/// What a call came to, and who is to hear that it is recorded.
+struct End {
+    id: u64,
+    output: Value,
+    answers: Answers,
 }
 
 impl Session {
-    fn new(context: StepContext) -> Self {
-        let (answers, answered) = mpsc::channel(ANSWERS);
-        Self { context, begun: BTreeMap::new(), answers, answered, tasks: JoinSet::new() }
+    pub(super) fn new(context: StepContext) -> Self {
+        Self { context, begun: Begun::default(), tasks: Mutex::default() }
     }
 
-    async fn run(mut self, child: &mut Child, input: Value) -> StepResult<Outcome> {
-        if child.send(&step(&self.context, input)).await.is_err() {
-            return Err(ended(child).await);
-        }
-        let (mut line, mut told) = (Vec::new(), false);
-        let context = self.context.clone();
+    /// Answers a connection until it says how the step ended; `None` when it was closed before. An error is a line
+    /// without an end, behind which nothing can be understood.
+    pub(super) async fn talk(&self, peer: &mut Peer) -> io::Result<Option<Outcome>> {
+        let (answers, mut answered) = mpsc::channel(ANSWERS);
+        let mut told = false;
         loop {
             let sent = tokio::select! {
-                message = child.next(&mut line) => match message {
-                    Ok(Some(FromChild::Outcome(outcome))) => return Ok(*outcome),
-                    Ok(Some(message)) => { self.take(message); Ok(()) }
-                    Ok(None) => return Err(ended(child).await),
-                    // Whoever wrote it is told, and may go on; a line without an end leaves nothing to go on with.
+                message = peer.next() => match message {
+                    Ok(Some(FromChild::Outcome(outcome))) => return Ok(Some(*outcome)),
+                    Ok(Some(message)) => { self.take(message, &answers); Ok(()) }
+                    Ok(None) => return Ok(None),
+                    // Whoever wrote it is told, and may go on.
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                         let error = StepError::fatal(PROTOCOL, error);
-                        child.send(&json!({ "error": told_as(&error) })).await
+                        peer.send(&json!({ "error": told_as(&error) })).await
                     }
-                    Err(error) => return Err(StepError::retry(error).with_reason(PROTOCOL)),
+                    Err(error) => return Err(error),
                 },
-                Some(answer) = self.answered.recv() => child.send(&answer).await,
-                reason = context.cancelled(), if !told => {
+                Some(answer) = answered.recv() => peer.send(&answer).await,
+                reason = self.context.cancelled(), if !told => {
                     told = true;
-                    child.send(&json!({ "type": "cancel", "reason": word(reason) })).await
+                    peer.send(&step::cancel(&self.context, reason)).await
                 }
             };
             if sent.is_err() {
-                return Err(ended(child).await);
+                return Ok(None);
             }
         }
     }
 
     /// Does what a message asks for. Places of checkpoints are taken at once, in the order of the messages.
-    fn take(&mut self, message: FromChild) {
+    fn take(&self, message: FromChild, answers: &Answers) {
         let context = self.context.clone();
         match message {
-            FromChild::Checkpoint { id, name, value } => self.checkpoint(id, &name, value),
-            FromChild::MemoryGet { id, key } => self.answer(id, async move {
+            FromChild::Checkpoint { id, name, value } => self.checkpoint(answers, id, &name, value),
+            FromChild::CheckpointGet { id, name } => {
+                let recorded = context.inner().journal.lock().recorded_by_name();
+                let value = recorded.iter().find(|(known, _)| *known == name);
+                let value = value.map(|(_, value)| json::payload(value));
+                let answer = json!({ "found": value.is_some(), "value": value });
+                self.answer(answers, id, async move { Ok(answer) });
+            }
+            FromChild::MemoryGet { id, key } => self.answer(answers, id, async move {
                 let entry = context.memory().get_entry::<Value>(key.join()).await?;
                 let (value, revision) =
                     entry.map_or((Value::Null, 0), |entry| (entry.value, entry.revision));
                 Ok(json!({ "value": value, "revision": revision }))
             }),
             FromChild::MemoryPut { id, key, value, expected_revision } => {
-                self.answer(id, async move {
+                self.answer(answers, id, async move {
                     let (memory, key) = (context.memory(), key.join());
                     let revision = match expected_revision {
                         Some(expected) => memory.put_if(key, &value, expected).await?,
@@ -112,40 +113,53 @@ impl Session {
                     Ok(json!({ "ok": true, "revision": revision }))
                 });
             }
-            FromChild::MemoryDelete { id, key } => self.answer(id, async move {
+            FromChild::MemoryDelete { id, key } => self.answer(answers, id, async move {
                 let revision = context.memory().delete(key.join()).await?;
                 Ok(json!({ "ok": true, "revision": revision }))
             }),
-            FromChild::MemoryList { id, path } => self.answer(id, async move {
+            FromChild::MemoryList { id, path } => self.answer(answers, id, async move {
                 let entries = context.memory().list::<Value>(&path).await?;
                 let shown = |entry: &crate::worker::Entry<Value>| {
                     json!({ "key": entry.key, "value": entry.value, "revision": entry.revision })
                 };
                 Ok(json!({ "entries": entries.iter().map(shown).collect::<Vec<_>>() }))
             }),
-            FromChild::ToolBegin { id, name, input } => self.begin(id, name, input),
-            FromChild::ToolEnd { id, name, output } => match self.begun.remove(&name) {
-                // It answers both, here and there, when the call is recorded.
-                Some(call) => drop(call.send((id, output))),
-                None => self.answer(id, async move {
-                    Err(StepError::fatal(PROTOCOL, format!("tool {name:?} was not begun")))
-                }),
-            },
-            FromChild::Usage(usage) => context.report(crate::worker::Usage {
-                model: usage.model,
-                served_model: usage.served_model,
-                input_tokens: usage.input_tokens,
-                output_tokens: usage.output_tokens,
-                cost_micros: usage.cost_micros,
-            }),
+            FromChild::ToolBegin { id, name, input } => self.begin(answers, id, name, input),
+            FromChild::ToolEnd { id, name, key, output } => {
+                let answers = answers.clone();
+                match self.begun(&name, key.as_deref()) {
+                    // It answers both, here and there, when the call is recorded.
+                    Some(call) => drop(call.end.send(End { id, output, answers })),
+                    None => self.answer(&answers, id, async move {
+                        Err(StepError::fatal(PROTOCOL, format!("tool {name:?} was not begun")))
+                    }),
+                }
+            }
+            FromChild::Usage(usage) => {
+                context.report(crate::worker::Usage {
+                    model: usage.model,
+                    served_model: usage.served_model,
+                    input_tokens: usage.input_tokens,
+                    output_tokens: usage.output_tokens,
+                    cost_micros: usage.cost_micros,
+                });
+                if let Some(id) = usage.id {
+                    self.answer(answers, id, async { Ok(json!({ "ok": true })) });
+                }
+            }
             FromChild::Hello(_) | FromChild::Outcome(_) => {}
         }
     }
 
     /// Answers the message `id` with what `work` comes to.
-    fn answer(&mut self, id: u64, work: impl Future<Output = StepResult<Value>> + Send + 'static) {
-        let answers = self.answers.clone();
-        self.tasks.spawn(async move {
+    fn answer(
+        &self,
+        answers: &Answers,
+        id: u64,
+        work: impl Future<Output = StepResult<Value>> + Send + 'static,
+    ) {
+        let answers = answers.clone();
+        self.spawn(async move {
             let answer = match work.await {
                 Ok(mut answer) => {
                     answer["id"] = id.into();
@@ -153,19 +167,25 @@ impl Session {
                 }
                 Err(error) => json!({ "id": id, "error": told_as(&error) }),
             };
-            // The session may be over.
+            // Whoever asked may be gone.
             let _ = answers.send(answer).await;
         });
     }
 
-    fn checkpoint(&mut self, id: u64, name: &str, value: Value) {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    fn checkpoint(&self, answers: &Answers, id: u64, name: &str, value: Value) {
         let place = {
             let mut journal = self.context.inner().journal.lock();
             journal.skip_replayed(name);
             journal.ask(name)
         };
         let context = self.context.clone();
-        self.answer(id, async move {
+        self.answer(answers, id, async move {
             let place = place?;
             if let Some(recorded) = &place.recorded {
                 return Ok(json!({ "ok": true, "value": json::payload(recorded) }));
@@ -175,146 +195,61 @@ impl Session {
         });
     }
 
-    fn begin(&mut self, id: u64, name: String, input: Value) {
+    fn begin(&self, answers: &Answers, id: u64, name: String, input: Value) {
         self.context.inner().journal.lock().skip_replayed(&format!("tool:{name}"));
-        let (end, ended) = oneshot::channel();
-        self.begun.insert(name.clone(), end);
-        let (context, answers) = (self.context.clone(), self.answers.clone());
-        self.tasks.spawn(async move {
-            let answer = call(&context, &answers, id, &name, input, ended).await;
-            let _ = answers.send(answer).await;
-        });
+        let asked = Asked { id, answers: answers.clone(), begun: Arc::clone(&self.begun) };
+        let context = self.context.clone();
+        self.spawn(async move { call(&context, asked, name, input).await });
+    }
+
+    /// The call that ends: the one of this key, or the last of this name that was begun.
+    fn begun(&self, name: &str, key: Option<&str>) -> Option<Call> {
+        let mut begun = self.begun.lock();
+        let is_it = |call: &Call| call.name == name && key.is_none_or(|key| call.key == key);
+        let at = begun.iter().rposition(is_it)?;
+        Some(begun.remove(at))
     }
 }
 
-/// A tool call, which the child makes: answers what it may do, waits for its output, and gives the last answer.
-async fn call(
-    context: &StepContext,
-    answers: &mpsc::Sender<Value>,
+/// Who began a call.
+struct Asked {
     id: u64,
-    name: &str,
-    input: Value,
-    ended: oneshot::Receiver<(u64, Value)>,
-) -> Value {
-    let last = Arc::new(Mutex::new(id));
+    answers: Answers,
+    begun: Begun,
+}
+
+/// A tool call, which the program makes: answers what it may do, waits for its output, and gives the last answer to
+/// whoever brought it.
+async fn call(context: &StepContext, asked: Asked, name: String, input: Value) {
+    let Asked { id, answers, begun } = asked;
+    let last = Arc::new(Mutex::new((id, answers.clone())));
     let called = Arc::new(AtomicBool::new(false));
-    let (last_id, was_called, go) = (Arc::clone(&last), Arc::clone(&called), answers.clone());
-    let made = context.tool(name).call(input, |_, key| async move {
+    let (ends, was_called, tool) = (Arc::clone(&last), Arc::clone(&called), name.clone());
+    let made = context.tool(&name).call(input, |_, key| async move {
         was_called.store(true, Ordering::Relaxed);
-        let _ = go.send(json!({ "id": id, "do": "call", "key": key })).await;
+        let (end, ended) = oneshot::channel();
+        begun.lock().push(Call { name: tool, key: key.clone(), end });
+        let _ = answers.send(json!({ "id": id, "do": "call", "key": key })).await;
         let never = || StepError::retry("the program did not end the call");
-        let (end, output) = ended.await.map_err(|_| never())?;
-        *last_id.lock() = end;
-        Ok::<Value, StepError>(output)
+        let end = ended.await.map_err(|_| never())?;
+        *ends.lock() = (end.id, end.answers);
+        Ok::<Value, StepError>(end.output)
     });
     let made = made.await;
-    let (id, called) = (*last.lock(), called.load(Ordering::Relaxed));
-    match made {
+    let called = called.load(Ordering::Relaxed);
+    let (id, answers) = last.lock().clone();
+    let answer = match made {
         Ok(_) if called => json!({ "id": id, "ok": true }),
         Ok(output) => json!({ "id": id, "do": "replay", "output": output }),
         Err(error) if error.reason() == reason::TOOL_SUPPRESSED.name => {
             json!({ "id": id, "do": "suppress" })
         }
         Err(error) => json!({ "id": id, "error": told_as(&error) }),
-    }
-}
-
-async fn ended(child: &mut Child) -> StepError {
-    StepError::retry(child.obituary().await).with_reason(PROGRAM_ENDED)
+    };
+    let _ = answers.send(answer).await;
 }
 
 fn told_as(error: &StepError) -> Value {
-    json!({ "reason": error.reason(), "message": error.to_string() })
-}
-
-fn word(reason: CancelReason) -> &'static str {
-    match reason {
-        CancelReason::Requested => "requested",
-        CancelReason::MaxAge => "max_age",
-        CancelReason::DrainCap => "drain_cap",
-        CancelReason::Rollback => "rollback",
-        CancelReason::KeepAlive => "keep_alive",
-        CancelReason::Shutdown => "shutdown",
-    }
-}
-
-fn step(context: &StepContext, input: Value) -> Step {
-    let inner = context.inner();
-    let mut bundle = json::of(context.bundle().manifest());
-    bundle["id"] = context.bundle().id().into();
-    let recorded = inner.journal.lock().recorded_by_name();
-    let recorded = recorded.into_iter().filter(|(name, _)| !name.starts_with("tool:"));
-    let millis = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    Step {
-        r#type: "step",
-        agent_id: inner.agent.clone(),
-        run_id: inner.run_id.clone(),
-        step: inner.name.clone(),
-        number: inner.step,
-        attempt: inner.attempt,
-        kind: inner.kind.as_str_name().trim_start_matches("RUN_KIND_").to_lowercase(),
-        side_effects: if inner.suppress { "suppress" } else { "allow" },
-        labels: inner.labels.clone(),
-        remaining_ms: inner.deadline.map(|at| millis(at.saturating_duration_since(Instant::now()))),
-        input,
-        woken: inner.woken.as_ref().map(woken),
-        bundle,
-        checkpoints: recorded.map(|(name, value)| (name, json::payload(&value))).collect(),
-    }
-}
-
-fn woken(woken: &v1::Woken) -> Value {
-    if woken.signal.is_empty() {
-        return json!({ "timed_out": true });
-    }
-    json!({ "signal": woken.signal, "value": woken.value.as_ref().map(json::payload) })
-}
-
-impl Outcome {
-    fn into_next(self) -> StepResult<Next> {
-        let Self { next, done, wait, sleep, fail, input, timeout, then } = self;
-        let then = move || {
-            then.ok_or_else(|| {
-                StepError::fatal(PROTOCOL, "a wait says with `then` what comes then")
-            })
-        };
-        match (next, done, wait, sleep, fail) {
-            (Some(name), None, None, None, None) => Ok(Next::step(name, input)),
-            (None, Some(output), None, None, None) => Ok(Next::done(output)),
-            (None, None, Some(signal), None, None) => {
-                let wait = Next::wait(signal);
-                let wait = match timeout {
-                    Some(limit) => wait.timeout(span(&limit)?),
-                    None => wait,
-                };
-                Ok(wait.then(then()?, input))
-            }
-            (None, None, None, Some(time), None) => {
-                Ok(Next::sleep(span(&time)?).then(then()?, input))
-            }
-            (None, None, None, None, Some(fail)) => Err(fail.into_error()?),
-            _ => {
-                let message = "an outcome is one of next, done, wait, sleep and fail";
-                Err(StepError::fatal(PROTOCOL, message))
-            }
-        }
-    }
-}
-
-impl Fail {
-    fn into_error(self) -> StepResult<StepError> {
-        let reason = if self.reason.is_empty() { crate::worker::STEP_ERROR } else { &self.reason };
-        Ok(match (self.retry, &self.after) {
-            (Retry::Never, _) => StepError::fatal(reason, self.message),
-            (Retry::Auto, None) => StepError::retry(self.message).with_reason(reason),
-            (Retry::Auto, Some(after)) => {
-                StepError::retry_after(span(after)?, self.message).with_reason(reason)
-            }
-        })
-    }
-}
-
-fn span(text: &str) -> StepResult<Duration> {
-    humantime::parse_duration(text)
-        .map_err(|error| StepError::fatal(PROTOCOL, format!("{text:?}: {error}")))
+    let retry = if error.is_retryable() { "auto" } else { "never" };
+    json!({ "reason": error.reason(), "message": error.to_string(), "retry": retry })
 }

@@ -1,6 +1,5 @@
 //! Says what a worker is before it works.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 
@@ -38,7 +37,7 @@ impl Worker {
             slots: DEFAULT_SLOTS,
             shadow_safe: false,
             shutdown_grace: DEFAULT_SHUTDOWN_GRACE,
-            handlers: BTreeMap::new(),
+            handlers: Handlers::default(),
         }
     }
 }
@@ -64,7 +63,7 @@ impl fmt::Debug for WorkerBuilder {
             .field("agent", &self.agent)
             .field("bundle", &self.bundle)
             .field("slots", &self.slots)
-            .field("steps", &self.handlers.keys())
+            .field("steps", &self.handlers.served())
             .finish_non_exhaustive()
     }
 }
@@ -145,6 +144,17 @@ impl WorkerBuilder {
         self
     }
 
+    /// Serves every step that has no handler of its own.
+    pub fn any_step<I, F, Fut>(mut self, handle: F) -> WorkerBuilder
+    where
+        I: DeserializeOwned + Send + 'static,
+        F: Fn(StepContext, I) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = StepResult<Next>> + Send + 'static,
+    {
+        self.handlers.insert_any(Handler::new(StepOptions::new(), handle));
+        self
+    }
+
     /// Works for ever.
     ///
     /// # Errors
@@ -169,7 +179,7 @@ impl WorkerBuilder {
         if self.slots == 0 || self.handlers.is_empty() {
             return Err(Error::invalid("a worker needs at least one slot and one step"));
         }
-        for name in self.handlers.keys() {
+        for name in self.handlers.names() {
             id::check_name("step", name)?;
         }
         let namespace = self.namespace.unwrap_or_else(|| self.client.config().namespace.clone());
@@ -182,7 +192,7 @@ impl WorkerBuilder {
             bundle_id: bundle,
             worker_id,
             code: self.code.unwrap_or_default(),
-            steps: self.handlers.keys().cloned().collect(),
+            steps: self.handlers.served(),
             slots: self.slots,
             shadow_safe: self.shadow_safe,
             version: env!("CARGO_PKG_VERSION").to_owned(),

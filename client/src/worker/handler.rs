@@ -58,8 +58,41 @@ pub(crate) struct Handler {
     pub(crate) options: StepOptions,
 }
 
-/// By step name.
-pub(crate) type Handlers = BTreeMap<String, Handler>;
+/// Which handler a step has.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers {
+    by_name: BTreeMap<String, Handler>,
+    /// Of the steps that have none of their own.
+    any: Option<Handler>,
+}
+
+impl Handlers {
+    pub(crate) fn insert(&mut self, name: String, handler: Handler) {
+        self.by_name.insert(name, handler);
+    }
+
+    pub(crate) fn insert_any(&mut self, handler: Handler) {
+        self.any = Some(handler);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Handler> {
+        self.by_name.get(name).or(self.any.as_ref())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty() && self.any.is_none()
+    }
+
+    /// Names that have a handler of their own.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.by_name.keys()
+    }
+
+    /// The names as the cluster is told them; none: all steps.
+    pub(crate) fn served(&self) -> Vec<String> {
+        if self.any.is_some() { Vec::new() } else { self.names().cloned().collect() }
+    }
+}
 
 impl Handler {
     pub(crate) fn new<I, F, Fut>(options: StepOptions, handle: F) -> Handler

@@ -405,7 +405,7 @@ impl Runtime {
     fn serves_next(&self, complete: &v1::CompleteStep) -> bool {
         match &complete.outcome {
             Some(v1::complete_step::Outcome::Next(next)) => {
-                self.plan.handlers.contains_key(&next.name)
+                self.plan.handlers.get(&next.name).is_some()
             }
             // A wait is over only if its signal came already: no slot is kept for that.
             Some(v1::complete_step::Outcome::Wait(_) | v1::complete_step::Outcome::Done(_))

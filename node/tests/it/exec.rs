@@ -12,25 +12,33 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::nodes::{Nodes, SOON};
 
-/// The program, as a person would start it.
-fn exec(nodes: &Nodes, folder: &Path, program: &[&str]) -> Command {
+/// The program, as a person would start it; flags may stand before it, behind `--`.
+pub(crate) fn exec(nodes: &Nodes, folder: &Path, program: &[&str]) -> Command {
+    let at = program.iter().position(|word| *word == "--");
+    let (flags, program) = at.map_or((&[][..], program), |at| (&program[..at], &program[at + 1..]));
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinrail"));
     command
         .args(["worker", "exec", "support", "--bundle", "v1", "--slots", "2", "--dir"])
         .arg(folder)
-        .args(["--endpoint", &nodes.endpoint(0), "--code", "abc", "--"])
+        .args(["--endpoint", &nodes.endpoint(0), "--code", "abc"])
+        .args(flags)
+        .arg("--")
         .args(program)
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
 }
 
+const PYTHON: &[&str] = &["python3", "agent.py"];
+const NODE: &[&str] = &["node", "agent.mjs"];
+const SHELL: &[&str] = &["--per-step", "--", "./agent.sh"];
+
 /// A node, its agent, and a program that works for it.
-struct Scene {
+pub(crate) struct Scene {
     nodes: Nodes,
     client: Client,
     program: Child,
@@ -40,7 +48,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(crash: &str) -> Self {
+    pub(crate) async fn set(program: &[&str], crash: &str) -> Self {
         let nodes = Nodes::start(1).await;
         let client = nodes.client();
         agent(&client).await;
@@ -48,7 +56,7 @@ impl Scene {
         let url = service(Arc::clone(&asked)).await;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/examples/exec");
-        let program = exec(&nodes, &examples, &["python3", "agent.py"])
+        let program = exec(&nodes, &examples, program)
             .env("COUNT_URL", url)
             .env("NOTE_FILE", folder.path().join("notes"))
             .env("CRASH", crash)
@@ -58,19 +66,19 @@ impl Scene {
         Self { nodes, client, program, asked, folder }
     }
 
-    async fn run(&self, question: &str) -> Json {
+    pub(crate) async fn run(&self, question: &str) -> Json {
         let input = json!({ "question": question });
         let answer = timeout(SOON, self.client.run("support", input)).await.expect("in time");
         answer.expect("the run completes")
     }
 
-    fn notes(&self) -> usize {
+    pub(crate) fn notes(&self) -> usize {
         let file: PathBuf = self.folder.path().join("notes");
         std::fs::read_to_string(file).unwrap_or_default().lines().count()
     }
 
     /// The program is told to end, and says what it wrote.
-    async fn end(self) -> String {
+    pub(crate) async fn end(self) -> String {
         let pid = self.program.id().expect("it runs").to_string();
         let sent = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
         assert!(sent.success());
@@ -83,9 +91,12 @@ impl Scene {
     }
 }
 
-async fn agent(client: &Client) {
+pub(crate) async fn agent(client: &Client) {
     let agent_id = || "support".to_owned();
-    let request = v1::CreateAgentRequest { agent_id: agent_id(), ..Default::default() };
+    let grace = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let switch = Some(v1::SwitchPolicy { grace, ..Default::default() });
+    let policy = Some(v1::Policy { switch, ..Default::default() });
+    let request = v1::CreateAgentRequest { agent_id: agent_id(), policy, ..Default::default() };
     client.agents().create(request).await.expect("the agent is created");
     let model = v1::ModelPart {
         provider: "p".into(),
@@ -121,7 +132,7 @@ async fn agent(client: &Client) {
 }
 
 /// A service that does something once for each key, as a payment would, and answers how much it has done.
-async fn service(asked: Arc<Mutex<(BTreeSet<String>, u32)>>) -> String {
+pub(crate) async fn service(asked: Arc<Mutex<(BTreeSet<String>, u32)>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
     tokio::spawn(async move {
@@ -148,9 +159,8 @@ async fn service(asked: Arc<Mutex<(BTreeSet<String>, u32)>>) -> String {
     url
 }
 
-#[tokio::test]
-async fn a_python_agent_runs_its_steps_with_memory_tools_and_checkpoints() {
-    let scene = Scene::set("").await;
+async fn runs_its_steps_with_memory_tools_and_checkpoints(program: &[&str]) {
+    let scene = Scene::set(program, "").await;
     let first = scene.run("How are you?").await;
     assert_eq!(first["text"], "Well met: 3 words, visit 1");
     assert_eq!((&first["bundle"], &first["noted"]), (&json!("v1"), &json!("noted")));
@@ -167,9 +177,8 @@ async fn a_python_agent_runs_its_steps_with_memory_tools_and_checkpoints() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_program_killed_behind_a_checkpoint_does_not_repeat_it() {
-    let scene = Scene::set("after-checkpoint").await;
+async fn killed_behind_a_checkpoint_does_not_repeat_it(program: &[&str]) {
+    let scene = Scene::set(program, "after-checkpoint").await;
     let answer = scene.run("How are you?").await;
     assert_eq!(answer["noted"], "noted");
     assert_eq!(scene.notes(), 1, "what was recorded is not done again");
@@ -178,14 +187,155 @@ async fn a_program_killed_behind_a_checkpoint_does_not_repeat_it() {
     assert!(said.contains("step=plan attempt=1 bundle=v1 planning"), "{said}");
 }
 
-#[tokio::test]
-async fn a_program_killed_between_effect_and_record_asks_again_with_the_same_key() {
-    let scene = Scene::set("in-tool").await;
+async fn killed_between_effect_and_record_asks_again_with_the_same_key(program: &[&str]) {
+    let scene = Scene::set(program, "in-tool").await;
     let answer = scene.run("How are you?").await;
     assert_eq!(answer["seen"], 1);
     let (keys, asked) = scene.asked.lock().clone();
     assert_eq!((keys.len(), asked), (1, 2), "asked twice, done once");
     scene.end().await;
+}
+
+#[tokio::test]
+async fn a_python_agent_runs_its_steps_with_memory_tools_and_checkpoints() {
+    runs_its_steps_with_memory_tools_and_checkpoints(PYTHON).await;
+}
+
+#[tokio::test]
+async fn a_python_agent_killed_behind_a_checkpoint_does_not_repeat_it() {
+    killed_behind_a_checkpoint_does_not_repeat_it(PYTHON).await;
+}
+
+#[tokio::test]
+async fn a_python_agent_killed_between_effect_and_record_asks_again_with_the_same_key() {
+    killed_between_effect_and_record_asks_again_with_the_same_key(PYTHON).await;
+}
+
+#[tokio::test]
+async fn a_node_agent_runs_its_steps_with_memory_tools_and_checkpoints() {
+    runs_its_steps_with_memory_tools_and_checkpoints(NODE).await;
+}
+
+#[tokio::test]
+async fn a_node_agent_killed_behind_a_checkpoint_does_not_repeat_it() {
+    killed_behind_a_checkpoint_does_not_repeat_it(NODE).await;
+}
+
+#[tokio::test]
+async fn a_node_agent_killed_between_effect_and_record_asks_again_with_the_same_key() {
+    killed_between_effect_and_record_asks_again_with_the_same_key(NODE).await;
+}
+
+#[tokio::test]
+async fn a_shell_agent_runs_its_steps_with_memory_and_checkpoints() {
+    let scene = Scene::set(SHELL, "after-checkpoint").await;
+    assert_eq!(scene.run("How are you?").await, "3 words, visit 1");
+    assert_eq!(scene.notes(), 1, "killed behind the checkpoint, it is not done again");
+    assert_eq!(scene.run("And now?").await, "2 words, visit 2");
+    let page = v1::ListRunsRequest { agent_id: "support".into(), ..Default::default() };
+    for run in scene.client.runs().list(page).await.expect("they are listed").runs {
+        let models = run.usage.unwrap_or_default().models;
+        assert_eq!(models.iter().map(|model| model.cost_micros).sum::<u64>(), 5);
+    }
+    let said = scene.end().await;
+    assert!(said.contains("step=plan attempt=1 bundle=v1 planning"), "{said}");
+    assert!(!said.contains("{\"next\""), "an outcome is no log: {said}");
+}
+
+/// Ends in every way but the right one, as its input says.
+const CARELESS: &str = r#"
+case $(cat) in
+*'"input":"silent"'*) echo 'a log, not an outcome' ;;
+*'"input":"failed"'*) echo '{"level":"error"}'; echo 'out of disk' >&2; exit 3 ;;
+*'"input":"both"'*) echo '{"done":1,"next":"plan"}' ;;
+*'"input":"deaf"'*) exec <&-; echo '{"type":"outcome","done":"deaf"}'; exit 1 ;;
+*'"input":"behind"'*) sleep 600 & echo $! >pid; echo '{"done":"behind"}' ;;
+esac
+"#;
+
+#[tokio::test]
+async fn a_process_without_an_outcome_failed_and_one_behind_it_is_ended() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let program = ["--per-step", "--", "sh", "-c", CARELESS];
+    let mut host = exec(&nodes, folder.path(), &program).spawn().expect("the binary runs");
+    let run = async |input: &str| {
+        timeout(SOON, client.run::<_, Json>("support", json!(input))).await.expect("in time")
+    };
+    for (input, reason, words) in [
+        ("silent", "PROGRAM_ENDED", "exit status: 0"),
+        ("failed", "PROGRAM_ENDED", "exit status: 3): out of disk"),
+        ("both", "PROTOCOL", "an outcome is one of"),
+    ] {
+        let error = run(input).await.expect_err("it fails");
+        assert_eq!(error.reason(), reason, "{input}: {error:?}");
+        assert!(error.to_string().contains(words), "{input}: {error}");
+    }
+    assert_eq!(run("deaf").await.expect("its last line counts"), "deaf");
+    assert_eq!(run("behind").await.expect("nobody waits for the sleep"), "behind");
+    let pid = std::fs::read_to_string(folder.path().join("pid")).expect("it wrote it");
+    gone(pid.trim()).await;
+    host.kill().await.expect("it runs");
+    nodes.stop_all().await;
+}
+
+/// Waits until there is no such process, or only its remains.
+async fn gone(pid: &str) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{pid} still runs: {stat}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Hears of no SIGTERM, and has a process that hears of none either.
+const STUBBORN: &str = r#"
+trap '' TERM
+sleep 600 & echo $! >child
+echo $$ >self
+while :; do wait; done
+"#;
+
+#[tokio::test]
+async fn a_cancelled_process_goes_with_its_whole_group() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let program = ["--per-step", "--", "sh", "-c", STUBBORN];
+    let mut host = exec(&nodes, folder.path(), &program).spawn().expect("the binary runs");
+    crate::nodes::start(&client, "r1").await;
+    let self_pid = written(&folder.path().join("self")).await;
+    let child_pid = written(&folder.path().join("child")).await;
+    let request = v1::CancelRunRequest {
+        agent_id: "support".into(),
+        run_id: "r1".into(),
+        ..Default::default()
+    };
+    client.runs().cancel(request).await.expect("it is cancelled");
+    gone(&self_pid).await;
+    gone(&child_pid).await;
+    host.kill().await.expect("it runs");
+    nodes.stop_all().await;
+}
+
+/// The first line of a file, once there is one.
+pub(crate) async fn written(file: &Path) -> String {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match std::fs::read_to_string(file) {
+            Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
+            Ok(_) | Err(_) => {}
+        }
+        assert!(Instant::now() < deadline, "{} was not written", file.display());
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Says nonsense first: garbage, an unknown type, a tool that was not begun. It is told of each, and may go on.

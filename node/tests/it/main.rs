@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod dead_letter;
 mod exec;
+mod hosts;
 mod http;
 mod memory;
 mod metrics_page;
