@@ -16,6 +16,8 @@ pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
 pub const RUN_STORED_BYTES: u64 = 64 << 20;
 /// Steps of a run.
 pub const RUN_STEPS: u32 = 10_000;
+/// Branches of one fan-out.
+pub const FAN_OUT: usize = 1_000;
 /// Checkpoints of a step.
 pub const STEP_CHECKPOINTS: u32 = 10_000;
 /// Signals of a run that no step has waited for yet.
@@ -42,6 +44,8 @@ pub const PAGE: u32 = 1_000;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Bytes of values behind which a page of memory ends.
 pub const PAGE_BYTES: usize = 2 << 20;
+/// Bytes of outputs that one page of branches holds.
+pub const BRANCH_PAGE_BYTES: usize = 4 << 20;
 /// Runs that one page of `run list` looks at; a page may be short because of it.
 pub const RUNS_EXAMINED: usize = 2_000;
 /// Rows of costs of an agent: bundles, kinds, steps and models that are told apart. What comes beyond is summed up by
@@ -84,5 +88,9 @@ const _: () =
 const _: () = assert!(
     PAGE_BYTES + MEMORY_BATCH_BYTES + MEMORY_BATCH_KEYS * MEMORY_KEY_BYTES < API_MESSAGE_BYTES,
     "a page of memory and one whole revision fit an answer"
+);
+const _: () = assert!(
+    BRANCH_PAGE_BYTES + PAYLOAD_BYTES / 2 < API_MESSAGE_BYTES,
+    "a page of branches fits an answer"
 );
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");

@@ -46,6 +46,13 @@ export const nextStep = (name, input = null) => ({ next: name, input });
 /** The run is done with this output. */
 export const done = (output = null) => ({ done: output });
 
+/**
+ * The run goes on with all of these [step, input] at once; the step `join` gets their outputs in this order, or, with
+ * settle, {ok: output} or {error: {reason, message}} for each.
+ */
+export const allOf = (branches, join, settle = false) =>
+  ({ all: branches.map(([next, input]) => ({ next, input })), join, settle });
+
 /** The run waits for a signal, at most so long ("3d"), and goes on with the step `then`; see Step.woken. */
 export const wait = (signal, then, input = null, timeout = null) => ({ wait: signal, then, input, timeout });
 
@@ -253,8 +260,8 @@ async function outcomeOf(steps, step) {
   try {
     if (!Object.hasOwn(steps, step.name)) throw new Fail(`there is no step ${step.name} here`);
     const outcome = await steps[step.name](step);
-    if (!["next", "done", "wait", "sleep"].some((kind) => outcome?.[kind] !== undefined)) {
-      throw new Fail(`the step ${step.name} returned no outcome: use done(), nextStep(), wait() or sleep()`);
+    if (!["next", "done", "all", "wait", "sleep"].some((kind) => outcome?.[kind] !== undefined)) {
+      throw new Fail(`the step ${step.name} returned no outcome: use done(), nextStep(), allOf(), wait() or sleep()`);
     }
     return outcome;
   } catch (error) {

@@ -69,6 +69,13 @@ def done(output=None):
     return {"done": output}
 
 
+def all_of(branches, join, settle=False):
+    """The run goes on with all of these (step, input) at once; the step `join` gets their outputs in this order, or, with
+    settle, {"ok": output} or {"error": {"reason", "message"}} for each."""
+    steps = [{"next": name, "input": input} for name, input in branches]
+    return {"all": steps, "join": join, "settle": settle}
+
+
 def wait(signal, then, input=None, timeout=None):
     """The run waits for a signal, at most so long ("3d"), and goes on with the step `then`; see Step.woken."""
     outcome = {"wait": signal, "then": then, "input": input}
@@ -241,8 +248,8 @@ def _outcome(steps, step):
         if step.name not in steps:
             raise Fail("there is no step %s here" % step.name)
         outcome = steps[step.name](step)
-        if not isinstance(outcome, dict) or not {"next", "done", "wait", "sleep"} & outcome.keys():
-            raise Fail("the step %s returned no outcome: use done(), next_step(), wait() or sleep()" % step.name)
+        if not isinstance(outcome, dict) or not {"next", "done", "all", "wait", "sleep"} & outcome.keys():
+            raise Fail("the step %s returned no outcome: use done(), next_step(), all_of(), wait() or sleep()" % step.name)
         return outcome
     except Fail as fail:
         return fail.outcome

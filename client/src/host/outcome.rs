@@ -10,6 +10,8 @@ use super::protocol::{Fail, Outcome, Retry};
 /// Reason of an attempt whose program broke the protocol.
 pub(super) const PROTOCOL: &str = "PROTOCOL";
 
+const ONE_OF: &str = "an outcome is one of next, done, all, wait, sleep and fail";
+
 impl Outcome {
     /// An outcome that stands alone: the last line of a process, the answer of a server. `None`: it is not even an object.
     ///
@@ -32,7 +34,21 @@ impl Outcome {
     }
 
     pub(super) fn into_next(self) -> StepResult<Next> {
-        let Self { next, done, wait, sleep, fail, input, timeout, then } = self;
+        let Self { next, done, all, wait, sleep, fail, input, timeout, then, join, settle } = self;
+        if let Some(branches) = all {
+            if next.is_some()
+                || done.is_some()
+                || wait.is_some()
+                || sleep.is_some()
+                || fail.is_some()
+            {
+                return Err(StepError::fatal(PROTOCOL, ONE_OF));
+            }
+            let no_join =
+                || StepError::fatal(PROTOCOL, "a fan-out names with `join` what joins it");
+            let all = Next::all(branches.into_iter().map(|branch| (branch.next, branch.input)));
+            return Ok(if settle { all.settle() } else { all }.join(join.ok_or_else(no_join)?));
+        }
         let then = move || {
             then.ok_or_else(|| {
                 StepError::fatal(PROTOCOL, "a wait says with `then` what comes then")
@@ -53,10 +69,7 @@ impl Outcome {
                 Ok(Next::sleep(span(&time)?).then(then()?, input))
             }
             (None, None, None, None, Some(fail)) => Err(fail.into_error()?),
-            _ => {
-                let message = "an outcome is one of next, done, wait, sleep and fail";
-                Err(StepError::fatal(PROTOCOL, message))
-            }
+            _ => Err(StepError::fatal(PROTOCOL, ONE_OF)),
         }
     }
 }
@@ -81,6 +94,8 @@ fn span(text: &str) -> StepResult<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use pinrail_proto::v1;
+
     use super::*;
 
     #[test]
@@ -92,6 +107,19 @@ mod tests {
         }
         for text in ["", "done", "[1]", "\"done\"", "{broken"] {
             assert!(matches!(Outcome::parse(text.as_bytes()), Ok(None)), "{text}");
+        }
+        let wide = br#"{"all":[{"next":"a","input":1},{"next":"b"}],"join":"c","settle":true}"#;
+        let Ok(Some(wide)) = Outcome::parse(wide) else { panic!("it is an outcome") };
+        let Ok(v1::complete_step::Outcome::All(all)) =
+            wide.into_next().and_then(Next::into_outcome)
+        else {
+            panic!("it fans out")
+        };
+        let names: Vec<_> = all.branches.iter().map(|branch| branch.name.as_str()).collect();
+        assert_eq!((names, all.join.as_str(), all.settle), (vec!["a", "b"], "c", true));
+        for text in [r#"{"all":[{"next":"a"}]}"#, r#"{"all":[{"next":"a"}],"join":"c","done":1}"#] {
+            let Ok(Some(outcome)) = Outcome::parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(outcome.into_next().expect_err(text).reason(), PROTOCOL, "{text}");
         }
         for text in [r#"{"type":"usage","done":1}"#, r#"{"finished":true}"#, r#"{"next":1}"#] {
             let error = Outcome::parse(text.as_bytes()).expect_err(text);

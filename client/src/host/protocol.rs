@@ -117,7 +117,7 @@ impl Default for Usage {
     }
 }
 
-/// How a step ended: exactly one of `next`, `done`, `wait`, `sleep` and `fail`.
+/// How a step ended: exactly one of `next`, `done`, `all`, `wait`, `sleep` and `fail`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Outcome {
@@ -125,6 +125,7 @@ pub(super) struct Outcome {
     /// `null` is a result too.
     #[serde(deserialize_with = "present")]
     pub(super) done: Option<Value>,
+    pub(super) all: Option<Vec<Branch>>,
     pub(super) wait: Option<String>,
     pub(super) sleep: Option<String>,
     pub(super) fail: Option<Fail>,
@@ -132,6 +133,18 @@ pub(super) struct Outcome {
     pub(super) input: Value,
     pub(super) timeout: Option<String>,
     pub(super) then: Option<String>,
+    /// Of `all`: the step that gets the outputs, and whether it comes even when branches fail.
+    pub(super) join: Option<String>,
+    pub(super) settle: bool,
+}
+
+/// A step of a fan-out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Branch {
+    pub(super) next: String,
+    #[serde(default)]
+    pub(super) input: Value,
 }
 
 fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
@@ -235,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_an_error() {
-        for text in ["", "{", "[]", r#"{"type":"dance"}"#, r#"{"type":"outcome","all":[]}"#] {
+        for text in ["", "{", "[]", r#"{"type":"dance"}"#, r#"{"type":"outcome","child":{}}"#] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

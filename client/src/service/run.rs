@@ -26,6 +26,8 @@ methods! { Runs, RunServiceClient:
     read list_runs as list(ListRunsRequest) -> ListRunsResponse;
     /// A page of a run's steps.
     read list_steps as steps(ListStepsRequest) -> ListStepsResponse;
+    /// A page of how the branches of a fan-out ended.
+    read list_branches as branches(ListBranchesRequest) -> ListBranchesResponse;
     /// The run, its bundle, the one before it, and what differs.
     read explain_run as explain(ExplainRunRequest) -> ExplainRunResponse;
     /// What an agent's runs used and cost.

@@ -94,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) deadline: Option<Instant>,
     pub(crate) suppress: bool,
     pub(crate) woken: Option<v1::Woken>,
+    pub(crate) join: Option<v1::Join>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) usage: Mutex<UsageSum>,
     /// Memory writes that the completion carries, by key.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use pinrail_proto::v1::work_request::Message;
 use pinrail_proto::{time, v1};
@@ -13,6 +14,7 @@ use crate::worker::bundle::BundleView;
 use crate::worker::context::{CancelReason, Command, Inner, Signal, StepContext};
 use crate::worker::handler::{Handler, Outcome};
 use crate::worker::held::Token;
+use crate::worker::join;
 use crate::worker::journal::Journal;
 use crate::worker::outcome::{StepError, StepResult};
 use crate::worker::usage::UsageSum;
@@ -77,6 +79,7 @@ pub(crate) fn context(
         deadline,
         suppress: assignment.suppress_side_effects,
         woken: assignment.woken.clone(),
+        join: assignment.join,
         journal: Mutex::new(Journal::new(assignment.checkpoints.clone())),
         usage: Mutex::new(UsageSum::default()),
         on_complete: Mutex::default(),
@@ -100,8 +103,7 @@ pub(crate) async fn execute(
     input: Option<v1::Payload>,
     signal: watch::Receiver<Signal>,
 ) -> Finished {
-    let work = (handler.run)(context.clone(), input);
-    let end = until_the_end(work, &context, signal.clone()).await;
+    let end = until_the_end(work(&handler, &context, input), &context, signal.clone()).await;
     let stopped = match *signal.borrow() {
         Signal::Stop { reason, .. } => Some(reason),
         Signal::Run | Signal::Drop => None,
@@ -111,8 +113,22 @@ pub(crate) async fn execute(
     Finished { token, message }
 }
 
+fn work(
+    handler: &Handler,
+    context: &StepContext,
+    input: Option<v1::Payload>,
+) -> BoxFuture<'static, StepResult<Outcome>> {
+    let Some(join) = context.inner().join else { return (handler.run)(context.clone(), input) };
+    let (run, context) = (Arc::clone(&handler.run), context.clone());
+    async move {
+        let input = join::input(&context, join).await?;
+        run(context, Some(input)).await
+    }
+    .boxed()
+}
+
 async fn until_the_end(
-    mut work: futures::future::BoxFuture<'static, StepResult<Outcome>>,
+    mut work: BoxFuture<'static, StepResult<Outcome>>,
     context: &StepContext,
     mut signal: watch::Receiver<Signal>,
 ) -> End {

@@ -8,7 +8,7 @@ use pinrail_proto::{limits, reason, time};
 use serde::Serialize;
 use tokio::time::Duration;
 
-use crate::payload;
+use crate::payload::{self, PayloadError};
 
 /// What a handler returns.
 pub type StepResult<T> = Result<T, StepError>;
@@ -77,8 +77,64 @@ impl Next {
         WaitFor { signal: String::new(), timeout: Some(time) }
     }
 
+    /// The run goes on with all of these steps at once, at most 1,000, and behind them with the one that
+    /// [`FanOut::join`] names.
+    ///
+    /// A branch may itself go on with further steps, wait or fan out; it is over with [`Next::done`].
+    ///
+    /// ```
+    /// use pinrail_client::worker::{Next, StepContext, StepResult};
+    ///
+    /// async fn research(_: StepContext, urls: Vec<String>) -> StepResult<Next> {
+    ///     Ok(Next::all(urls.into_iter().map(|url| ("read", url))).join("merge"))
+    /// }
+    ///
+    /// async fn merge(_: StepContext, pages: Vec<String>) -> StepResult<Next> {
+    ///     Ok(Next::done(pages.join("\n")))
+    /// }
+    /// ```
+    pub fn all<N: Into<String>, T: Serialize>(
+        branches: impl IntoIterator<Item = (N, T)>,
+    ) -> FanOut {
+        let branch = |(name, input): (N, T)| {
+            let input = Some(payload::encode(&input)?);
+            Ok(v1::NextStep { name: name.into(), input })
+        };
+        let branches = branches.into_iter().map(branch).collect();
+        FanOut { branches, settle: false }
+    }
+
     pub(crate) fn into_outcome(self) -> StepResult<v1::complete_step::Outcome> {
         self.outcome
+    }
+}
+
+/// Steps that a run goes on with at once.
+#[derive(Debug)]
+#[must_use]
+pub struct FanOut {
+    branches: Result<Vec<v1::NextStep>, PayloadError>,
+    settle: bool,
+}
+
+impl FanOut {
+    /// The join comes even when branches fail: its input is then a list of [`Branch`](crate::worker::Branch). Without it
+    /// the first failure of a branch, after all of its attempts, fails the run, or the branch that the fan-out is in.
+    pub fn settle(mut self) -> FanOut {
+        self.settle = true;
+        self
+    }
+
+    /// The step that gets the outputs of the branches, in their order, as a list.
+    pub fn join(self, name: impl Into<String>) -> Next {
+        let FanOut { branches, settle } = self;
+        let outcome = branches
+            .map(|branches| {
+                let join = name.into();
+                v1::complete_step::Outcome::All(v1::FanOut { branches, join, settle })
+            })
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
     }
 }
 

@@ -407,6 +407,9 @@ impl Runtime {
             Some(v1::complete_step::Outcome::Next(next)) => {
                 self.plan.handlers.get(&next.name).is_some()
             }
+            Some(v1::complete_step::Outcome::All(all)) => {
+                all.branches.first().is_some_and(|b| self.plan.handlers.get(&b.name).is_some())
+            }
             // A wait is over only if its signal came already: no slot is kept for that.
             Some(v1::complete_step::Outcome::Wait(_) | v1::complete_step::Outcome::Done(_))
             | None => false,

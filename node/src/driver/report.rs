@@ -272,13 +272,12 @@ fn complete(
     let outcome = match it.outcome {
         Some(Reported::Next(next)) => Outcome::Next(self::next(next)?),
         Some(Reported::Wait(wait)) => Outcome::Wait(self::wait(wait)?),
+        Some(Reported::All(all)) => Outcome::All(fan_out(all)?),
         Some(Reported::Done(output)) => {
             Outcome::Done(check_payload("the output", Some(output))?.unwrap_or_default())
         }
         None => {
-            return Err(bad(
-                "a completion says what is next, what to wait for, or the run's output",
-            ));
+            return Err(bad("a completion says what is next, what to wait for, or the output"));
         }
     };
     let memory = it.memory.into_iter().map(carried).collect::<Result<_, _>>()?;
@@ -315,6 +314,20 @@ fn next(next: v1::NextStep) -> Result<log::NextStep, Refusal> {
     id::check_name("step", &next.name).map_err(bad_id)?;
     let input = check_payload("the next step's input", next.input)?;
     Ok(log::NextStep { name: next.name, input })
+}
+
+fn fan_out(it: v1::FanOut) -> Result<log::FanOut, Refusal> {
+    if it.branches.is_empty() {
+        return Err(bad("a fan-out has at least one branch"));
+    }
+    let (count, most) = (it.branches.len(), limits::FAN_OUT);
+    if count > most {
+        let message = format!("{count} branches; at most {most} are allowed");
+        return Err(Box::new(rejection(reason::LIMIT_EXCEEDED, message)));
+    }
+    id::check_name("step", &it.join).map_err(bad_id)?;
+    let branches = it.branches.into_iter().map(next).collect::<Result<_, _>>()?;
+    Ok(log::FanOut { branches, join: it.join, settle: it.settle })
 }
 
 fn wait(it: v1::WaitStep) -> Result<log::WaitStep, Refusal> {

@@ -170,6 +170,29 @@ impl RunService for Runs {
         Ok(Response::new(v1::ListStepsResponse { steps, next_page_token, revision: at.revision }))
     }
 
+    async fn list_branches(
+        &self,
+        request: Request<v1::ListBranchesRequest>,
+    ) -> Result<Response<v1::ListBranchesResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::branches(
+                read,
+                &it.namespace,
+                &it.agent_id,
+                &it.run_id,
+                it.step,
+                it.page_size,
+                &it.page_token,
+            )
+        });
+        let ((branches, next_page_token), at) = page.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::ListBranchesResponse { branches, next_page_token, revision }))
+    }
+
     async fn get_result(
         &self,
         request: Request<v1::GetResultRequest>,

@@ -65,6 +65,10 @@ pub enum Kind {
     Signal = 0x32,
     /// `agent# run\0 step#` → `WokenRecord`: what ended the wait of a step. Written once.
     Woken = 0x33,
+    /// `agent# run\0 join# step#` → empty: the open steps of a join's branches.
+    OpenBranch = 0x34,
+    /// `agent# run\0 join# branch#` → `BranchRecord`: how a branch ended. Written once.
+    Branch = 0x35,
     /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
     Deadline = 0x40,
     /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.

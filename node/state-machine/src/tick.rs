@@ -103,10 +103,7 @@ fn settle(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
 
 fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Result<(), Stop> {
     let Some((run_id, number)) = step::parse_object(object) else { return Ok(()) };
-    let Some(mut subject) = Subject::find(txn, agent, &run_id)? else { return Ok(()) };
-    if subject.run.step != number {
-        return Ok(());
-    }
+    let Some(mut subject) = Subject::at(txn, agent, &run_id, number)? else { return Ok(()) };
     let before = (subject.run.clone(), subject.step.clone());
     run::settle(txn, &mut subject)?;
     let same_pin = subject.run.pinned_revision == before.0.pinned_revision;

@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod dead_letter;
 mod exec;
+mod fan_out;
 mod hosts;
 mod http;
 mod memory;

@@ -231,7 +231,7 @@ pub(super) fn step_table(steps: &[v1::Step]) -> Table {
         let failure = step.failure.as_ref().map(|it| format!("{}: {}", it.reason, it.message));
         table.row(vec![
             step.number.to_string(),
-            step.name.clone(),
+            name(step),
             human::step_state(step.state()),
             format!("{}/{}", step.attempt, step.max_attempts),
             took(step),
@@ -248,8 +248,19 @@ pub(super) fn step_table(steps: &[v1::Step]) -> Table {
     table
 }
 
-/// What it waits for, or did: a signal, a time, or whichever is first.
+/// The step's name, and which branch of which join it is in.
+fn name(step: &v1::Step) -> String {
+    match step.join {
+        0 => step.name.clone(),
+        join => format!("{} (#{join}/{})", step.name, step.branch),
+    }
+}
+
+/// What it waits for, or did: its branches, a signal, a time, or whichever is first.
 fn wait(step: &v1::Step) -> String {
+    if step.branches > 0 {
+        return format!("{} of {} branches", step.branches - step.branches_open, step.branches);
+    }
     let until = step.wait_until.as_ref().map(|at| format!("until {}", human::at(Some(at))));
     let signal = (!step.wait_signal.is_empty()).then(|| step.wait_signal.clone());
     signal.into_iter().chain(until).collect::<Vec<_>>().join(" ")

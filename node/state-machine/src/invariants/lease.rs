@@ -6,6 +6,7 @@ use pinrail_proto::v1::{RunState, StepState};
 
 use crate::key::{Kind, Parts};
 use crate::run::is_over;
+use crate::step::is_closed;
 use crate::store::Fault;
 
 use super::{Found, Scene, broken};
@@ -71,11 +72,11 @@ fn ready(scene: &Scene<'_>, found: &mut Found) -> Result<BTreeSet<(String, u32)>
     Ok(ready)
 }
 
-/// Whether this is the last step of an open run, under the run's bundle.
+/// Whether this is an open step of an open run, under the run's bundle.
 fn is_open_step(scene: &Scene<'_>, run_id: &str, number: u32) -> bool {
     let Some(run) = scene.runs.get(run_id) else { return false };
-    let Some(step) = scene.step_of(run) else { return false };
-    run.step == number
+    let Some(step) = scene.steps.get(&(run_id.to_owned(), number)) else { return false };
+    !is_closed(step.state())
         && step.bundle_id == run.bundle_id
         && !is_over(run.state())
         && run.state() != RunState::Paused

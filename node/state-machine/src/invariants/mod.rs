@@ -3,6 +3,7 @@
 //! ends of a pin and what "over" means.
 
 mod count;
+mod join;
 mod layer;
 mod lease;
 mod pin;
@@ -18,6 +19,7 @@ use pinrail_proto::log::{
 use prost::Message;
 
 use crate::key::{Key, Kind, Parts, Timer};
+use crate::step::is_closed;
 use crate::store::{Fault, Order, Read, Row};
 use crate::txn::{decode, get};
 
@@ -50,6 +52,8 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         wait::waits_end_once(&scene, &mut found)?;
+        join::fan_outs_join_once(&scene, &mut found)?;
+        join::runs_are_what_their_steps_are(&scene, &mut found);
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;
         layer::changes_lead_to_versions(&scene, &mut found)?;
@@ -132,9 +136,19 @@ impl<'a> Scene<'a> {
         self.runs.values().filter(|run| !crate::run::is_over(run.state()))
     }
 
-    /// The step that is open or was last.
-    fn step_of(&self, run: &RunRecord) -> Option<&StepRecord> {
-        self.steps.get(&(run.run_id.clone(), run.step))
+    /// The step that is in no branch, open or last.
+    fn trunk_of(&self, run: &RunRecord) -> Option<&StepRecord> {
+        self.steps.get(&(run.run_id.clone(), run.trunk))
+    }
+
+    fn steps_of(&self, run: &RunRecord) -> impl Iterator<Item = &StepRecord> {
+        let all = (run.run_id.clone(), 0)..=(run.run_id.clone(), u32::MAX);
+        self.steps.range(all).map(|(_, step)| step)
+    }
+
+    /// The steps of a run that something may still happen to.
+    fn open_steps(&self, run: &RunRecord) -> impl Iterator<Item = &StepRecord> {
+        self.steps_of(run).filter(|step| !is_closed(step.state()))
     }
 
     fn has_timer(&self, timer: Timer, at_ms: u64, object: &[u8]) -> bool {

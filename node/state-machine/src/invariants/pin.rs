@@ -33,7 +33,9 @@ pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
         if nothing_due && is_late(scene, run) {
             found.say("P4", format!("{} is past its end and nothing is due", run.run_id));
         }
-        step_has_its_timer(scene, run, found);
+        for step in scene.open_steps(run) {
+            step_has_its_timer(scene, run, step, found);
+        }
     }
     for record in scene.bundles.values() {
         let hard_ms = record.drain_deadline_ms + record.drain_grace_ms;
@@ -47,13 +49,12 @@ pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
 fn is_late(scene: &Scene<'_>, run: &RunRecord) -> bool {
     let Some(bundle) = scene.bundles.get(&run.bundle_id) else { return true };
     let ends = ends(run, bundle);
-    let is_leased = scene.step_of(run).is_some_and(|step| step.state() == StepState::Leased);
+    let is_leased = scene.open_steps(run).any(|step| step.state() == StepState::Leased);
     let end_ms = if is_leased || run.external { ends.hard_ms } else { ends.soft_ms };
     scene.now_ms >= end_ms
 }
 
-fn step_has_its_timer(scene: &Scene<'_>, run: &RunRecord, found: &mut Found) {
-    let Some(step) = scene.step_of(run) else { return };
+fn step_has_its_timer(scene: &Scene<'_>, run: &RunRecord, step: &StepRecord, found: &mut Found) {
     let has = timer_of(step).is_none_or(|timer| {
         scene.timers.iter().any(|due| {
             due.timer == timer
@@ -72,7 +73,7 @@ fn timer_of(step: &StepRecord) -> Option<Timer> {
         StepState::Leased => Some(Timer::AttemptEnd),
         StepState::Backoff => Some(Timer::Backoff),
         StepState::Ready if step.start_by_ms != 0 => Some(Timer::StartBy),
-        // Without a timer a signal ends the wait, or the end of the pin.
+        // Without a timer a signal or the last branch ends the wait, or the end of the pin.
         StepState::Waiting if step.timer_ms != 0 => Some(Timer::Wait),
         StepState::Ready
         | StepState::Unspecified

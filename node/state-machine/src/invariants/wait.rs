@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pinrail_proto::v1::{RunState, StepState};
+use pinrail_proto::v1::StepState;
 
 use crate::key::{Kind, Parts};
 use crate::run::is_over;
@@ -10,7 +10,7 @@ use crate::store::Fault;
 
 use super::{Found, Scene, broken};
 
-/// A run waits when its open step does, a step that waits was not woken, no signal is kept that it waits for, and
+/// A step that waits was not woken, no signal is kept that it waits for, and
 /// kept signals are counted.
 pub(super) fn waits_end_once(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
     let (mut pending, mut names) = (BTreeMap::<String, u32>::new(), BTreeSet::new());
@@ -42,20 +42,18 @@ pub(super) fn waits_end_once(scene: &Scene<'_>, found: &mut Found) -> Result<(),
             let detail = format!("{}: {kept} signals, counted {}", run.run_id, run.pending_signals);
             found.say("P2", detail);
         }
-        let step = scene.step_of(run);
-        let waits = step.is_some_and(|step| step.state() == StepState::Waiting);
-        if waits != (run.state() == RunState::Waiting) {
-            found.say("P2", format!("{} is {:?}: its step is not", run.run_id, run.state()));
-        }
-        let Some(step) = step.filter(|_| waits) else { continue };
-        if woken.contains(&(run.run_id.clone(), step.number)) {
-            found.say("P2", format!("{}/{} was woken and waits", run.run_id, step.number));
-        }
-        if names.contains(&(run.run_id.clone(), step.wait_signal.clone())) {
-            found.say("P2", format!("{} waits for a signal that came", run.run_id));
-        }
-        if step.wait_signal.is_empty() && step.timer_ms == 0 {
-            found.say("P2", format!("{}/{} waits for nothing", run.run_id, step.number));
+        for step in scene.open_steps(run).filter(|step| step.state() == StepState::Waiting) {
+            if woken.contains(&(run.run_id.clone(), step.number)) {
+                found.say("P2", format!("{}/{} was woken and waits", run.run_id, step.number));
+            }
+            // A signal that came when the time of the wait was over is for the next wait.
+            let in_time = step.timer_ms == 0 || scene.now_ms < step.timer_ms;
+            if in_time && names.contains(&(run.run_id.clone(), step.wait_signal.clone())) {
+                found.say("P2", format!("{} waits for a signal that came", run.run_id));
+            }
+            if step.wait_signal.is_empty() && step.timer_ms == 0 && step.branches_open == 0 {
+                found.say("P2", format!("{}/{} waits for nothing", run.run_id, step.number));
+            }
         }
     }
     Ok(())

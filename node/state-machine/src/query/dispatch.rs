@@ -173,6 +173,8 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         cluster_time: timestamp(super::position(read)?.now_ms),
         agent_id: agent.agent_id,
         labels: run.labels,
+        join: (step.branches > 0)
+            .then_some(v1::Join { branches: step.branches, settle: step.settle }),
         suppress_side_effects: false,
         woken: woken(read, id)?,
     })

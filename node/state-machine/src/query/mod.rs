@@ -30,4 +30,4 @@ pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};
-pub use step::{step, steps};
+pub use step::{branches, step, steps};

@@ -1,17 +1,18 @@
 //! Reads of steps.
 
-use pinrail_proto::log::StepRecord;
+use pinrail_proto::limits;
+use pinrail_proto::log::{BranchRecord, StepRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload, StepState};
 
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
-use crate::step::find;
-use crate::store::{Fault, Read};
+use crate::step::{self, find};
+use crate::store::{Fault, Order, Read};
 use crate::txn::{decode, get};
 
 use super::dispatch::input;
-use super::page::page;
+use super::page::{page, resume, size_of};
 use super::run::locate;
 
 /// A page of a run's steps, oldest first, and the token of the next page.
@@ -26,14 +27,13 @@ pub fn steps(
     page_size: u32,
     token: &str,
 ) -> Result<(Vec<v1::Step>, String), Stop> {
-    let (agent, run) = locate(read, namespace, agent, run_id)?;
+    let (agent, _) = locate(read, namespace, agent, run_id)?;
     let range = Key::of(Kind::Step, agent.number).text(run_id).range();
     let (rows, next) = page(read, &range, page_size, token)?;
     let mut steps = Vec::with_capacity(rows.len());
     for (key, value) in rows {
         let record: StepRecord = decode(&key, &value)?;
-        let output = output(read, agent.number, run_id, record.number, run.step)?;
-        steps.push(message(read, agent.number, run_id, &record, output)?);
+        steps.push(message(read, agent.number, run_id, &record)?);
     }
     Ok((steps, next))
 }
@@ -49,22 +49,64 @@ pub fn step(
     run_id: &str,
     number: u32,
 ) -> Result<Option<v1::Step>, Stop> {
-    let (agent, run) = locate(read, namespace, agent, run_id)?;
+    let (agent, _) = locate(read, namespace, agent, run_id)?;
     let Some(record) = find(read, agent.number, run_id, number)? else { return Ok(None) };
-    let output = output(read, agent.number, run_id, number, run.step)?;
-    Ok(Some(message(read, agent.number, run_id, &record, output)?))
+    Ok(Some(message(read, agent.number, run_id, &record)?))
 }
 
-/// A step's output is the next one's input, or the run's output when it was the last.
+/// How branches of a fan-out ended, in their order, as far as they have: a page, and the token of the next one.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`; `INVALID_REQUEST` for a forged token.
+pub fn branches(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+    run_id: &str,
+    join: u32,
+    page_size: u32,
+    token: &str,
+) -> Result<(Vec<v1::Branch>, String), Stop> {
+    let (agent, _) = locate(read, namespace, agent, run_id)?;
+    let range = step::branches(agent.number, run_id, join).range();
+    let rest = resume(&range, token)?;
+    let size = size_of(page_size) as usize;
+    let rows = read.scan(&rest, Order::Ascending, size + 1)?;
+    let (mut branches, mut bytes, mut last) = (Vec::new(), 0, Vec::new());
+    for (key, value) in &rows {
+        if branches.len() == size || (bytes + value.len() > limits::BRANCH_PAGE_BYTES && bytes > 0)
+        {
+            return Ok((branches, hex::encode(last)));
+        }
+        bytes += value.len();
+        last = key.to_vec();
+        let record: BranchRecord = decode(key, value)?;
+        branches.push(v1::Branch {
+            index: key.last_chunk::<4>().map_or(0, |index| u32::from_be_bytes(*index)),
+            output: record.output,
+            failure: record.failure,
+        });
+    }
+    Ok((branches, String::new()))
+}
+
+/// What a completed step answered: the input of the step that it made, or the output of its branch or of the run. None
+/// behind a fan-out, which made several.
 fn output(
     read: &dyn Read,
     agent: u32,
     run_id: &str,
-    number: u32,
-    last: u32,
+    step: &StepRecord,
 ) -> Result<Option<Payload>, Fault> {
-    if number < last {
-        return Ok(Some(input(read, agent, run_id, number + 1)?));
+    if step.state() != StepState::Completed || step.made > 1 {
+        return Ok(None);
+    }
+    if step.made == 1 {
+        return Ok(Some(input(read, agent, run_id, step.next)?));
+    }
+    if step.join != 0 {
+        let row = step::branches(agent, run_id, step.join).u32(step.branch).build();
+        return Ok(get::<BranchRecord>(read, &row)?.and_then(|branch| branch.output));
     }
     get(read, &Key::of(Kind::RunOutput, agent).last(run_id))
 }
@@ -74,7 +116,6 @@ fn message(
     agent: u32,
     run_id: &str,
     step: &StepRecord,
-    output: Option<Payload>,
 ) -> Result<v1::Step, Fault> {
     Ok(v1::Step {
         number: step.number,
@@ -84,7 +125,7 @@ fn message(
         max_attempts: step.max_attempts,
         worker_id: step.worker_id.clone(),
         input: Some(input(read, agent, run_id, step.number)?),
-        output: output.filter(|_| step.state() == StepState::Completed),
+        output: output(read, agent, run_id, step)?,
         failure: step.failure.clone(),
         ready_at: timestamp(step.ready_ms),
         leased_at: timestamp(step.leased_ms),
@@ -92,6 +133,10 @@ fn message(
         bundle_id: step.bundle_id.clone(),
         usage: step.usage.clone(),
         checkpoints: step.checkpoints,
+        join: step.join,
+        branch: step.branch,
+        branches: step.branches,
+        branches_open: step.branches_open,
         wait_signal: step.wait_signal.clone(),
         wait_until: match step.state() {
             StepState::Waiting => timestamp(step.timer_ms),

@@ -9,7 +9,7 @@ use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
-use super::settle::{end, is_leased, tell_holder};
+use super::settle::{end, is_leased, tell_holders};
 use super::{End, Subject, close, ends, is_over, set_state, settle};
 
 pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> {
@@ -28,7 +28,7 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     settle(txn, &mut subject)?;
     let already = is_over(subject.run.state());
     if !already {
-        request(txn, &mut subject);
+        request(txn, &mut subject)?;
     }
     subject.save(txn);
     Ok(Answer::Run(RunResult {
@@ -39,13 +39,12 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     }))
 }
 
-fn request(txn: &mut Txn<'_>, subject: &mut Subject) {
+fn request(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     if !is_leased(subject) {
-        close(txn, subject, End::Cancelled(EndReason::Requested));
-        return;
+        return close(txn, subject, End::Cancelled(EndReason::Requested));
     }
     if subject.run.state() == RunState::Cancelling {
-        return;
+        return Ok(());
     }
     let grace_ms = subject.run.grace_ms;
     let by_ms = (txn.now + grace_ms).min(ends(&subject.run, &subject.bundle).hard_ms);
@@ -54,11 +53,22 @@ fn request(txn: &mut Txn<'_>, subject: &mut Subject) {
     set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
     let object = subject.run.run_id.clone();
     txn.set_timer(subject.agent.number, by_ms, Timer::CancelBy, object.as_bytes());
-    tell_holder(txn, subject, EndReason::Requested, by_ms - txn.now);
+    tell_holders(txn, subject, EndReason::Requested, by_ms - txn.now)
 }
 
-/// How a run that is being cancelled ends when its step is over and it may not go on.
-pub(crate) fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) {
+/// Ends a run that may not go on, now that an attempt of it is over. While others are still held it waits for them.
+/// True: the run is over.
+pub(crate) fn stop_if_ending(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, Stop> {
+    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
+    let is_ending = past || subject.run.state() == RunState::Cancelling;
+    if !is_ending || is_leased(subject) || is_over(subject.run.state()) {
+        return Ok(false);
+    }
+    cancel_now(txn, subject)?;
+    Ok(true)
+}
+
+fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let how = match subject.run.end_reason() {
         reason @ (EndReason::Requested | EndReason::Rollback) => End::Cancelled(reason),
         // The end that was announced counts, even when a route change has cleared it since.
@@ -70,5 +80,5 @@ pub(crate) fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) {
             end(&subject.run, reason)
         }
     };
-    close(txn, subject, how);
+    close(txn, subject, how)
 }

@@ -5,6 +5,7 @@ use pinrail_proto::v1::{EndReason, Failure, RunState, StepState};
 use crate::effect::Effect;
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, step};
 
@@ -20,14 +21,14 @@ pub(crate) enum End {
 }
 
 /// Closes a run that is open. The caller saves the subject.
-pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) {
+pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Result<(), Stop> {
     let (state, step_state, kind) = match &end {
         End::Completed => (RunState::Completed, StepState::Completed, "run.completed"),
         End::Failed(_) => (RunState::Failed, StepState::Failed, "run.failed"),
         End::Cancelled(_) => (RunState::Cancelled, StepState::Cancelled, "run.cancelled"),
         End::Expired(_) => (RunState::Expired, StepState::Cancelled, "run.expired"),
     };
-    step::close(txn, subject, step_state);
+    step::close_all(txn, subject, step_state)?;
     let reason = match end {
         End::Completed => EndReason::Unspecified,
         End::Failed(failure) => {
@@ -52,6 +53,7 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) {
     } else {
         ended.with("end_reason", event::word(reason.as_str_name(), "END_REASON_"))
     });
+    Ok(())
 }
 
 /// Takes a pin away from its bundle: row, counter, timers; and notes the end of a drain.

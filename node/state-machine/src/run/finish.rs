@@ -53,7 +53,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
         if let Some(output) = &it.output {
             txn.put(Key::of(Kind::RunOutput, agent.number).last(&it.run_id), output);
         }
-        close(txn, &mut subject, end);
+        close(txn, &mut subject, end)?;
     }
     subject.save(txn);
     Ok(Answer::Run(RunResult {

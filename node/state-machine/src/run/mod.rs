@@ -22,10 +22,10 @@ mod retry;
 mod settle;
 mod signal;
 mod start;
+mod state;
 mod usage;
 
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StepRecord};
-use pinrail_proto::v1::RunState;
 use pinrail_proto::{reason, v1};
 
 use crate::key::{Key, Kind};
@@ -34,15 +34,17 @@ use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
 use crate::{agent, bundle};
 
-pub(crate) use cancel::{cancel, cancel_now};
+pub(crate) use cancel::{cancel, stop_if_ending};
 pub(crate) use close::{End, close};
 pub(crate) use finish::{finish, keep};
 pub(crate) use index::{kind_prefix, label_prefix, lasting_keys, state_key, state_prefix};
 pub(crate) use retention::forget;
 pub(crate) use retry::retry;
 pub(crate) use settle::{ends, settle};
-pub(crate) use signal::signal;
+pub(crate) use signal::{signal, take_room};
 pub(crate) use start::start;
+use state::follow;
+pub(crate) use state::{is_over, set_state, state_of_steps};
 pub(crate) use usage::add as add_usage;
 
 /// A run and what its commands read and change with it.
@@ -52,7 +54,8 @@ pub(crate) struct Subject {
     /// The bundle that the run is pinned to.
     pub(crate) bundle: BundleRecord,
     pub(crate) run: RunRecord,
-    /// The step that is open or was last; none for external runs.
+    /// The step that the command is about; where it is about none, the one in no branch, open or last. None for
+    /// external runs.
     pub(crate) step: Option<StepRecord>,
 }
 
@@ -62,11 +65,33 @@ impl Subject {
         let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
         let agent = agent::load(txn, agent)?;
         let bundle = bundle::load(txn, agent.number, &run.bundle_id)?;
-        let step = match run.step {
+        let step = match run.trunk {
             0 => None,
             number => crate::step::find(txn.read(), agent.number, run_id, number)?,
         };
         Ok(Some(Self { agent, bundle, run, step }))
+    }
+
+    /// Loads a run for a command about one of its steps; `None` when there is no such run or step.
+    pub(crate) fn at(
+        txn: &Txn<'_>,
+        agent: u32,
+        run_id: &str,
+        step: u32,
+    ) -> Result<Option<Self>, Stop> {
+        let Some(step) = crate::step::find(txn.read(), agent, run_id, step)? else {
+            return Ok(None);
+        };
+        let Some(subject) = Self::find(txn, agent, run_id)? else { return Ok(None) };
+        Ok(Some(Self { step: Some(step), ..subject }))
+    }
+
+    /// Writes the present step back and goes on with another one of the run.
+    pub(crate) fn go_on_with(&mut self, txn: &mut Txn<'_>, step: StepRecord) {
+        if let Some(before) = &self.step {
+            crate::step::save(txn, self.agent.number, &self.run.run_id, before);
+        }
+        self.step = Some(step);
     }
 
     /// # Errors
@@ -78,6 +103,7 @@ impl Subject {
     /// Writes back everything that a command may have changed.
     pub(crate) fn save(&mut self, txn: &mut Txn<'_>) {
         self.run.revision = txn.revision;
+        follow(txn, self);
         agent::save(txn, &self.agent);
         bundle::save(txn, self.agent.number, &self.bundle);
         save(txn, self.agent.number, &self.run);
@@ -97,41 +123,6 @@ pub(crate) fn find(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<R
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &RunRecord) {
     txn.put(Key::of(Kind::Run, agent).last(&run.run_id), run);
-}
-
-/// Whether nothing can happen to it any more.
-pub(crate) fn is_over(state: RunState) -> bool {
-    match state {
-        RunState::Completed
-        | RunState::Failed
-        | RunState::Cancelled
-        | RunState::Expired
-        | RunState::Continued => true,
-        RunState::Unspecified
-        | RunState::Scheduled
-        | RunState::Queued
-        | RunState::Running
-        | RunState::Waiting
-        | RunState::Paused
-        | RunState::Cancelling => false,
-    }
-}
-
-/// Moves a run to another state, its place in the index of states with it. A run that had no state is new in the
-/// other indexes too.
-pub(crate) fn set_state(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, state: RunState) {
-    if run.state() == state {
-        return;
-    }
-    if run.state() == RunState::Unspecified {
-        for key in lasting_keys(agent, run) {
-            txn.mark(key, &[]);
-        }
-    } else {
-        txn.delete(state_key(agent, run));
-    }
-    run.set_state(state);
-    txn.mark(state_key(agent, run), &[]);
 }
 
 /// Place of an open pin among those of its bundle.

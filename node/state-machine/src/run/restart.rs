@@ -26,15 +26,13 @@ pub(super) fn restart(
         return Ok(());
     }
     let Some(mark) = last_mark(txn, subject.agent.number, mark)? else {
-        close(txn, subject, End::Cancelled(EndReason::Rollback));
-        return Ok(());
+        return close(txn, subject, End::Cancelled(EndReason::Rollback));
     };
     if subject.run.state() == RunState::Cancelling || subject.run.external {
-        close(txn, subject, End::Cancelled(EndReason::Rollback));
-        return Ok(());
+        return close(txn, subject, End::Cancelled(EndReason::Rollback));
     }
     let from = subject.run.bundle_id.clone();
-    step::close(txn, subject, StepState::Cancelled);
+    step::close_all(txn, subject, StepState::Cancelled)?;
     if held {
         set_state(txn, subject.agent.number, &mut subject.run, RunState::Paused);
         txn.event(event::of_run("run.restart_held", &subject.agent, &from, &subject.run.run_id));
@@ -109,6 +107,7 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {
     subject.run.epoch = mark.epoch;
     subject.run.restarts += 1;
     subject.run.step = 0;
+    subject.run.trunk = 0;
     subject.run.failure = None;
     subject.run.set_state(RunState::Unspecified);
     set_state(txn, agent, &mut subject.run, RunState::Queued);
@@ -116,11 +115,22 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {
     pin(txn, agent, bundle, run);
 }
 
+/// The rows of a run's steps.
+pub(super) const STEP_ROWS: [Kind; 7] = [
+    Kind::Step,
+    Kind::StepInput,
+    Kind::StepOutput,
+    Kind::Checkpoint,
+    Kind::Woken,
+    Kind::OpenBranch,
+    Kind::Branch,
+];
+
 /// Rows of the steps so far: at most 10,000 steps with their payloads and checkpoints, bounded by the 64 MiB
 /// that a run may store.
 fn forget_steps(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let agent = subject.agent.number;
-    for kind in [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint, Kind::Woken] {
+    for kind in STEP_ROWS {
         let range: KeyRange = Key::of(kind, agent).text(&subject.run.run_id).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {
             txn.delete(key.to_vec());

@@ -4,6 +4,7 @@ use crate::key::{Key, Kind};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
+use super::restart::STEP_ROWS;
 use super::{find, is_over, lasting_keys, state_key};
 
 /// Rows that one look at a finished run deletes at most, beside those that every run has.
@@ -37,9 +38,7 @@ pub(crate) fn forget(
         return Ok(did(0, true));
     }
     let mut deleted = 0;
-    for kind in
-        [Kind::Step, Kind::StepInput, Kind::StepOutput, Kind::Checkpoint, Kind::Signal, Kind::Woken]
-    {
+    for kind in STEP_ROWS.into_iter().chain([Kind::Signal]) {
         let range = Key::of(kind, agent).text(run_id).range();
         for (key, _) in txn.scan(&range, most - deleted)? {
             txn.delete(key.to_vec());

@@ -5,7 +5,7 @@ use pinrail_proto::v1::{EndReason, InFlight, RunState, StepState};
 
 use crate::effect::Effect;
 use crate::outcome::Stop;
-use crate::step::step_id;
+use crate::step::{self, step_id};
 use crate::txn::Txn;
 
 use super::{End, Subject, close, is_over, restart, set_state};
@@ -45,8 +45,7 @@ pub(crate) fn settle(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Sto
     if is_over(subject.run.state()) {
         return Ok(());
     }
-    obey_ends(txn, subject);
-    Ok(())
+    obey_ends(txn, subject)
 }
 
 fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
@@ -56,43 +55,37 @@ fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     }
     match mark.in_flight() {
         InFlight::Unspecified | InFlight::Keep => Ok(()),
-        InFlight::Cancel => {
-            close(txn, subject, End::Cancelled(EndReason::Rollback));
-            Ok(())
-        }
+        InFlight::Cancel => close(txn, subject, End::Cancelled(EndReason::Rollback)),
         InFlight::Restart => restart::restart(txn, subject, &mark),
     }
 }
 
-fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) {
+fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let ends = ends(&subject.run, &subject.bundle);
     let run = &subject.run;
     // What was due first counts, however late it is looked at: a cancel's grace ends at the hard end at the latest.
     if run.cancel_by_ms != 0 && txn.now >= run.cancel_by_ms {
-        close(txn, subject, End::Cancelled(EndReason::Requested));
-        return;
+        return close(txn, subject, End::Cancelled(EndReason::Requested));
     }
     let silent_ms = if run.keep_until_ms == 0 { u64::MAX } else { run.keep_until_ms };
     if run.external && txn.now >= silent_ms && silent_ms < ends.hard_ms {
-        close(txn, subject, End::Expired(EndReason::KeepAlive));
-        return;
+        return close(txn, subject, End::Expired(EndReason::KeepAlive));
     }
     if txn.now >= ends.hard_ms {
         let how = end(run, ends.reason);
-        close(txn, subject, how);
-        return;
+        return close(txn, subject, how);
     }
     if run.external {
-        return;
+        return Ok(());
     }
     if txn.now < ends.soft_ms {
         take_back_warning(txn, subject);
-        return;
+        return Ok(());
     }
     if is_leased(subject) {
-        warn(txn, subject, ends);
+        warn(txn, subject, ends)
     } else {
-        close(txn, subject, end(&subject.run, ends.reason));
+        close(txn, subject, end(&subject.run, ends.reason))
     }
 }
 
@@ -105,17 +98,19 @@ pub(super) fn end(run: &RunRecord, reason: EndReason) -> End {
     }
 }
 
-pub(super) fn is_leased(subject: &Subject) -> bool {
-    subject.step.as_ref().is_some_and(|step| step.state() == StepState::Leased)
+/// Whether a worker holds a step of the run.
+pub(crate) fn is_leased(subject: &Subject) -> bool {
+    let own = subject.step.as_ref().is_some_and(|step| step.state() == StepState::Leased);
+    own || subject.run.branches_leased > 0
 }
 
-/// Tells the lease holder once; its result is accepted until the hard end.
-fn warn(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) {
+/// Tells the lease holders once; their results are accepted until the hard end.
+fn warn(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) -> Result<(), Stop> {
     if subject.run.state() == RunState::Cancelling {
-        return;
+        return Ok(());
     }
     set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
-    tell_holder(txn, subject, ends.reason, ends.hard_ms.saturating_sub(txn.now));
+    tell_holders(txn, subject, ends.reason, ends.hard_ms.saturating_sub(txn.now))
 }
 
 /// A route change back took the drain deadline away: the run goes on, unless somebody asked for its end.
@@ -127,13 +122,22 @@ fn take_back_warning(txn: &mut Txn<'_>, subject: &mut Subject) {
     set_state(txn, subject.agent.number, &mut subject.run, state);
 }
 
-pub(super) fn tell_holder(txn: &mut Txn<'_>, subject: &Subject, reason: EndReason, grace_ms: u64) {
-    let Some(step) = &subject.step else { return };
-    txn.effect(Effect::CancelRequested {
-        step: step_id(subject.agent.number, &subject.run, step),
-        token: step.token.unwrap_or_default(),
-        worker_id: step.worker_id.clone(),
-        reason,
-        grace_ms,
-    });
+pub(super) fn tell_holders(
+    txn: &mut Txn<'_>,
+    subject: &Subject,
+    reason: EndReason,
+    grace_ms: u64,
+) -> Result<(), Stop> {
+    let mut leased = step::open_steps(txn, subject)?;
+    leased.retain(|step| step.state() == StepState::Leased);
+    for step in leased {
+        txn.effect(Effect::CancelRequested {
+            step: step_id(subject.agent.number, &subject.run, &step),
+            token: step.token.unwrap_or_default(),
+            worker_id: step.worker_id,
+            reason,
+            grace_ms,
+        });
+    }
+    Ok(())
 }

@@ -51,7 +51,8 @@ pub(crate) fn signal(txn: &mut Txn<'_>, it: &SignalRun) -> Result<Answer, Stop> 
     Ok(Answer::Run(RunResult { state, already: false, keep_until_ms: 0, delivered }))
 }
 
-fn take_room(subject: &mut Subject, bytes: u64) -> Result<(), Stop> {
+/// Counts bytes that the run stores, up to the limit.
+pub(crate) fn take_room(subject: &mut Subject, bytes: u64) -> Result<(), Stop> {
     let stored = subject.run.stored_bytes + bytes;
     if stored > limits::RUN_STORED_BYTES {
         let message = format!("the run would store {stored} bytes");

@@ -19,7 +19,7 @@ pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Ans
         return Err(too_large("checkpoint bytes", value.data.len(), limits::PAYLOAD_BYTES));
     }
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
-    let number = subject.run.step;
+    let number = subject.step.as_ref().map_or(0, |step| step.number);
     let row = Key::of(Kind::Checkpoint, subject.agent.number)
         .text(&subject.run.run_id)
         .u32(number)

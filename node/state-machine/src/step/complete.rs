@@ -3,8 +3,8 @@
 
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{CompleteStep, NextStep, StepResult, Token, WaitStep};
-use pinrail_proto::v1::{Payload, RunState, StepState};
+use pinrail_proto::log::{BranchRecord, CompleteStep, NextStep, StepResult, Token};
+use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -13,12 +13,13 @@ use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
 use crate::memory;
 use crate::outcome::{Stop, reject};
-use crate::run::{End, Subject, add_usage, cancel_now, close, ends, is_over, settle};
+use crate::run::{End, Subject, add_usage, close, is_over, settle, stop_if_ending, take_room};
 use crate::txn::Txn;
 
 use super::lease::{grant, may_lease};
-use super::queue::{enqueue, open, unleash};
-use super::{find, held, save, wait};
+use super::queue::{Place, enqueue, open, unleash};
+use super::state::turn;
+use super::{fan_out, find, held, save, wait};
 
 pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, Stop> {
     check(it)?;
@@ -32,89 +33,138 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
         add_usage(txn, &mut subject, usage)?;
     }
     record(txn, &mut subject, &digest);
-    let (closed, token) = match &it.outcome {
-        Some(Outcome::Done(output)) => {
-            store(txn, &mut subject, Kind::RunOutput, output);
-            close(txn, &mut subject, End::Completed);
-            (true, None)
+    let token = match &it.outcome {
+        Some(Outcome::Done(output)) => done(txn, &mut subject, output, it)?,
+        Some(Outcome::Next(next)) => {
+            make(txn, &mut subject, it, 1, next_bytes(next), |txn, subject| {
+                next_step(txn, subject, next)?;
+                Ok(true)
+            })?
         }
-        Some(Outcome::Next(next)) => go_on(txn, &mut subject, next, None, it)?,
         Some(Outcome::Wait(wait)) => {
             let then = wait.then.clone().unwrap_or_default();
-            go_on(txn, &mut subject, &then, Some(wait), it)?
+            make(txn, &mut subject, it, 1, next_bytes(&then), |txn, subject| {
+                next_step(txn, subject, &then)?;
+                Ok(!wait::begin(txn, subject, wait)?)
+            })?
+        }
+        Some(Outcome::All(all)) => {
+            let steps = u32::try_from(all.branches.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let bytes = all.branches.iter().map(next_bytes).sum();
+            make(txn, &mut subject, it, steps, bytes, |txn, subject| {
+                fan_out::begin(txn, subject, all)?;
+                Ok(true)
+            })?
         }
         None => {
             return Err(reject(
                 reason::INVALID_REQUEST,
-                "a completion names a next step, a wait or an output",
+                "a completion names a next step, branches, a wait or an output",
             ));
         }
     };
     subject.save(txn);
-    Ok(Answer::Step(StepResult { closed, token, step: subject.run.step }))
+    let leased = subject.step.as_ref().filter(|_| token.is_some());
+    Ok(Answer::Step(StepResult {
+        closed: is_over(subject.run.state()),
+        token,
+        step: leased.map_or(subject.run.step, |step| step.number),
+    }))
 }
 
 /// Ends the attempt with its result.
 fn record(txn: &mut Txn<'_>, subject: &mut Subject, digest: &[u8; 32]) {
     unleash(txn, subject);
-    let Some(step) = &mut subject.step else { return };
-    step.set_state(StepState::Completed);
+    let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    turn(txn, agent.number, run, step, StepState::Completed);
     step.ended_ms = txn.now;
     step.completion_digest = digest.to_vec().into();
     step.completion_revision = txn.revision;
 }
 
-fn go_on(
+/// The output of the run, or of a branch of it.
+fn done(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
-    next: &NextStep,
-    wait: Option<&WaitStep>,
+    output: &Payload,
     it: &CompleteStep,
-) -> Result<(bool, Option<Token>), Stop> {
-    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
-    if past || subject.run.state() == RunState::Cancelling {
-        cancel_now(txn, subject);
-        return Ok((true, None));
+) -> Result<Option<Token>, Stop> {
+    let Some(step) = subject.step.as_mut().filter(|step| step.join != 0) else {
+        subject.run.stored_bytes += output.data.len() as u64;
+        let row = Key::of(Kind::RunOutput, subject.agent.number).last(&subject.run.run_id);
+        txn.put(row, output);
+        close(txn, subject, End::Completed)?;
+        return Ok(None);
+    };
+    step.next = step.join;
+    take_room(subject, output.data.len() as u64)?;
+    let outcome = BranchRecord { output: Some(output.clone()), failure: None };
+    if fan_out::arrive(txn, subject, &outcome)? {
+        return give(txn, subject, it);
     }
-    if subject.run.step >= limits::RUN_STEPS {
+    stop_if_ending(txn, subject)?;
+    Ok(None)
+}
+
+/// Makes the steps that the result asks for, and gives the first of them to a worker. `open` makes them, and says whether
+/// the one that the subject is about then may be had.
+fn make(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    it: &CompleteStep,
+    steps: u32,
+    bytes: u64,
+    open: impl FnOnce(&mut Txn<'_>, &mut Subject) -> Result<bool, Stop>,
+) -> Result<Option<Token>, Stop> {
+    if stop_if_ending(txn, subject)? {
+        return Ok(None);
+    }
+    if subject.run.step.saturating_add(steps) > limits::RUN_STEPS {
         let message = format!("the run has {} steps", subject.run.step);
         return Err(reject(reason::STEP_LIMIT, message).with("limit", limits::RUN_STEPS));
     }
-    let input = next.input.clone().unwrap_or_default();
-    let stored = subject.run.stored_bytes + input.data.len() as u64;
-    if stored > limits::RUN_STORED_BYTES {
-        let message = format!("the run would store {stored} bytes");
-        return Err(reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::RUN_STORED_BYTES));
+    take_room(subject, bytes)?;
+    let first = subject.run.step + 1;
+    if let Some(step) = &mut subject.step {
+        step.made = steps;
+        // A fan-out's join is made first, and then its branches.
+        step.next = if steps == 1 { first } else { first + 1 };
+        // The finished step's row is written here: the subject goes on with another one.
+        save(txn, subject.agent.number, &subject.run.run_id, step);
     }
-    subject.run.stored_bytes = stored;
-    let agent = subject.agent.number;
-    // The finished step's row is written here: the subject goes on with the next one.
-    if let Some(step) = &subject.step {
-        save(txn, agent, &subject.run.run_id, step);
-    }
-    open(txn, subject, &next.name)?;
-    let row =
-        Key::of(Kind::StepInput, agent).text(&subject.run.run_id).u32(subject.run.step).build();
-    txn.put(row, &input);
-    if let Some(wait) = wait
-        && wait::begin(txn, subject, wait)?
-    {
-        return Ok((false, None));
-    }
+    if open(txn, subject)? { give(txn, subject, it) } else { Ok(None) }
+}
+
+/// Leases the open step to the worker that asks for it, if it may have it; otherwise it waits for one.
+fn give(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    it: &CompleteStep,
+) -> Result<Option<Token>, Stop> {
     match &it.lease_next {
         Some(taker) if may_lease(txn, subject, taker).is_ok() => {
-            Ok((false, Some(grant(txn, subject, taker)?)))
+            Ok(Some(grant(txn, subject, taker)?))
         }
         Some(_) | None => {
             enqueue(txn, subject)?;
-            Ok((false, None))
+            stop_if_ending(txn, subject)?;
+            Ok(None)
         }
     }
 }
 
-fn store(txn: &mut Txn<'_>, subject: &mut Subject, kind: Kind, payload: &Payload) {
-    subject.run.stored_bytes += payload.data.len() as u64;
-    txn.put(Key::of(kind, subject.agent.number).last(&subject.run.run_id), payload);
+fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Result<(), Stop> {
+    open(txn, subject, &next.name, Place::behind(subject.step.as_ref()))?;
+    let row = Key::of(Kind::StepInput, subject.agent.number)
+        .text(&subject.run.run_id)
+        .u32(subject.run.step)
+        .build();
+    txn.put(row, &next.input.clone().unwrap_or_default());
+    Ok(())
+}
+
+fn next_bytes(next: &NextStep) -> u64 {
+    next.input.as_ref().map_or(0, |input| input.data.len() as u64)
 }
 
 /// The answer of a completion that was recorded before, for the worker that did not hear it.
@@ -148,42 +198,43 @@ fn recorded(
     if subject.run != before {
         subject.save(txn);
     }
-    let number = subject.run.step;
     // The lease that came with the first answer, if the same worker still holds it.
-    let token = subject
-        .step
-        .filter(|s| number == asked.step + 1 && s.state() == StepState::Leased)
-        .and_then(|s| s.token)
-        .filter(|token| token.revision == step.completion_revision);
-    let closed = is_over(subject.run.state());
-    Ok(Some(Answer::Step(StepResult { closed, token, step: number })))
+    let leased = find(txn.read(), asked.agent, &asked.run_id, step.next)?
+        .filter(|next| next.state() == StepState::Leased)
+        .filter(|next| next.token.is_some_and(|t| t.revision == step.completion_revision));
+    Ok(Some(Answer::Step(StepResult {
+        closed: is_over(subject.run.state()),
+        token: leased.as_ref().and_then(|next| next.token),
+        step: leased.map_or(subject.run.step, |next| next.number),
+    })))
 }
 
 fn check(it: &CompleteStep) -> Result<(), Stop> {
-    let (what, payload) = match &it.outcome {
-        Some(Outcome::Done(output)) => ("output bytes", Some(output)),
-        Some(Outcome::Next(next)) => {
-            check_next(next)?;
-            ("step input bytes", next.input.as_ref())
-        }
+    match &it.outcome {
+        Some(Outcome::Done(output)) => check_size("output bytes", Some(output)),
+        Some(Outcome::Next(next)) => check_next(&next.name, next.input.as_ref()),
         Some(Outcome::Wait(wait)) => {
             wait::check(wait)?;
-            let then = wait.then.as_ref();
-            check_next(then.unwrap_or(&NextStep::default()))?;
-            ("step input bytes", then.and_then(|then| then.input.as_ref()))
+            let then = wait.then.clone().unwrap_or_default();
+            check_next(&then.name, then.input.as_ref())
         }
-        None => ("", None),
-    };
+        Some(Outcome::All(all)) => fan_out::check(all),
+        None => Ok(()),
+    }
+}
+
+/// Name and input of a step that is to be made.
+pub(super) fn check_next(name: &str, input: Option<&Payload>) -> Result<(), Stop> {
+    id::check_name("step", name).map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+    check_size("step input bytes", input)
+}
+
+fn check_size(what: &str, payload: Option<&Payload>) -> Result<(), Stop> {
     let size = payload.map_or(0, |payload| payload.data.len());
     if size > limits::PAYLOAD_BYTES {
         return Err(too_large(what, size, limits::PAYLOAD_BYTES));
     }
     Ok(())
-}
-
-fn check_next(next: &NextStep) -> Result<(), Stop> {
-    id::check_name("step", &next.name)
-        .map_err(|error| reject(reason::INVALID_ID, error.to_string()))
 }
 
 fn digest(it: &CompleteStep) -> [u8; 32] {

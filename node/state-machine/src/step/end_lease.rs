@@ -2,12 +2,11 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{ExpireLease, HandBackStep, StepResult};
-use pinrail_proto::v1::{RunState, StepState};
 
 use crate::event;
 use crate::event::With as _;
 use crate::outcome::Stop;
-use crate::run::{Subject, cancel_now, ends, is_over};
+use crate::run::{Subject, is_over, stop_if_ending};
 use crate::txn::Txn;
 
 use super::fail::{failure, retry_or_end};
@@ -54,17 +53,10 @@ pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop
 }
 
 fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
-    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
-    if past || subject.run.state() == RunState::Cancelling {
-        if let Some(step) = &mut subject.step {
-            step.set_state(StepState::Cancelled);
-            step.ended_ms = txn.now;
-        }
-        cancel_now(txn, subject);
-        Ok(())
-    } else {
-        enqueue(txn, subject)
+    if !stop_if_ending(txn, subject)? {
+        enqueue(txn, subject)?;
     }
+    Ok(())
 }
 
 fn answer(txn: &mut Txn<'_>, subject: &mut Subject) -> Answer {

@@ -4,7 +4,7 @@ use pinrail_proto::limits;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{FailStep, StepResult};
 use pinrail_proto::time::millis;
-use pinrail_proto::v1::{Failure, RunState, StepState};
+use pinrail_proto::v1::{Failure, StepState};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bundle::{self, StepPolicy};
@@ -12,11 +12,12 @@ use crate::event;
 use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::Stop;
-use crate::run::{End, Subject, add_usage, cancel_now, clip, close, ends, is_over, set_state};
+use crate::run::{Subject, add_usage, clip, is_over, stop_if_ending};
 use crate::txn::Txn;
 
-use super::queue::{enqueue, unleash};
-use super::{held, object};
+use super::queue::{close, enqueue, unleash};
+use super::state::turn;
+use super::{fan_out, held, object};
 
 pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
@@ -61,8 +62,8 @@ pub(crate) fn start_by_over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<
     }
     let failure =
         failure("SCHEDULE_TO_START", "no worker took the step within schedule_to_start", true);
-    close(txn, subject, End::Failed(failure));
-    Ok(())
+    close(txn, subject, StepState::Failed);
+    fan_out::fail(txn, subject, failure)
 }
 
 /// Decides what follows an attempt that failed; its lease is over already.
@@ -82,36 +83,40 @@ pub(super) fn retry_or_end(
             .with("attempt", step.attempt)
             .with("failure", &failure.reason),
     );
-    if subject.run.state() == RunState::Cancelling
-        || txn.now >= ends(&subject.run, &subject.bundle).soft_ms
-    {
-        step.set_state(StepState::Cancelled);
-        step.ended_ms = txn.now;
-        cancel_now(txn, subject);
-    } else if used_up && policy.pause_when_exhausted {
-        step.set_state(StepState::Dead);
-        set_state(txn, number, &mut subject.run, RunState::Paused);
-    } else if used_up {
-        step.set_state(StepState::Failed);
-        step.ended_ms = txn.now;
-        close(txn, subject, End::Failed(failure));
-    } else {
-        back_off(txn, subject, &policy, &failure)?;
+    if stop_if_ending(txn, subject)? {
+        return Ok(());
     }
-    Ok(())
+    if !used_up {
+        return back_off(txn, subject, &policy, &failure);
+    }
+    let state = if policy.pause_when_exhausted { StepState::Dead } else { StepState::Failed };
+    end(txn, subject, state);
+    if policy.pause_when_exhausted { Ok(()) } else { fan_out::fail(txn, subject, failure) }
 }
 
-/// Gives a dead step as many attempts again; its checkpoints stay. False: the step is not dead.
+/// The step, whose lease is over, will not be tried again by itself.
+fn end(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
+    let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    turn(txn, agent.number, run, step, state);
+    if state == StepState::Failed {
+        step.ended_ms = txn.now;
+    }
+}
+
+/// Gives the dead steps of a run as many attempts again; their checkpoints stay. False: none is dead.
 pub(crate) fn revive(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, Stop> {
     let (agent, bundle_id) = (subject.agent.number, subject.run.bundle_id.clone());
-    let Some(step) = subject.step.as_mut().filter(|step| step.state() == StepState::Dead) else {
-        return Ok(false);
-    };
-    let policy = bundle::step_policy(txn.read(), agent, &bundle_id, &step.name)?;
-    // Attempts are counted on: no two of a step have the same number.
-    step.max_attempts = step.attempt.saturating_add(policy.max_attempts);
-    enqueue(txn, subject)?;
-    Ok(true)
+    let mut dead = fan_out::open_steps(txn, subject)?;
+    dead.retain(|step| step.state() == StepState::Dead);
+    let any = !dead.is_empty();
+    for mut step in dead {
+        let policy = bundle::step_policy(txn.read(), agent, &bundle_id, &step.name)?;
+        // Attempts are counted on: no two of a step have the same number.
+        step.max_attempts = step.attempt.saturating_add(policy.max_attempts);
+        subject.go_on_with(txn, step);
+        enqueue(txn, subject)?;
+    }
+    Ok(any)
 }
 
 fn back_off(
@@ -127,11 +132,10 @@ fn back_off(
     if delay_ms == 0 {
         return enqueue(txn, subject);
     }
-    step.set_state(StepState::Backoff);
+    let Subject { agent, run, step: Some(step), .. } = subject else { return Ok(()) };
+    turn(txn, agent.number, run, step, StepState::Backoff);
     step.timer_ms = txn.now + delay_ms.min(limits::MAX_AGE_MS);
-    let timer_object = object(&subject.run.run_id, step.number);
-    txn.set_timer(subject.agent.number, step.timer_ms, Timer::Backoff, &timer_object);
-    set_state(txn, subject.agent.number, &mut subject.run, RunState::Queued);
+    txn.set_timer(agent.number, step.timer_ms, Timer::Backoff, &object(&run.run_id, step.number));
     Ok(())
 }
 

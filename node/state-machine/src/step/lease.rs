@@ -9,17 +9,18 @@ use crate::bundle;
 use crate::effect::Effect;
 use crate::key::{Key, Kind, Timer};
 use crate::outcome::{Stop, reject};
-use crate::run::{Subject, ends, is_over, set_state, settle};
+use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
 
 use super::queue::dequeue;
+use super::state::turn;
 use super::{object, step_id};
 
 pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
     let asked = it.step.clone().unwrap_or_default();
     let taker = it.taker.clone().unwrap_or_default();
-    let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
-        return Err(not_ready("the run is gone"));
+    let Some(mut subject) = Subject::at(txn, asked.agent, &asked.run_id, asked.step)? else {
+        return Err(not_ready("the run or its step is gone"));
     };
     settle(txn, &mut subject)?;
     let ready = subject.step.as_ref().is_some_and(|step| {
@@ -78,7 +79,7 @@ pub(super) fn grant(
     let Subject { agent, run, step: Some(step), .. } = subject else {
         return Err(not_ready("the run has no open step"));
     };
-    step.set_state(StepState::Leased);
+    turn(txn, number, run, step, StepState::Leased);
     step.attempt += 1;
     step.token = Some(token);
     step.worker_id.clone_from(&taker.worker_id);
@@ -92,7 +93,6 @@ pub(super) fn grant(
     leased.extend_from_slice(&object);
     txn.mark(leased, &[]);
     agent.running_steps += 1;
-    set_state(txn, number, run, RunState::Running);
     txn.effect(Effect::Leased {
         step: step_id(number, run, step),
         bundle_id: run.bundle_id.clone(),

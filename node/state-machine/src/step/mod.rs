@@ -1,4 +1,4 @@
-//! Steps: one unit of work of a run at a time, its attempts, its lease.
+//! Steps: the units of work of a run, their attempts, their leases.
 //!
 //! ```text
 //!  ready ──lease──> leased ──complete──> completed
@@ -6,8 +6,10 @@
 //!    │                │ └──fail, attempts used up──> failed | dead (the run is paused) ──retry──> ready
 //!    └──hand back, expire──┘
 //!    ▲
-//!  waiting ──signal, timer: the step that a run goes on with after a wait
+//!  waiting ──signal, timer, last branch: the step that a run goes on with after a wait or a fan-out
 //! ```
+//! A run has one open step, or, while it is fanned out, a join that waits and at least one in each branch that is not
+//! over (`fan_out.rs`).
 //! A lease is judged by its token alone, never by a clock: its deadline lives in the leader's memory, and it
 //! ends by the leader's own command.
 
@@ -15,8 +17,10 @@ mod checkpoint;
 mod complete;
 mod end_lease;
 mod fail;
+mod fan_out;
 mod lease;
 mod queue;
+mod state;
 mod wait;
 
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
@@ -34,8 +38,10 @@ pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
 pub(crate) use end_lease::{expire, hand_back};
 pub(crate) use fail::{attempt_over, fail, revive, start_by_over};
+pub(crate) use fan_out::{branches, close_all, open_steps};
 pub(crate) use lease::lease;
-pub(crate) use queue::{close, open_first, ready_again};
+pub(crate) use queue::{open_first, ready_again};
+pub(crate) use state::is_closed;
 pub(crate) use wait::{deliver, over as wait_over, pending_bytes};
 
 pub(crate) fn find(
@@ -82,8 +88,8 @@ pub(crate) fn held(
     let asked = step.cloned().unwrap_or_default();
     id::check_token("run id", &asked.run_id)
         .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
-    let Some(mut subject) = Subject::find(txn, asked.agent, &asked.run_id)? else {
-        return Err(stale("the run is gone"));
+    let Some(mut subject) = Subject::at(txn, asked.agent, &asked.run_id, asked.step)? else {
+        return Err(stale("the run or its step is gone"));
     };
     let before = subject.run.clone();
     settle(txn, &mut subject)?;

@@ -1,35 +1,61 @@
 //! How a step enters and leaves the queue of its bundle, and how it gives up what it holds.
 
 use pinrail_proto::log::StepRecord;
-use pinrail_proto::v1::{RunState, StepState};
+use pinrail_proto::v1::StepState;
 
 use crate::bundle;
 use crate::effect::Effect;
 use crate::key::{Key, Kind, Timer};
 use crate::outcome::Stop;
-use crate::run::{Subject, set_state};
+use crate::run::Subject;
 use crate::txn::Txn;
 
+use super::state::turn;
 use super::{object, step_id};
 
 /// Opens a run's first step; its input is the run's.
 pub(crate) fn open_first(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
-    open(txn, subject, name)?;
+    open(txn, subject, name, Place::default())?;
     enqueue(txn, subject)
 }
 
-/// Makes the run's next step; it is not in the queue yet.
-pub(super) fn open(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
+/// The branch that a step is in; the default: none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    /// Number of the join.
+    pub(super) join: u32,
+    pub(super) branch: u32,
+}
+
+impl Place {
+    /// A step stays in the branch of the one before it.
+    pub(super) fn behind(step: Option<&StepRecord>) -> Self {
+        step.map_or_else(Self::default, |s| Self { join: s.join, branch: s.branch })
+    }
+}
+
+/// Makes a new step; it is not in the queue yet.
+pub(super) fn open(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    name: &str,
+    place: Place,
+) -> Result<(), Stop> {
     let policy =
         bundle::step_policy(txn.read(), subject.agent.number, &subject.bundle.bundle_id, name)?;
     subject.run.step += 1;
-    name.clone_into(&mut subject.run.step_name);
+    if place.join == 0 {
+        subject.run.trunk = subject.run.step;
+        name.clone_into(&mut subject.run.step_name);
+    }
     subject.step = Some(StepRecord {
         number: subject.run.step,
         name: name.to_owned(),
         max_attempts: policy.max_attempts,
         lease_ms: policy.lease_ms,
         bundle_id: subject.run.bundle_id.clone(),
+        join: place.join,
+        branch: place.branch,
         ..StepRecord::default()
     });
     Ok(())
@@ -44,7 +70,7 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
         0 => 0,
         wait => txn.now + wait,
     };
-    step.set_state(StepState::Ready);
+    turn(txn, agent, run, step, StepState::Ready);
     step.ready_ms = txn.now;
     step.ready_revision = txn.revision;
     step.token = None;
@@ -54,9 +80,6 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
     if step.start_by_ms != 0 {
         step.timer_ms = step.start_by_ms;
         txn.set_timer(agent, step.timer_ms, Timer::StartBy, &object(&run.run_id, step.number));
-    }
-    if run.state() != RunState::Cancelling {
-        set_state(txn, agent, run, RunState::Queued);
     }
     txn.effect(Effect::StepReady {
         step: step_id(agent, run, step),
@@ -86,6 +109,8 @@ pub(crate) fn unleash(txn: &mut Txn<'_>, subject: &mut Subject) {
     txn.delete(leased);
     clear_timer(txn, agent_number, &run.run_id, step, Timer::AttemptEnd);
     agent.running_steps = agent.running_steps.saturating_sub(1);
+    // What becomes of the step is said next.
+    turn(txn, agent_number, run, step, StepState::Unspecified);
     txn.effect(Effect::LeaseEnded {
         step: step_id(agent_number, run, step),
         token: step.token.unwrap_or_default(),
@@ -98,8 +123,8 @@ pub(crate) fn ready_again(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<()
     enqueue(txn, subject)
 }
 
-/// Closes the open step of a run that ends, whatever it was doing.
-pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
+/// Closes an open step, whatever it was doing.
+pub(super) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
     let Some(step) = &subject.step else { return };
     match step.state() {
         StepState::Ready => {
@@ -122,8 +147,8 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) 
         StepState::Unspecified | StepState::Dead => {}
         StepState::Completed | StepState::Failed | StepState::Cancelled => return,
     }
-    let Some(step) = &mut subject.step else { return };
-    step.set_state(state);
+    let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    turn(txn, agent.number, run, step, state);
     step.ended_ms = txn.now;
 }
 

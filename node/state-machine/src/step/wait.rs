@@ -1,17 +1,19 @@
 //! Waits: a step that is open and that nobody may have until a signal has come or a time is over. It holds no lease
 //! and is in no queue. What ended the wait is a row of its own, so that every attempt is told the same.
 
-use pinrail_proto::log::{SignalRecord, WaitStep, WokenRecord};
-use pinrail_proto::v1::{Payload, RunState, StepState};
+use pinrail_proto::log::{SignalRecord, StepRecord, WaitStep, WokenRecord};
+use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
 
 use crate::key::{Key, Kind, Timer};
 use crate::outcome::{Stop, reject};
-use crate::run::{Subject, is_over, set_state};
+use crate::run::{Subject, is_over};
 use crate::txn::{Txn, decode};
 
+use super::fan_out::open_steps;
 use super::object;
 use super::queue::{clear_timer, enqueue};
+use super::state::turn;
 
 pub(super) fn check(it: &WaitStep) -> Result<(), Stop> {
     if it.signal.is_empty() && it.timeout_ms.is_none() {
@@ -40,12 +42,11 @@ pub(super) fn begin(txn: &mut Txn<'_>, subject: &mut Subject, it: &WaitStep) -> 
     }
     let agent = subject.agent.number;
     let Subject { run, step: Some(step), .. } = subject else { return Ok(false) };
-    step.set_state(StepState::Waiting);
+    turn(txn, agent, run, step, StepState::Waiting);
     if let Some(timeout_ms) = it.timeout_ms {
         step.timer_ms = txn.now + timeout_ms.min(limits::MAX_AGE_MS);
         txn.set_timer(agent, step.timer_ms, Timer::Wait, &object(&run.run_id, step.number));
     }
-    set_state(txn, agent, run, RunState::Waiting);
     Ok(true)
 }
 
@@ -70,10 +71,9 @@ fn take_pending(
 
 /// Notes what ended the wait of the open step. The caller lets it go on.
 fn wake(txn: &mut Txn<'_>, subject: &Subject, signal: &str, value: Option<Payload>) {
-    let row = Key::of(Kind::Woken, subject.agent.number)
-        .text(&subject.run.run_id)
-        .u32(subject.run.step)
-        .build();
+    let number = subject.step.as_ref().map_or(0, |step| step.number);
+    let row =
+        Key::of(Kind::Woken, subject.agent.number).text(&subject.run.run_id).u32(number).build();
     txn.put(row, &WokenRecord { signal: signal.to_owned(), value, at_ms: txn.now });
 }
 
@@ -90,22 +90,25 @@ pub(crate) fn over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop>
     go_on(txn, subject)
 }
 
-/// Gives a signal to the open step if it waits for it. False: it does not.
+/// Gives a signal to the open step that waits for it, the first if several do, and not to one whose time is over. False:
+/// none does.
 pub(crate) fn deliver(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
     name: &str,
     value: Option<&Payload>,
 ) -> Result<bool, Stop> {
-    let waits = subject
-        .step
-        .as_ref()
-        .is_some_and(|step| step.state() == StepState::Waiting && step.wait_signal == name);
-    if waits {
-        wake(txn, subject, name, value.cloned());
-        go_on(txn, subject)?;
-    }
-    Ok(waits)
+    let now = txn.now;
+    let waits = |step: &StepRecord| {
+        step.state() == StepState::Waiting
+            && step.wait_signal == name
+            && (step.timer_ms == 0 || now < step.timer_ms)
+    };
+    let Some(step) = open_steps(txn, subject)?.into_iter().find(waits) else { return Ok(false) };
+    subject.go_on_with(txn, step);
+    wake(txn, subject, name, value.cloned());
+    go_on(txn, subject)?;
+    Ok(true)
 }
 
 fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {

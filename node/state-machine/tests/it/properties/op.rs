@@ -37,6 +37,13 @@ pub(super) enum Op {
         timeout_ms: u64,
         lease_next: bool,
     },
+    FanOut {
+        run: u8,
+        back: u8,
+        branches: u8,
+        settle: bool,
+        lease_next: bool,
+    },
     Retry {
         run: u8,
     },
@@ -202,6 +209,11 @@ fn work() -> impl Strategy<Value = Op> {
         3 => (run(), back(), 0..3_u8, timeout_ms, any::<bool>()).prop_map(
             |(run, back, signal, timeout_ms, lease_next)| Op::WaitStep {
                 run, back, signal, timeout_ms, lease_next
+            }
+        ),
+        2 => (run(), back(), 1..4_u8, any::<bool>(), any::<bool>()).prop_map(
+            |(run, back, branches, settle, lease_next)| Op::FanOut {
+                run, back, branches, settle, lease_next
             }
         ),
         3 => (agent(), run(), 1..3_u8)

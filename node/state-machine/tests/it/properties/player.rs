@@ -93,6 +93,19 @@ impl Player {
                 }
                 command
             }
+            Op::FanOut { run, back, branches, settle, lease_next } => {
+                let mut command = self.complete(*run, *back, 0, *lease_next)?;
+                if let Command::CompleteStep(it) = &mut command {
+                    let input = Some(payload("part"));
+                    let branch = NextStep { name: "patient".to_owned(), input };
+                    it.outcome = Some(Completion::All(log::FanOut {
+                        branches: vec![branch; usize::from(*branches)],
+                        join: "other".to_owned(),
+                        settle: *settle,
+                    }));
+                }
+                command
+            }
             Op::Retry { run } => Command::RetryRun(log::RetryRun {
                 agent: agent(AGENTS[0]),
                 run_id: run_id(0, *run),
@@ -197,7 +210,8 @@ impl Player {
         let run_id = run_id(0, run);
         let read = self.replica.read();
         let (steps, _) = query::steps(read, "", AGENTS[0], &run_id, 0, "").ok()?;
-        let open = steps.last()?;
+        let ready = steps.iter().find(|step| step.state() == v1::StepState::Ready);
+        let open = ready.or(steps.last())?;
         let pin = query::pin(read, "", AGENTS[0], &run_id).ok()?;
         let bundle_id = if odd == 1 { "v9".to_owned() } else { pin.bundle_id };
         Some(Command::LeaseStep(log::LeaseStep {

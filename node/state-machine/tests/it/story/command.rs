@@ -178,6 +178,7 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
                     then: Some(next),
                 })
             });
+            let next = fan_out(line).map(log::complete_step::Outcome::All).or(next);
             let lease_next = line.option("lease-next").map(|worker_id| {
                 let bundle_id = pinned_bundle(world, &agent, &run_id);
                 Taker { worker_id, bundle_id }
@@ -211,10 +212,23 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
     })
 }
 
+/// `all=read:a,read:b join=merge settle`: branches with their inputs.
+fn fan_out(line: &mut Line) -> Option<log::FanOut> {
+    let all = line.option("all")?;
+    let branch = |text: &str| {
+        let (name, input) = text.split_once(':').unwrap_or((text, ""));
+        log::NextStep { name: name.to_owned(), input: Some(payload(input.to_owned())) }
+    };
+    let branches = all.split(',').filter(|text| !text.is_empty()).map(branch).collect();
+    Some(log::FanOut { branches, join: line.text("join"), settle: line.flag("settle") })
+}
+
 fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind {
     let (steps, _) =
         query::steps(world.read(), &agent.namespace, &agent.agent_id, run_id, 0, "").unwrap();
-    let open = steps.last().cloned().unwrap_or_default();
+    let asked = line.number("step");
+    let open = steps.into_iter().rfind(|step| asked.is_none_or(|n| u64::from(step.number) == n));
+    let open = open.unwrap_or_default();
     let bundle_id = line.option("bundle").unwrap_or_else(|| pinned_bundle(world, agent, run_id));
     Kind::LeaseStep(log::LeaseStep {
         step: Some(step_ref(world, agent, run_id, open.number)),

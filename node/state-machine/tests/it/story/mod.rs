@@ -54,6 +54,7 @@ stories! {
     environments
     events
     external_runs
+    fan_out_and_join
     retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks

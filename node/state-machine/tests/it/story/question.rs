@@ -30,6 +30,8 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "runs" => runs(world, line),
         "pin" => pin(world, line),
         "assigned" => assigned(world, line),
+        "branches" => branches(world, line),
+        "steps" => steps(world, line),
         "get" => get(world, line),
         "list" => list(world, line),
         "history" => history(world, line),
@@ -303,7 +305,8 @@ fn assigned(world: &World, line: &mut Line) -> Told {
     let (namespace, agent) = agent(line);
     let run_id = line.word();
     let number = query::agent_number(world.read(), &namespace, &agent)?;
-    let step = query::run(world.read(), &namespace, &agent, &run_id)?.steps;
+    let newest = query::run(world.read(), &namespace, &agent, &run_id)?.steps;
+    let step = line.number("step").map_or(newest, |n| u32::try_from(n).unwrap());
     let id = StepId { agent: number, run_id, step };
     let given = query::dispatch::assignment(world.read(), &id)?;
     let text = |payload: Option<v1::Payload>| {
@@ -314,6 +317,25 @@ fn assigned(world: &World, line: &mut Line) -> Told {
         Some(woken) if woken.signal.is_empty() => ", woken by time".to_owned(),
         Some(woken) => format!(", woken by {} with {:?}", woken.signal, text(woken.value)),
     };
+    let joins = given.join.map_or_else(String::new, |join| {
+        let settled = if join.settle { ", settled" } else { "" };
+        format!(", joins {}{settled}", join.branches)
+    });
     let input = text(given.input);
-    Ok(vec![format!("{} of attempt {}: {input:?}{woken}", given.name, given.attempt)])
+    Ok(vec![format!("{} of attempt {}: {input:?}{woken}{joins}", given.name, given.attempt)])
+}
+
+/// How the branches of a join ended: `branches support a 2`.
+fn branches(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let run_id = line.word();
+    let join = line.word().parse().expect("branches names the join's number");
+    let (branches, _) = query::branches(world.read(), &namespace, &agent, &run_id, join, 0, "")?;
+    Ok(branches.into_iter().map(|branch| show::branch(&branch)).collect())
+}
+
+fn steps(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let (steps, _) = query::steps(world.read(), &namespace, &agent, &line.word(), 0, "")?;
+    Ok(steps.iter().map(show::step_row).collect())
 }

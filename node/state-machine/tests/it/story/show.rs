@@ -316,3 +316,29 @@ pub(super) fn span(ms: u64) -> String {
     }
     if told.is_empty() { "0s".to_owned() } else { told }
 }
+
+pub(super) fn branch(it: &v1::Branch) -> String {
+    let how = match (&it.output, &it.failure) {
+        (_, Some(failure)) => format!("failed with {}", failure.reason),
+        (output, None) => {
+            let data = output.clone().unwrap_or_default().data;
+            format!("{:?}", String::from_utf8_lossy(&data))
+        }
+    };
+    format!("branch {}: {how}", it.index)
+}
+
+pub(super) fn step_row(it: &v1::Step) -> String {
+    let of =
+        if it.join == 0 { String::new() } else { format!(", branch {} of {}", it.branch, it.join) };
+    let joins = if it.branches == 0 {
+        String::new()
+    } else {
+        format!(", joins {}, {} open", it.branches, it.branches_open)
+    };
+    let output = it.output.as_ref().map_or_else(String::new, |output| {
+        format!(", answered {:?}", String::from_utf8_lossy(&output.data))
+    });
+    let state = word(it.state().as_str_name(), "STEP_STATE_");
+    format!("{} {} is {state}{of}{joins}{output}", it.number, it.name)
+}
