@@ -106,7 +106,8 @@ impl Client {
         payload::decode(result.output.as_ref()).map_err(|error| Error::invalid(error.to_string()))
     }
 
-    /// Waits for the result of a run, for as long as the run takes; it survives leader changes.
+    /// Waits for the result of a run, for as long as the run takes; it survives leader changes. Where another run continues
+    /// it, that one's result is the one.
     ///
     /// # Errors
     /// `RunEnded` when the run is over and not completed; `Unavailable` when no member answers for a whole timeout.
@@ -115,17 +116,20 @@ impl Client {
         agent: &str,
         run_id: &str,
     ) -> Result<v1::GetResultResponse> {
+        let mut run_id = run_id.to_owned();
         loop {
             let answer = self
                 .runs()
                 .result(v1::GetResultRequest {
                     agent_id: agent.to_owned(),
-                    run_id: run_id.to_owned(),
+                    run_id: run_id.clone(),
                     wait: prost_types::Duration::try_from(RESULT_WAIT).ok(),
                     ..Default::default()
                 })
                 .await?;
-            if answer.closed {
+            if !answer.continued_to.is_empty() {
+                run_id = answer.continued_to;
+            } else if answer.closed {
                 return completed(answer);
             }
         }

@@ -16,6 +16,10 @@ pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
 pub const RUN_STORED_BYTES: u64 = 64 << 20;
 /// Steps of a run.
 pub const RUN_STEPS: u32 = 10_000;
+/// Longest delay of a start.
+pub const DELAY_MS: u64 = 365 * 24 * 3_600_000;
+/// Children of a run that are not over.
+pub const OPEN_CHILDREN: usize = 1_000;
 /// Branches of one fan-out.
 pub const FAN_OUT: usize = 1_000;
 /// Checkpoints of a step.

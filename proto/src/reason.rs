@@ -66,6 +66,8 @@ reasons! {
     RUN_CLOSED FAILED_PRECONDITION 9 "The run is over."
     RUN_NOT_EXTERNAL FAILED_PRECONDITION 9 "Only external runs are finished or kept alive from outside; workers end the others."
     RUN_NOT_PAUSED FAILED_PRECONDITION 9 "Only a paused run is retried: one whose step used up its attempts, or one that was held from a restart."
+    RUN_PAUSED FAILED_PRECONDITION 9 "The run is paused. `pinrail run resume RUN` goes on."
+    RUN_NOT_BEGUN FAILED_PRECONDITION 9 "A delayed run has no pin before it is due: `pinrail run show RUN` says when."
     PIN_EXPIRED FAILED_PRECONDITION 9 "The pin's end is past: nothing is accepted for this run any more."
     AGENT_PAUSED FAILED_PRECONDITION 9 "The agent is paused. `pinrail agent resume AGENT` goes on."
     CHECKPOINT_MISMATCH FAILED_PRECONDITION 1 "The step asked for another checkpoint than it recorded: it is not deterministic."

@@ -53,6 +53,14 @@ export const done = (output = null) => ({ done: output });
 export const allOf = (branches, join, settle = false) =>
   ({ all: branches.map(([next, input]) => ({ next, input })), join, settle });
 
+/** The run waits for a child that begins with the step `entry`, and goes on with the step `then`; see Step.woken. */
+export const child = (entry, then, input = null, childInput = null) =>
+  ({ child: { entry, input: childInput }, then, input });
+
+/** The run ends and a new one takes its place, with this input. */
+export const continueAsNew = (input = null, onLiveBundle = false) =>
+  ({ continue: input, on_live_bundle: onLiveBundle });
+
 /** The run waits for a signal, at most so long ("3d"), and goes on with the step `then`; see Step.woken. */
 export const wait = (signal, then, input = null, timeout = null) => ({ wait: signal, then, input, timeout });
 
@@ -260,8 +268,8 @@ async function outcomeOf(steps, step) {
   try {
     if (!Object.hasOwn(steps, step.name)) throw new Fail(`there is no step ${step.name} here`);
     const outcome = await steps[step.name](step);
-    if (!["next", "done", "all", "wait", "sleep"].some((kind) => outcome?.[kind] !== undefined)) {
-      throw new Fail(`the step ${step.name} returned no outcome: use done(), nextStep(), allOf(), wait() or sleep()`);
+    if (!["next", "done", "all", "child", "continue", "wait", "sleep"].some((kind) => outcome?.[kind] !== undefined)) {
+      throw new Fail(`the step ${step.name} returned no outcome: use done(), nextStep(), allOf(), child(), continueAsNew(), wait() or sleep()`);
     }
     return outcome;
   } catch (error) {

@@ -76,6 +76,16 @@ def all_of(branches, join, settle=False):
     return {"all": steps, "join": join, "settle": settle}
 
 
+def child(entry, then, input=None, child_input=None):
+    """The run waits for a child that begins with the step `entry`, and goes on with the step `then`; see Step.woken."""
+    return {"child": {"entry": entry, "input": child_input}, "then": then, "input": input}
+
+
+def continue_as_new(input=None, on_live_bundle=False):
+    """The run ends and a new one takes its place, with this input."""
+    return {"continue": input, "on_live_bundle": on_live_bundle}
+
+
 def wait(signal, then, input=None, timeout=None):
     """The run waits for a signal, at most so long ("3d"), and goes on with the step `then`; see Step.woken."""
     outcome = {"wait": signal, "then": then, "input": input}
@@ -248,8 +258,8 @@ def _outcome(steps, step):
         if step.name not in steps:
             raise Fail("there is no step %s here" % step.name)
         outcome = steps[step.name](step)
-        if not isinstance(outcome, dict) or not {"next", "done", "all", "wait", "sleep"} & outcome.keys():
-            raise Fail("the step %s returned no outcome: use done(), next_step(), all_of(), wait() or sleep()" % step.name)
+        if not isinstance(outcome, dict) or not {"next", "done", "all", "child", "continue", "wait", "sleep"} & outcome.keys():
+            raise Fail("the step %s returned no outcome: use done(), next_step(), all_of(), child(), continue_as_new(), wait() or sleep()" % step.name)
         return outcome
     except Fail as fail:
         return fail.outcome

@@ -86,7 +86,11 @@ async fn run(file: &str, question: &str) -> Run {
                     Some(v1::StepToken { incarnation: 1, revision: assignment.step.into() });
             }
             v1::complete_step::Outcome::Wait(wait) => panic!("it waits for nobody: {wait:?}"),
-            v1::complete_step::Outcome::All(all) => panic!("it does one thing at a time: {all:?}"),
+            other @ (v1::complete_step::Outcome::All(_)
+            | v1::complete_step::Outcome::Child(_)
+            | v1::complete_step::Outcome::ContinueAsNew(_)) => {
+                panic!("it does one thing at a time, alone: {other:?}")
+            }
             v1::complete_step::Outcome::Done(output) => {
                 stream.done(sequence, true).await;
                 break output;

@@ -10,8 +10,6 @@ use super::protocol::{Fail, Outcome, Retry};
 /// Reason of an attempt whose program broke the protocol.
 pub(super) const PROTOCOL: &str = "PROTOCOL";
 
-const ONE_OF: &str = "an outcome is one of next, done, all, wait, sleep and fail";
-
 impl Outcome {
     /// An outcome that stands alone: the last line of a process, the answer of a server. `None`: it is not even an object.
     ///
@@ -34,43 +32,55 @@ impl Outcome {
     }
 
     pub(super) fn into_next(self) -> StepResult<Next> {
-        let Self { next, done, all, wait, sleep, fail, input, timeout, then, join, settle } = self;
-        if let Some(branches) = all {
-            if next.is_some()
-                || done.is_some()
-                || wait.is_some()
-                || sleep.is_some()
-                || fail.is_some()
-            {
-                return Err(StepError::fatal(PROTOCOL, ONE_OF));
-            }
+        let said = [
+            self.next.is_some(),
+            self.done.is_some(),
+            self.all.is_some(),
+            self.child.is_some(),
+            self.continue_with.is_some(),
+            self.wait.is_some(),
+            self.sleep.is_some(),
+            self.fail.is_some(),
+        ];
+        if said.into_iter().filter(|said| *said).count() != 1 {
+            let message =
+                "an outcome is one of next, done, all, child, continue, wait, sleep and fail";
+            return Err(StepError::fatal(PROTOCOL, message));
+        }
+        if let Some(fail) = self.fail {
+            return Err(fail.into_error()?);
+        }
+        if let Some(output) = self.done {
+            return Ok(Next::done(output));
+        }
+        if let Some(name) = self.next {
+            return Ok(Next::step(name, self.input));
+        }
+        if let Some(input) = self.continue_with {
+            let next = Next::continue_as_new(input);
+            return Ok(if self.on_live_bundle { next.on_live_bundle() } else { next });
+        }
+        if let Some(branches) = self.all {
             let no_join =
                 || StepError::fatal(PROTOCOL, "a fan-out names with `join` what joins it");
             let all = Next::all(branches.into_iter().map(|branch| (branch.next, branch.input)));
-            return Ok(if settle { all.settle() } else { all }.join(join.ok_or_else(no_join)?));
+            let all = if self.settle { all.settle() } else { all };
+            return Ok(all.join(self.join.ok_or_else(no_join)?));
         }
-        let then = move || {
-            then.ok_or_else(|| {
-                StepError::fatal(PROTOCOL, "a wait says with `then` what comes then")
-            })
+        let no_then = || StepError::fatal(PROTOCOL, "a wait says with `then` what comes then");
+        let then = self.then.ok_or_else(no_then)?;
+        if let Some(child) = self.child {
+            return Ok(Next::child(child.entry, child.input).then(then, self.input));
+        }
+        let wait = match (self.wait, &self.sleep) {
+            (_, Some(time)) => Next::sleep(span(time)?),
+            (signal, None) => Next::wait(signal.unwrap_or_default()),
         };
-        match (next, done, wait, sleep, fail) {
-            (Some(name), None, None, None, None) => Ok(Next::step(name, input)),
-            (None, Some(output), None, None, None) => Ok(Next::done(output)),
-            (None, None, Some(signal), None, None) => {
-                let wait = Next::wait(signal);
-                let wait = match timeout {
-                    Some(limit) => wait.timeout(span(&limit)?),
-                    None => wait,
-                };
-                Ok(wait.then(then()?, input))
-            }
-            (None, None, None, Some(time), None) => {
-                Ok(Next::sleep(span(&time)?).then(then()?, input))
-            }
-            (None, None, None, None, Some(fail)) => Err(fail.into_error()?),
-            _ => Err(StepError::fatal(PROTOCOL, ONE_OF)),
-        }
+        let wait = match &self.timeout {
+            Some(limit) => wait.timeout(span(limit)?),
+            None => wait,
+        };
+        Ok(wait.then(then, self.input))
     }
 }
 
@@ -117,7 +127,18 @@ mod tests {
         };
         let names: Vec<_> = all.branches.iter().map(|branch| branch.name.as_str()).collect();
         assert_eq!((names, all.join.as_str(), all.settle), (vec!["a", "b"], "c", true));
-        for text in [r#"{"all":[{"next":"a"}]}"#, r#"{"all":[{"next":"a"}],"join":"c","done":1}"#] {
+        for text in [
+            r#"{"child":{"entry":"a","input":1},"then":"b"}"#,
+            r#"{"continue":null,"on_live_bundle":true}"#,
+        ] {
+            let Ok(Some(outcome)) = Outcome::parse(text.as_bytes()) else { panic!("{text}") };
+            assert!(outcome.into_next().is_ok(), "{text}");
+        }
+        for text in [
+            r#"{"all":[{"next":"a"}]}"#,
+            r#"{"child":{"entry":"a"}}"#,
+            r#"{"all":[{"next":"a"}],"join":"c","done":1}"#,
+        ] {
             let Ok(Some(outcome)) = Outcome::parse(text.as_bytes()) else { panic!("{text}") };
             assert_eq!(outcome.into_next().expect_err(text).reason(), PROTOCOL, "{text}");
         }

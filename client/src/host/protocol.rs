@@ -117,7 +117,7 @@ impl Default for Usage {
     }
 }
 
-/// How a step ended: exactly one of `next`, `done`, `all`, `wait`, `sleep` and `fail`.
+/// How a step ended: exactly one of `next`, `done`, `all`, `child`, `continue`, `wait`, `sleep` and `fail`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Outcome {
@@ -126,6 +126,11 @@ pub(super) struct Outcome {
     #[serde(deserialize_with = "present")]
     pub(super) done: Option<Value>,
     pub(super) all: Option<Vec<Branch>>,
+    pub(super) child: Option<ChildRun>,
+    #[serde(rename = "continue", deserialize_with = "present")]
+    pub(super) continue_with: Option<Value>,
+    /// Of `continue`: the new run is pinned to the live bundle.
+    pub(super) on_live_bundle: bool,
     pub(super) wait: Option<String>,
     pub(super) sleep: Option<String>,
     pub(super) fail: Option<Fail>,
@@ -136,6 +141,15 @@ pub(super) struct Outcome {
     /// Of `all`: the step that gets the outputs, and whether it comes even when branches fail.
     pub(super) join: Option<String>,
     pub(super) settle: bool,
+}
+
+/// A run that this one waits for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChildRun {
+    pub(super) entry: String,
+    #[serde(default)]
+    pub(super) input: Value,
 }
 
 /// A step of a fan-out.

@@ -66,11 +66,23 @@ fn word(reason: CancelReason) -> &'static str {
         CancelReason::DrainCap => "drain_cap",
         CancelReason::Rollback => "rollback",
         CancelReason::KeepAlive => "keep_alive",
+        CancelReason::Parent => "parent",
         CancelReason::Shutdown => "shutdown",
     }
 }
 
 fn woken(woken: &v1::Woken) -> Value {
+    if let Some(child) = &woken.child {
+        let state = child.state().as_str_name().trim_start_matches("RUN_STATE_").to_lowercase();
+        let failure = child
+            .failure
+            .as_ref()
+            .map(|failure| json!({ "reason": failure.reason, "message": failure.message }));
+        let output = child.output.as_ref().map(json::payload);
+        return json!({ "child": {
+            "run_id": child.run_id, "state": state, "output": output, "failure": failure,
+        } });
+    }
     if woken.signal.is_empty() {
         return json!({ "timed_out": true });
     }

@@ -36,6 +36,10 @@ methods! { Runs, RunServiceClient:
     again cancel_run as cancel(CancelRunRequest) -> CancelRunResponse by run_id;
     /// Lets a paused run go on: its dead step, or from the beginning when it was held from a restart.
     write retry_run as retry(RetryRunRequest) -> RetryRunResponse;
+    /// The brake of one run; one that is paused stays so.
+    again pause_run as pause(PauseRunRequest) -> PauseRunResponse by run_id;
+    /// Lets a run go on that somebody paused.
+    write resume_run as resume(ResumeRunRequest) -> ResumeRunResponse;
     /// Ends the run's wait for a signal, or leaves it there for a later wait.
     write signal_run as signal(SignalRunRequest) -> SignalRunResponse;
     /// Ends an external run; the first call wins.

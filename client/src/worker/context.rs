@@ -38,6 +38,8 @@ pub enum CancelReason {
     Rollback,
     /// Nothing was heard of the run for too long.
     KeepAlive,
+    /// The run that it is a child of ended.
+    Parent,
     /// The worker is shutting down; the step may go on elsewhere.
     Shutdown,
 }
@@ -191,13 +193,43 @@ impl StepContext {
     /// # Errors
     /// When the signal's value is not what `T` takes: another attempt would not help.
     pub fn woken<T: DeserializeOwned>(&self) -> StepResult<Option<Wait<T>>> {
-        let Some(woken) = &self.inner.woken else { return Ok(None) };
+        let Some(woken) = self.inner.woken.as_ref().filter(|woken| woken.child.is_none()) else {
+            return Ok(None);
+        };
         if woken.signal.is_empty() {
             return Ok(Some(Wait::TimedOut));
         }
         let value = payload::decode(woken.value.as_ref())
             .map_err(|error| StepError::fatal("INVALID_SIGNAL", error))?;
         Ok(Some(Wait::Signal(value)))
+    }
+
+    /// The output of the child that this step waited for.
+    ///
+    /// # Errors
+    /// `NO_CHILD` when it waited for none; the child's own reason when it failed, or its state (`CANCELLED`, `EXPIRED`) when it
+    /// ended otherwise. Another attempt would be told the same, so these fail the run, unless the handler does something else;
+    /// [`Self::child_end`] has the whole story.
+    pub fn child<T: DeserializeOwned>(&self) -> StepResult<T> {
+        let Some(end) = self.child_end() else {
+            return Err(StepError::fatal("NO_CHILD", "the step waited for no child"));
+        };
+        if let Some(failure) = &end.failure {
+            let message = format!("child {}: {}", end.run_id, failure.message);
+            return Err(StepError::fatal(failure.reason.clone(), message));
+        }
+        if end.state() != v1::RunState::Completed {
+            let state = end.state().as_str_name().trim_start_matches("RUN_STATE_");
+            return Err(StepError::fatal(state, format!("child {} did not complete", end.run_id)));
+        }
+        payload::decode(end.output.as_ref())
+            .map_err(|error| StepError::fatal("INVALID_CHILD_OUTPUT", error))
+    }
+
+    /// How the child ended that this step waited for; `None` when it waited for none.
+    #[must_use]
+    pub fn child_end(&self) -> Option<&v1::ChildEnd> {
+        self.inner.woken.as_ref()?.child.as_ref()
     }
 
     /// A key for an outside effect: the same in every attempt of this step, another one for every other name or step.

@@ -44,7 +44,7 @@ pub use execute::{CANCELLED, START_TO_CLOSE};
 pub use handler::{HANDLER_PANICKED, StepOptions};
 pub use join::{Branch, BranchError};
 pub use memory::{Entry, MemoryKey, StepMemory};
-pub use outcome::{FanOut, Next, STEP_ERROR, StepError, StepResult, Wait, WaitFor};
+pub use outcome::{Child, FanOut, Next, STEP_ERROR, StepError, StepResult, Wait, WaitFor};
 pub use runtime::STEP_NOT_SERVED;
 pub use shutdown::shutdown_signal;
 pub use tool::{TOOL_ARGUMENTS, TOOL_NOT_FOUND, ToolCall};

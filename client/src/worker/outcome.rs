@@ -104,6 +104,49 @@ impl Next {
         FanOut { branches, settle: false }
     }
 
+    /// The run waits for a child: a run of the same agent that begins with the step `entry`, on the same bundle, with the
+    /// same memory and at most the same end. Meanwhile it holds no lease and no slot, and it is told however the child ends.
+    ///
+    /// ```
+    /// use pinrail_client::worker::{Next, StepContext, StepResult};
+    ///
+    /// async fn order(_: StepContext, items: Vec<String>) -> StepResult<Next> {
+    ///     Ok(Next::child("billing", items).then("ship", "express"))
+    /// }
+    ///
+    /// async fn ship(ctx: StepContext, how: String) -> StepResult<Next> {
+    ///     let invoice: String = ctx.child()?;
+    ///     Ok(Next::done(format!("{invoice}, sent by {how}")))
+    /// }
+    /// ```
+    pub fn child<T: Serialize>(entry: impl Into<String>, input: T) -> Child {
+        Child { entry: entry.into(), input: payload::encode(&input) }
+    }
+
+    /// The run ends, and a new one takes its place with this input and a history of its own: for loops without an end. Bundle,
+    /// memory and end stay, unless [`Next::on_live_bundle`] says otherwise. Who waits for the result waits for the last
+    /// one's. Children of the run that ends are cancelled.
+    pub fn continue_as_new<T: Serialize>(input: T) -> Next {
+        let outcome = payload::encode(&input)
+            .map(|input| {
+                let input = Some(input);
+                v1::complete_step::Outcome::ContinueAsNew(v1::ContinueRun {
+                    input,
+                    on_live_bundle: false,
+                })
+            })
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
+    }
+
+    /// The run that continues this one is pinned to the live bundle, with a new end. It says nothing to any other outcome.
+    pub fn on_live_bundle(mut self) -> Next {
+        if let Ok(v1::complete_step::Outcome::ContinueAsNew(next)) = &mut self.outcome {
+            next.on_live_bundle = true;
+        }
+        self
+    }
+
     pub(crate) fn into_outcome(self) -> StepResult<v1::complete_step::Outcome> {
         self.outcome
     }
@@ -132,6 +175,34 @@ impl FanOut {
             .map(|branches| {
                 let join = name.into();
                 v1::complete_step::Outcome::All(v1::FanOut { branches, join, settle })
+            })
+            .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
+        Next { outcome }
+    }
+}
+
+/// A child that a run waits for.
+#[derive(Debug)]
+#[must_use]
+pub struct Child {
+    entry: String,
+    input: Result<Payload, PayloadError>,
+}
+
+impl Child {
+    /// The step that the run goes on with, and its input. How the child ended is told by
+    /// [`StepContext::child`](crate::worker::StepContext::child).
+    pub fn then<T: Serialize>(self, name: impl Into<String>, input: T) -> Next {
+        let Child { entry, input: of_child } = self;
+        let outcome = of_child
+            .and_then(|of_child| {
+                let then =
+                    v1::NextStep { name: name.into(), input: Some(payload::encode(&input)?) };
+                Ok(v1::complete_step::Outcome::Child(v1::ChildRun {
+                    entry,
+                    input: Some(of_child),
+                    then: Some(then),
+                }))
             })
             .map_err(|error| StepError::fatal("INVALID_OUTPUT", error));
         Next { outcome }

@@ -411,7 +411,12 @@ impl Runtime {
                 all.branches.first().is_some_and(|b| self.plan.handlers.get(&b.name).is_some())
             }
             // A wait is over only if its signal came already: no slot is kept for that.
-            Some(v1::complete_step::Outcome::Wait(_) | v1::complete_step::Outcome::Done(_))
+            Some(
+                v1::complete_step::Outcome::Wait(_)
+                | v1::complete_step::Outcome::Child(_)
+                | v1::complete_step::Outcome::ContinueAsNew(_)
+                | v1::complete_step::Outcome::Done(_),
+            )
             | None => false,
         }
     }
@@ -484,5 +489,6 @@ fn reason(reason: v1::EndReason) -> CancelReason {
         v1::EndReason::DrainCap => CancelReason::DrainCap,
         v1::EndReason::Rollback => CancelReason::Rollback,
         v1::EndReason::KeepAlive => CancelReason::KeepAlive,
+        v1::EndReason::Parent => CancelReason::Parent,
     }
 }

@@ -378,7 +378,7 @@ async fn a_wait_is_reported_without_asking_for_more_and_its_end_is_told() {
     expect_credit(&mut stream, 1).await;
     let value = Some(payload::encode("yes").expect("text encodes"));
     let none = v1::Woken::default();
-    let signal = v1::Woken { signal: "approved".into(), value };
+    let signal = v1::Woken { signal: "approved".into(), value, child: None };
     let ends = [
         (Some(signal), "draft: yes"),
         (Some(none), "draft: nobody came"),

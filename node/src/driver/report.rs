@@ -273,6 +273,11 @@ fn complete(
         Some(Reported::Next(next)) => Outcome::Next(self::next(next)?),
         Some(Reported::Wait(wait)) => Outcome::Wait(self::wait(wait)?),
         Some(Reported::All(all)) => Outcome::All(fan_out(all)?),
+        Some(Reported::Child(it)) => Outcome::Child(child(it)?),
+        Some(Reported::ContinueAsNew(it)) => Outcome::ContinueAsNew(log::ContinueRun {
+            input: check_payload("the input", it.input)?,
+            on_live_bundle: it.on_live_bundle,
+        }),
         Some(Reported::Done(output)) => {
             Outcome::Done(check_payload("the output", Some(output))?.unwrap_or_default())
         }
@@ -314,6 +319,15 @@ fn next(next: v1::NextStep) -> Result<log::NextStep, Refusal> {
     id::check_name("step", &next.name).map_err(bad_id)?;
     let input = check_payload("the next step's input", next.input)?;
     Ok(log::NextStep { name: next.name, input })
+}
+
+fn child(it: v1::ChildRun) -> Result<log::ChildRun, Refusal> {
+    if !it.entry.is_empty() {
+        id::check_name("step", &it.entry).map_err(bad_id)?;
+    }
+    let input = check_payload("the child's input", it.input)?;
+    let then = Some(next(it.then.ok_or_else(|| bad("a child says what comes then"))?)?);
+    Ok(log::ChildRun { entry: it.entry, input, then })
 }
 
 fn fan_out(it: v1::FanOut) -> Result<log::FanOut, Refusal> {

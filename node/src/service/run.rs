@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures::Stream;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{CancelRun, FinishRun, KeepRun, RetryRun, RunResult, SignalRun, StartRun};
+use pinrail_proto::log::{
+    CancelRun, FinishRun, KeepRun, PauseRun, ResumeRun, RetryRun, RunResult, SignalRun, StartRun,
+};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::run_service_server::RunService;
 use pinrail_proto::v1::{self, WriteOptions};
@@ -59,6 +61,9 @@ impl Runs {
 fn check_start(it: &v1::StartRunRequest) -> Result<(), Status> {
     validate::run(&it.run_id)?;
     validate::bundle_or_empty(&it.bundle_id)?;
+    if !it.parent_run_id.is_empty() {
+        validate::run(&it.parent_run_id)?;
+    }
     validate::payload("input", it.input.as_ref())?;
     if it.labels.len() > limits::LABELS {
         let message =
@@ -95,6 +100,8 @@ impl RunService for Runs {
             max_age_ms: validate::positive_or_none("max_age", it.max_age.as_ref())?,
             bundle_id: it.bundle_id,
             kind: it.kind,
+            parent_run_id: it.parent_run_id,
+            delay_ms: validate::optional("delay", it.delay.as_ref())?,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {
@@ -242,6 +249,36 @@ impl RunService for Runs {
         let (changed, revision) = self.change(it.options, kind, timeout).await?;
         let state = changed.state;
         Ok(Response::new(v1::RetryRunResponse { run_id: it.run_id, state, revision }))
+    }
+
+    async fn pause_run(
+        &self,
+        request: Request<v1::PauseRunRequest>,
+    ) -> Result<Response<v1::PauseRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let kind = Kind::PauseRun(PauseRun { agent, run_id: it.run_id.clone() });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let RunResult { state, already, .. } = changed;
+        Ok(Response::new(v1::PauseRunResponse { run_id: it.run_id, state, already, revision }))
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<v1::ResumeRunRequest>,
+    ) -> Result<Response<v1::ResumeRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let kind = Kind::ResumeRun(ResumeRun { agent, run_id: it.run_id.clone() });
+        let (changed, revision) = self.change(it.options, kind, timeout).await?;
+        let state = changed.state;
+        Ok(Response::new(v1::ResumeRunResponse { run_id: it.run_id, state, revision }))
     }
 
     async fn signal_run(

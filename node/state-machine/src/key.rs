@@ -69,6 +69,8 @@ pub enum Kind {
     OpenBranch = 0x34,
     /// `agent# run\0 join# branch#` → `BranchRecord`: how a branch ended. Written once.
     Branch = 0x35,
+    /// `agent# parent\0 child` → empty: the open children of a run.
+    Child = 0x36,
     /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
     Deadline = 0x40,
     /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.
@@ -120,6 +122,12 @@ pub enum Timer {
     MemoryTtl = 14,
     /// `run\0 step#`: the end of a wait.
     Wait = 15,
+    /// `parent\0 step#`: the child that a step waits for is over; `WokenRecord` says how.
+    ChildOver = 16,
+    /// `run`: a delayed run is to be pinned and begins.
+    StartDue = 17,
+    /// `run`: it is over, and its open children are to end; the value is the cursor of the sweep.
+    Children = 18,
     /// Nothing: memory versions that were kept long enough.
     MemoryVersions = 34,
 }
@@ -129,9 +137,9 @@ impl Timer {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
-            AttemptEnd, Backoff, CancelBy, Dedupe, DrainHard, DrainSoft, Events, KeepAlive,
-            MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires, RunHardEnd, StartBy,
-            Wait,
+            AttemptEnd, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard, DrainSoft,
+            Events, KeepAlive, MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires,
+            RunHardEnd, StartBy, StartDue, Wait,
         };
         [
             RunExpires,
@@ -149,6 +157,9 @@ impl Timer {
             Events,
             MemoryTtl,
             Wait,
+            ChildOver,
+            StartDue,
+            Children,
             MemoryVersions,
         ]
         .into_iter()
@@ -300,9 +311,9 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=15).chain([34]) {
+        for number in (1..=18).chain([34]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
-        assert_eq!(Timer::from_number(16), None);
+        assert_eq!(Timer::from_number(19), None);
     }
 }

@@ -56,6 +56,14 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
         Timer::DrainSoft | Timer::DrainHard | Timer::RollbackSweep => {
             return sweep(txn, agent, key, value, timer, &text(), due_ms.unwrap_or(0), left);
         }
+        Timer::Children => {
+            let (items, cursor) = run::end_children(txn, agent, &text(), value, left)?;
+            match cursor {
+                Some(last) => txn.mark(key.to_vec(), &last),
+                None => txn.delete(key.to_vec()),
+            }
+            return Ok(items);
+        }
         Timer::Retention => {
             let forgotten = run::forget(txn, agent, &text(), left)?;
             if forgotten.whole {
@@ -69,11 +77,15 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             }
             return Ok(1);
         }
-        Timer::RunExpires | Timer::RunHardEnd | Timer::KeepAlive | Timer::CancelBy => {
+        Timer::RunExpires
+        | Timer::RunHardEnd
+        | Timer::KeepAlive
+        | Timer::CancelBy
+        | Timer::StartDue => {
             txn.delete(key.to_vec());
             settle(txn, agent, &text())?;
         }
-        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait => {
+        Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait | Timer::ChildOver => {
             txn.delete(key.to_vec());
             step_timer(txn, agent, timer, &object)?;
         }
@@ -116,6 +128,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
             Timer::StartBy => step::start_by_over(txn, &mut subject)?,
             Timer::Wait => step::wait_over(txn, &mut subject)?,
+            Timer::ChildOver => step::child_over(txn, &mut subject)?,
             Timer::Backoff if backing_off(&subject) => {
                 if let Some(step) = &mut subject.step {
                     step.timer_ms = 0;
@@ -134,7 +147,9 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::Dedupe
             | Timer::Events
             | Timer::MemoryTtl
-            | Timer::MemoryVersions => {}
+            | Timer::MemoryVersions
+            | Timer::StartDue
+            | Timer::Children => {}
         }
     }
     if (&subject.run, &subject.step) != (&before.0, &before.1) {
@@ -176,6 +191,9 @@ fn sweep(
         | Timer::Events
         | Timer::MemoryTtl
         | Timer::MemoryVersions
+        | Timer::ChildOver
+        | Timer::StartDue
+        | Timer::Children
         | Timer::Wait => false,
     };
     let mut pins = Key::of(Kind::OpenPin, agent).text(bundle_id).range();

@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod dead_letter;
 mod exec;
+mod families;
 mod fan_out;
 mod hosts;
 mod http;

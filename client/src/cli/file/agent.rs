@@ -132,6 +132,7 @@ fn complete(policy: &mut v1::Policy) {
     let steps = policy.steps.get_or_insert_default();
     steps.start_to_close.get_or_insert(seconds(15 * MINUTE.as_secs()));
     steps.schedule_to_start.get_or_insert(seconds(0));
+    steps.schedule_to_close.get_or_insert(seconds(0));
     steps.lease.get_or_insert(seconds(30));
     steps.max_attempts.get_or_insert(4);
     steps.max_running.get_or_insert(10_000);
@@ -253,8 +254,8 @@ mod tests {
                 "agent.toml:2: gates.evals.set: not supported yet; only the default \"\" is accepted",
             ),
             (
-                "[steps]\nschedule_to_close = '1h'",
-                "agent.toml:2: steps.schedule_to_close: not supported yet; only the default \"0s\" is accepted",
+                "[runs]\nrestart_step = true",
+                "agent.toml:2: runs.restart_step: not supported yet; only the default false is accepted",
             ),
             ("[gates.evals]\nsett = ''", "agent.toml:2: unknown key gates.evals.sett"),
         ];

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pinrail_proto::{limits, v1};
 
+use super::FileError;
 use super::reader::Reader;
-use super::{FileError, later};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -29,6 +29,7 @@ pub(super) fn read(mut table: Reader<'_>, whose: Whose) -> Result<v1::StepPolicy
     let mut steps = v1::StepPolicy {
         start_to_close: table.duration("start_to_close", SECOND..=MONTH)?,
         schedule_to_start: table.duration("schedule_to_start", Duration::ZERO..=MONTH)?,
+        schedule_to_close: table.duration("schedule_to_close", Duration::ZERO..=MONTH)?,
         lease: table.duration("lease", SECOND..=HOUR)?,
         max_attempts: small(table.number("max_attempts", 1..=1_000)?),
         backoff: table.table("backoff")?.map(backoff).transpose()?,
@@ -38,7 +39,6 @@ pub(super) fn read(mut table: Reader<'_>, whose: Whose) -> Result<v1::StepPolicy
     if whose == Whose::Agent {
         steps.max_running = table.number("max_running", 1..=1_000_000)?;
     }
-    later::keys(&mut table, "steps", &later::defaults())?;
     table.finish()?;
     Ok(steps)
 }

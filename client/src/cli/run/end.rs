@@ -1,4 +1,4 @@
-//! `run cancel`, `run retry`, `run finish`, `run keep`.
+//! `run cancel`, `run retry`, `run pause`, `run resume`, `run finish`, `run keep`.
 
 use clap::{Args, ValueEnum};
 use pinrail_proto::v1;
@@ -21,6 +21,22 @@ pub struct Cancel {
 
 #[derive(Debug, Clone, Args)]
 pub struct Retry {
+    #[command(flatten)]
+    run: RunId,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    run: RunId,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Resume {
     #[command(flatten)]
     run: RunId,
     #[command(flatten)]
@@ -78,6 +94,29 @@ pub(super) async fn retry(context: &Context, args: &Retry) -> Done {
     let options = context.write(&args.write)?;
     let request = v1::RetryRunRequest { agent_id, run_id, options, ..Default::default() };
     let answer = context.client.runs().retry(request).await?;
+    let text = ended(&answer.run_id, answer.state(), answer.revision);
+    context.show(&View::object(&answer, &answer.run_id, text))
+}
+
+pub(super) async fn pause(context: &Context, args: &Pause) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    let options = context.write(&args.write)?;
+    let request = v1::PauseRunRequest { agent_id, run_id, options, ..Default::default() };
+    let answer = context.client.runs().pause(request).await?;
+    if answer.already {
+        eprintln!("the run was paused already");
+    } else if answer.state() == v1::RunState::Running {
+        eprintln!("a worker holds a step of it, which finishes first");
+    }
+    let text = ended(&answer.run_id, answer.state(), answer.revision);
+    context.show(&View::object(&answer, &answer.run_id, text))
+}
+
+pub(super) async fn resume(context: &Context, args: &Resume) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    let options = context.write(&args.write)?;
+    let request = v1::ResumeRunRequest { agent_id, run_id, options, ..Default::default() };
+    let answer = context.client.runs().resume(request).await?;
     let text = ended(&answer.run_id, answer.state(), answer.revision);
     context.show(&View::object(&answer, &answer.run_id, text))
 }

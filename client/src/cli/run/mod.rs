@@ -62,6 +62,16 @@ pub enum Run {
         after_help = "Examples:\n  pinrail run list support --state paused\n  pinrail run retry 1f0c2d3e-00000000000000000000000000000007 --reason \"the provider is back\""
     )]
     Retry(end::Retry),
+    /// The brake of one run: held steps finish, nothing new is leased, and its pin still ends
+    #[command(
+        after_help = "Example:\n  pinrail run pause 1f0c2d3e-00000000000000000000000000000007 --reason \"SUP-812\""
+    )]
+    Pause(end::Pause),
+    /// Let a run go on that somebody paused
+    #[command(
+        after_help = "Examples:\n  pinrail run list support --state paused\n  pinrail run resume 1f0c2d3e-00000000000000000000000000000007"
+    )]
+    Resume(end::Resume),
     /// Send a signal: it ends the run's wait for it, or is kept until the run waits for it
     #[command(
         after_help = "Examples:\n  pinrail run signal 1f0c2d3e-00000000000000000000000000000007 approved --value '{\"by\":\"ada\"}'\n  pinrail run signal order-77 paid --agent support"
@@ -88,6 +98,8 @@ pub(super) async fn run(context: &Context, verb: &Run) -> Done {
         Run::Result(args) => result::result(context, args).await,
         Run::Cancel(args) => end::cancel(context, args).await,
         Run::Retry(args) => end::retry(context, args).await,
+        Run::Pause(args) => end::pause(context, args).await,
+        Run::Resume(args) => end::resume(context, args).await,
         Run::Signal(args) => signal::signal(context, args).await,
         Run::Finish(args) => end::finish(context, args).await,
         Run::Keep(args) => end::keep(context, args).await,

@@ -45,14 +45,16 @@ pub(super) async fn result(context: &Context, args: &ResultOf) -> Done {
 /// Waits for the end of a run and prints its result; without a `--timeout` for as long as the run takes.
 pub(super) async fn wait_for(context: &Context, agent: &str, run_id: &str) -> Done {
     let limit = &context.settings.timeout;
+    let mut run_id = run_id.to_owned();
     let until = (limit.origin != "default").then(|| Instant::now() + limit.value);
     loop {
         let left = until.map_or(QUESTION, |until| until.saturating_duration_since(Instant::now()));
-        let answer = ask(context, agent, run_id, left.min(QUESTION)).await?;
-        if answer.closed {
+        let answer = ask(context, agent, &run_id, left.min(QUESTION)).await?;
+        if !answer.continued_to.is_empty() {
+            run_id = answer.continued_to;
+        } else if answer.closed {
             return shown(context, &answer);
-        }
-        if until.is_some_and(|until| until <= Instant::now()) {
+        } else if until.is_some_and(|until| until <= Instant::now()) {
             let state = human::run_state(answer.state());
             let message = format!("run {run_id} is {state} after {}", human::span(limit.value));
             return Err(
@@ -108,6 +110,7 @@ pub(super) fn ended(
     end_reason: v1::EndReason,
     failure: Option<&v1::Failure>,
 ) -> Option<Problem> {
+    // The result of a run that another one continues is that one's.
     if matches!(state, v1::RunState::Completed | v1::RunState::Continued) {
         return None;
     }

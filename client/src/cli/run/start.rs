@@ -50,6 +50,12 @@ pub struct Start {
     /// Hard end after so long; at most the policy's
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_age: Option<Duration>,
+    /// Run of the same agent that this becomes a child of: it has its bundle, its memory, at most its end, and ends with it
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["bundle", "delay"])]
+    parent: Option<String>,
+    /// Begin so much later, on the bundle that is live then
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    delay: Option<Duration>,
     /// Wait for the result and print it; exits 11 when the run did not complete
     #[arg(long)]
     wait: bool,
@@ -74,9 +80,11 @@ pub(super) async fn start(context: &Context, args: &Start) -> Done {
     if args.write.dry_run {
         return context.show(&View::object(&answer, &answer.run_id, text(&answer)));
     }
-    warn_without_workers(context, &agent, &answer.bundle_id).await;
+    if answer.state() != v1::RunState::Scheduled {
+        warn_without_workers(context, &agent, &answer.bundle_id).await;
+    }
     if args.wait {
-        eprintln!("run {} on {}", answer.run_id, answer.bundle_id);
+        eprintln!("run {} on {}", answer.run_id, human::or_dash(&answer.bundle_id));
         return wait_for(context, &agent, &answer.run_id).await;
     }
     context.show(&View::object(&answer, &answer.run_id, text(&answer)))
@@ -113,6 +121,8 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         max_age: args.max_age.map(api_duration),
         bundle_id: args.bundle.as_deref().map(named).transpose()?.unwrap_or_default(),
         kind: kind.into(),
+        parent_run_id: args.parent.clone().unwrap_or_default(),
+        delay: args.delay.map(api_duration),
         options,
         ..Default::default()
     })

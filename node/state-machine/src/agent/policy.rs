@@ -47,6 +47,7 @@ pub(crate) fn check_steps(key: &str, steps: &v1::StepPolicy) -> Result<(), Stop>
     let name = |field: &str| format!("{key}.{field}");
     span(&name("start_to_close"), steps.start_to_close.as_ref(), SECOND, 30 * DAY)?;
     span(&name("schedule_to_start"), steps.schedule_to_start.as_ref(), 0, 30 * DAY)?;
+    span(&name("schedule_to_close"), steps.schedule_to_close.as_ref(), 0, 30 * DAY)?;
     span(&name("lease"), steps.lease.as_ref(), SECOND, HOUR)?;
     ranged(&name("max_attempts"), steps.max_attempts.map(u64::from), 4, 1, 1_000)?;
     ranged(&name("max_running"), steps.max_running, 10_000, 1, 1_000_000)?;
@@ -64,6 +65,7 @@ pub(crate) fn check_steps(key: &str, steps: &v1::StepPolicy) -> Result<(), Stop>
 fn fill_steps(steps: &mut v1::StepPolicy) {
     steps.start_to_close.get_or_insert(duration(15 * MINUTE));
     steps.schedule_to_start.get_or_insert(duration(0));
+    steps.schedule_to_close.get_or_insert(duration(0));
     steps.lease.get_or_insert(duration(30 * SECOND));
     steps.max_attempts.get_or_insert(4);
     steps.max_running.get_or_insert(10_000);

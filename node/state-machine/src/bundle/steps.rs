@@ -15,6 +15,8 @@ pub(crate) struct StepPolicy {
     pub(crate) start_to_close_ms: u64,
     /// 0: until the pin ends.
     pub(crate) schedule_to_start_ms: u64,
+    /// 0: until the pin ends.
+    pub(crate) schedule_to_close_ms: u64,
     pub(crate) lease_ms: u64,
     pub(crate) max_attempts: u32,
     pub(crate) backoff_initial_ms: u64,
@@ -51,6 +53,7 @@ fn resolve(own: &v1::StepPolicy, base: &v1::StepPolicy) -> StepPolicy {
     StepPolicy {
         start_to_close_ms: ms(own.start_to_close.as_ref(), base.start_to_close.as_ref()),
         schedule_to_start_ms: ms(own.schedule_to_start.as_ref(), base.schedule_to_start.as_ref()),
+        schedule_to_close_ms: ms(own.schedule_to_close.as_ref(), base.schedule_to_close.as_ref()),
         lease_ms: ms(own.lease.as_ref(), base.lease.as_ref()),
         max_attempts: own.max_attempts.or(base.max_attempts).unwrap_or(1),
         backoff_initial_ms: ms(own_backoff.initial.as_ref(), base_backoff.initial.as_ref()),

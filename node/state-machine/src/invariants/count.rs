@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pinrail_proto::log::CostRecord;
-use pinrail_proto::v1::{OpenPins, RunKind, StepState};
+use pinrail_proto::log::{CostRecord, RunRecord};
+use pinrail_proto::v1::{OpenPins, RunKind, RunState, StepState};
 
 use crate::key::Kind;
-use crate::run::{lasting_keys, pin_key, state_key};
+use crate::run::{child_key, lasting_keys, pin_key, state_key};
 use crate::store::Fault;
 use crate::txn::decode;
 
@@ -16,7 +16,8 @@ use super::{Found, Scene};
 pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(), Fault> {
     let number = scene.agent.number;
     let mut pins: BTreeMap<&str, OpenPins> = BTreeMap::new();
-    for run in scene.open_runs() {
+    let pinned = |run: &&RunRecord| run.state() != RunState::Scheduled;
+    for run in scene.open_runs().filter(pinned) {
         count(pins.entry(&run.bundle_id).or_default(), run.kind());
     }
     let open = scene.open_runs().count() as u64;
@@ -40,8 +41,11 @@ pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(
             found.say("P5", detail);
         }
     }
-    let open_keys = scene.open_runs().map(|run| pin_key(number, run)).collect();
+    let open_keys = scene.open_runs().filter(pinned).map(|run| pin_key(number, run)).collect();
     same_keys(scene, Kind::OpenPin, &open_keys, found)?;
+    let children = scene.open_runs().filter(|run| !run.parent_run_id.is_empty());
+    let child_keys = children.map(|run| child_key(number, run)).collect();
+    same_keys(scene, Kind::Child, &child_keys, found)?;
     let state_keys = scene.runs.values().map(|run| state_key(number, run)).collect();
     same_keys(scene, Kind::RunByState, &state_keys, found)?;
     let lasting: BTreeSet<Vec<u8>> =

@@ -54,6 +54,7 @@ fn join_waits_for_its_branches(
         found.say("P2", format!("join {}/{} {detail}", run.run_id, join.number));
     };
     if (join.state() == StepState::Waiting) != (join.branches_open > 0)
+        && !join.held
         && join.state() != StepState::Failed
         && join.state() != StepState::Cancelled
     {

@@ -37,7 +37,7 @@ pub(super) fn layers_form_a_tree(scene: &Scene<'_>, found: &mut Found) {
             found.say("P8", format!("the base of {} still moves", record.bundle_id));
         }
     }
-    for run in scene.runs.values() {
+    for run in scene.runs.values().filter(|run| !run.bundle_id.is_empty()) {
         let layer = scene.layers.get(&run.layer).map(|layer| &layer.bundle_id);
         if layer != Some(&run.bundle_id) {
             found.say("P8", format!("{} writes to the layer of {layer:?}", run.run_id));

@@ -2,6 +2,7 @@
 //! and a node that is asked to look at itself. They trust no code of the verbs but the catalogue of keys, the
 //! ends of a pin and what "over" means.
 
+mod child;
 mod count;
 mod join;
 mod layer;
@@ -52,6 +53,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         wait::waits_end_once(&scene, &mut found)?;
+        child::children_have_their_parents_pin(&scene, &mut found);
         join::fan_outs_join_once(&scene, &mut found)?;
         join::runs_are_what_their_steps_are(&scene, &mut found);
         layer::layers_form_a_tree(&scene, &mut found);

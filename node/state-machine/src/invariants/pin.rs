@@ -1,7 +1,7 @@
 //! P4: every pin ends.
 
 use pinrail_proto::log::{RunRecord, StepRecord};
-use pinrail_proto::v1::StepState;
+use pinrail_proto::v1::{RunState, StepState};
 
 use crate::key::Timer;
 use crate::run::{ends, is_over};
@@ -14,6 +14,12 @@ use super::{Due, Found, Scene};
 pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
     let nothing_due = scene.timers.iter().all(|due| due.at_ms > scene.now_ms);
     for run in scene.open_runs() {
+        if run.state() == RunState::Scheduled {
+            if !scene.has_timer(Timer::StartDue, run.due_ms, run.run_id.as_bytes()) {
+                found.say("P4", format!("{} is never due", run.run_id));
+            }
+            continue;
+        }
         let object = run.run_id.as_bytes();
         if !scene.has_timer(Timer::RunHardEnd, run.expires_ms + run.grace_ms, object) {
             found.say("P4", format!("the pin of {} has no end", run.run_id));
@@ -114,6 +120,13 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
             bundle.is_some_and(|b| b.drain_deadline_ms + b.drain_grace_ms == due.at_ms)
         }
         Timer::RollbackSweep => bundle.is_some_and(|b| b.mark.is_some()),
+        Timer::StartDue => {
+            open.is_some_and(|run| run.state() == RunState::Scheduled && run.due_ms == due.at_ms)
+        }
+        // Of a run that is over, or forgotten already.
+        Timer::Children => open.is_none(),
+        // The parent may have ended or begun anew before it is told.
+        Timer::ChildOver => true,
         Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait => {
             parse_object(&due.object)
                 .and_then(|id| scene.steps.get(&id))

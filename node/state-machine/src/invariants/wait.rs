@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pinrail_proto::log::{RunRecord, StepRecord};
 use pinrail_proto::v1::StepState;
 
 use crate::key::{Kind, Parts};
@@ -43,18 +44,39 @@ pub(super) fn waits_end_once(scene: &Scene<'_>, found: &mut Found) -> Result<(),
             found.say("P2", detail);
         }
         for step in scene.open_steps(run).filter(|step| step.state() == StepState::Waiting) {
-            if woken.contains(&(run.run_id.clone(), step.number)) {
+            // A paused run holds back what was woken; a child's end is told to its parent in a command of its own.
+            if step.held {
+                continue;
+            }
+            let is_woken = woken.contains(&(run.run_id.clone(), step.number));
+            if is_woken && step.wait_child.is_empty() {
                 found.say("P2", format!("{}/{} was woken and waits", run.run_id, step.number));
             }
             // A signal that came when the time of the wait was over is for the next wait.
             let in_time = step.timer_ms == 0 || scene.now_ms < step.timer_ms;
-            if in_time && names.contains(&(run.run_id.clone(), step.wait_signal.clone())) {
+            if in_time
+                && !step.wait_signal.is_empty()
+                && names.contains(&(run.run_id.clone(), step.wait_signal.clone()))
+            {
                 found.say("P2", format!("{} waits for a signal that came", run.run_id));
             }
-            if step.wait_signal.is_empty() && step.timer_ms == 0 && step.branches_open == 0 {
+            let waits_for_child =
+                !step.wait_child.is_empty() && { is_woken || child_is_open(scene, run, step) };
+            let waits =
+                !step.wait_signal.is_empty() || step.timer_ms != 0 || step.branches_open > 0;
+            if !waits && !waits_for_child {
                 found.say("P2", format!("{}/{} waits for nothing", run.run_id, step.number));
             }
         }
     }
     Ok(())
+}
+
+/// Whether the child that a step waits for, or the run that continues it, is still to end.
+fn child_is_open(scene: &Scene<'_>, parent: &RunRecord, step: &StepRecord) -> bool {
+    scene.open_runs().any(|child| {
+        child.parent_run_id == parent.run_id
+            && child.parent_step == step.number
+            && (child.run_id == step.wait_child || child.first_run_id == step.wait_child)
+    })
 }

@@ -199,7 +199,18 @@ pub(super) fn input(
 fn woken(read: &dyn Read, id: &StepId) -> Result<Option<v1::Woken>, Fault> {
     let row = Key::of(Kind::Woken, id.agent).text(&id.run_id).u32(id.step).build();
     let woken: Option<WokenRecord> = get(read, &row)?;
-    Ok(woken.map(|woken| v1::Woken { signal: woken.signal, value: woken.value }))
+    Ok(woken.map(|woken| {
+        if woken.child_run_id.is_empty() {
+            return v1::Woken { signal: woken.signal, value: woken.value, child: None };
+        }
+        let child = v1::ChildEnd {
+            run_id: woken.child_run_id,
+            state: woken.child_state,
+            output: woken.value,
+            failure: woken.child_failure,
+        };
+        v1::Woken { child: Some(child), ..v1::Woken::default() }
+    }))
 }
 
 fn checkpoints(read: &dyn Read, id: &StepId) -> Result<Vec<v1::Checkpoint>, Fault> {

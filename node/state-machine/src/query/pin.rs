@@ -20,11 +20,15 @@ pub fn pin(
     run_id: &str,
 ) -> Result<v1::LookupPinResponse, Stop> {
     let (agent, run) = locate(read, namespace, agent, run_id)?;
-    let bundle = bundle::existing(read, agent.number, &run.bundle_id)?;
+    // A delayed run has no pin until it is due.
+    let pin = match run.bundle_id.as_str() {
+        "" => None,
+        pinned => Some(pin_message(&run, &bundle::existing(read, agent.number, pinned)?)),
+    };
     Ok(v1::LookupPinResponse {
         run_id: run.run_id.clone(),
         bundle_id: run.bundle_id.clone(),
-        pin: Some(pin_message(&run, &bundle)),
+        pin,
         open: !is_over(run.state()),
         movable: is_movable(&run),
         revision: super::position(read)?.revision,

@@ -70,6 +70,7 @@ pub fn result(
         output: get(read, &Key::of(Kind::RunOutput, agent.number).last(run_id))?,
         failure: record.failure.clone(),
         end_reason: record.end_reason,
+        continued_to: record.continued_to.clone(),
         revision: super::position(read)?.revision,
     })
 }
@@ -152,6 +153,11 @@ pub(super) fn message(
         restarts: run.restarts,
         revision: run.revision,
         pending_signals: run.pending_signals,
+        parent_run_id: run.parent_run_id.clone(),
+        first_run_id: run.first_run_id.clone(),
+        continued_to: run.continued_to.clone(),
+        paused: run.held,
+        due_at: timestamp(run.due_ms),
     })
 }
 

@@ -137,6 +137,8 @@ fn message(
         branch: step.branch,
         branches: step.branches,
         branches_open: step.branches_open,
+        wait_child: step.wait_child.clone(),
+        held: step.held,
         wait_signal: step.wait_signal.clone(),
         wait_until: match step.state() {
             StepState::Waiting => timestamp(step.timer_ms),

@@ -28,7 +28,7 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     settle(txn, &mut subject)?;
     let already = is_over(subject.run.state());
     if !already {
-        request(txn, &mut subject)?;
+        request(txn, &mut subject, EndReason::Requested)?;
     }
     subject.save(txn);
     Ok(Answer::Run(RunResult {
@@ -39,9 +39,14 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     }))
 }
 
-fn request(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+/// Asks a run to end: at once, or within its grace while somebody holds a step of it.
+pub(super) fn request(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    reason: EndReason,
+) -> Result<(), Stop> {
     if !is_leased(subject) {
-        return close(txn, subject, End::Cancelled(EndReason::Requested));
+        return close(txn, subject, End::Cancelled(reason));
     }
     if subject.run.state() == RunState::Cancelling {
         return Ok(());
@@ -49,11 +54,11 @@ fn request(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let grace_ms = subject.run.grace_ms;
     let by_ms = (txn.now + grace_ms).min(ends(&subject.run, &subject.bundle).hard_ms);
     subject.run.cancel_by_ms = by_ms;
-    subject.run.set_end_reason(EndReason::Requested);
+    subject.run.set_end_reason(reason);
     set_state(txn, subject.agent.number, &mut subject.run, RunState::Cancelling);
     let object = subject.run.run_id.clone();
     txn.set_timer(subject.agent.number, by_ms, Timer::CancelBy, object.as_bytes());
-    tell_holders(txn, subject, EndReason::Requested, by_ms - txn.now)
+    tell_holders(txn, subject, reason, by_ms - txn.now)
 }
 
 /// Ends a run that may not go on, now that an attempt of it is over. While others are still held it waits for them.
@@ -70,7 +75,9 @@ pub(crate) fn stop_if_ending(txn: &mut Txn<'_>, subject: &mut Subject) -> Result
 
 fn cancel_now(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let how = match subject.run.end_reason() {
-        reason @ (EndReason::Requested | EndReason::Rollback) => End::Cancelled(reason),
+        reason @ (EndReason::Requested | EndReason::Rollback | EndReason::Parent) => {
+            End::Cancelled(reason)
+        }
         // The end that was announced counts, even when a route change has cleared it since.
         reason @ (EndReason::MaxAge | EndReason::DrainCap | EndReason::KeepAlive) => {
             end(&subject.run, reason)

@@ -9,7 +9,7 @@ use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, step};
 
-use super::{Subject, pin_key, set_state};
+use super::{Subject, child, pin_key, set_state};
 
 /// How a run ends.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(crate) enum End {
     Failed(Failure),
     Cancelled(EndReason),
     Expired(EndReason),
+    /// Another run takes its place.
+    Continued,
 }
 
 /// Closes a run that is open. The caller saves the subject.
@@ -27,10 +29,11 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
         End::Failed(_) => (RunState::Failed, StepState::Failed, "run.failed"),
         End::Cancelled(_) => (RunState::Cancelled, StepState::Cancelled, "run.cancelled"),
         End::Expired(_) => (RunState::Expired, StepState::Cancelled, "run.expired"),
+        End::Continued => (RunState::Continued, StepState::Completed, "run.continued"),
     };
     step::close_all(txn, subject, step_state)?;
     let reason = match end {
-        End::Completed => EndReason::Unspecified,
+        End::Completed | End::Continued => EndReason::Unspecified,
         End::Failed(failure) => {
             subject.run.failure = Some(failure);
             EndReason::Unspecified
@@ -38,8 +41,12 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
         End::Cancelled(reason) | End::Expired(reason) => reason,
     };
     subject.run.set_end_reason(reason);
-    unpin(txn, subject);
     let agent = subject.agent.number;
+    if subject.run.state() == RunState::Scheduled {
+        txn.clear_timer(agent, subject.run.due_ms, Timer::StartDue, subject.run.run_id.as_bytes());
+    } else {
+        unpin(txn, subject);
+    }
     set_state(txn, agent, &mut subject.run, state);
     subject.run.ended_ms = txn.now;
     subject.agent.open_runs = subject.agent.open_runs.saturating_sub(1);
@@ -47,7 +54,12 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
     let keep_until_ms = txn.now + subject.agent.retention_ms;
     txn.set_timer(agent, keep_until_ms, Timer::Retention, subject.run.run_id.as_bytes());
     txn.effect(Effect::RunClosed { agent, run_id: subject.run.run_id.clone() });
-    let ended = event::of_run(kind, &subject.agent, &subject.run.bundle_id, &subject.run.run_id);
+    child::ended(txn, subject, state == RunState::Continued)?;
+    let mut ended =
+        event::of_run(kind, &subject.agent, &subject.run.bundle_id, &subject.run.run_id);
+    if state == RunState::Continued {
+        ended = ended.with("to", &subject.run.continued_to);
+    }
     txn.event(if reason == EndReason::Unspecified {
         ended
     } else {

@@ -2,7 +2,7 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{FinishRun, KeepRun, RunResult};
-use pinrail_proto::v1::Outcome;
+use pinrail_proto::v1::{Outcome, RunState};
 use pinrail_proto::{limits, reason};
 
 use crate::agent;
@@ -45,6 +45,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
         }));
     }
     settle(txn, &mut subject)?;
+    must_have_begun(&subject)?;
     let already = is_over(subject.run.state());
     if !already {
         if let Some(usage) = &it.usage {
@@ -70,6 +71,7 @@ pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
     let mut subject = Subject::load(txn, &agent, &it.run_id)?;
     must_be_external(&subject)?;
     settle(txn, &mut subject)?;
+    must_have_begun(&subject)?;
     if is_over(subject.run.state()) {
         let message = format!("run {:?} is over", it.run_id);
         return Err(
@@ -101,4 +103,12 @@ fn must_be_external(subject: &Subject) -> Result<(), Stop> {
         return Ok(());
     }
     Err(reject(reason::RUN_NOT_EXTERNAL, "the run is executed by workers, which end it"))
+}
+
+fn must_have_begun(subject: &Subject) -> Result<(), Stop> {
+    if subject.run.state() == RunState::Scheduled {
+        return Err(reject(reason::RUN_NOT_BEGUN, "the run is not due yet")
+            .with("due_ms", subject.run.due_ms));
+    }
+    Ok(())
 }

@@ -5,17 +5,24 @@
 //!    │                 │ └─attempts used up─> failed, or paused ──retry──> queued
 //!    │                 └─soft end, cancel──> cancelling ──grace──> cancelled | expired
 //!    └──soft end, cancel──> cancelled | expired
-//!  running ──wait──> waiting ──signal, timer──> queued, or its end as from queued
+//!  running ──wait──> waiting ──signal, timer, child──> queued, or its end as from queued
+//!  scheduled ──due──> queued           running ──continue as new──> continued
+//!  queued ──pause──> paused ──resume──> queued
 //! ```
 //! Every command that touches a run settles it first (`settle.rs`): the rollback's mark and the ends of its pin
 //! count at that moment, whether or not a sweep has come by.
 
+mod begin;
 mod cancel;
+mod child;
 pub(crate) mod clip;
 mod close;
+mod continued;
 mod cost;
+mod delay;
 mod finish;
 mod index;
+mod pause;
 mod restart;
 mod retention;
 mod retry;
@@ -35,9 +42,12 @@ use crate::txn::{Txn, get};
 use crate::{agent, bundle};
 
 pub(crate) use cancel::{cancel, stop_if_ending};
+pub(crate) use child::{child_id, child_key, end_children, start_awaited};
 pub(crate) use close::{End, close};
+pub(crate) use continued::continue_as_new;
 pub(crate) use finish::{finish, keep};
 pub(crate) use index::{kind_prefix, label_prefix, lasting_keys, state_key, state_prefix};
+pub(crate) use pause::{pause, resume};
 pub(crate) use retention::forget;
 pub(crate) use retry::retry;
 pub(crate) use settle::{ends, settle};
@@ -51,7 +61,7 @@ pub(crate) use usage::add as add_usage;
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) agent: AgentRecord,
-    /// The bundle that the run is pinned to.
+    /// The bundle that the run is pinned to; none before a delayed run is due.
     pub(crate) bundle: BundleRecord,
     pub(crate) run: RunRecord,
     /// The step that the command is about; where it is about none, the one in no branch, open or last. None for
@@ -64,7 +74,10 @@ impl Subject {
     pub(crate) fn find(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Self>, Stop> {
         let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
         let agent = agent::load(txn, agent)?;
-        let bundle = bundle::load(txn, agent.number, &run.bundle_id)?;
+        let bundle = match run.bundle_id.as_str() {
+            "" => BundleRecord::default(),
+            pinned => bundle::load(txn, agent.number, pinned)?,
+        };
         let step = match run.trunk {
             0 => None,
             number => crate::step::find(txn.read(), agent.number, run_id, number)?,
@@ -88,10 +101,15 @@ impl Subject {
 
     /// Writes the present step back and goes on with another one of the run.
     pub(crate) fn go_on_with(&mut self, txn: &mut Txn<'_>, step: StepRecord) {
-        if let Some(before) = &self.step {
-            crate::step::save(txn, self.agent.number, &self.run.run_id, before);
-        }
+        self.write_step(txn);
         self.step = Some(step);
+    }
+
+    /// Writes the present step back.
+    pub(crate) fn write_step(&self, txn: &mut Txn<'_>) {
+        if let Some(step) = &self.step {
+            crate::step::save(txn, self.agent.number, &self.run.run_id, step);
+        }
     }
 
     /// # Errors
@@ -105,11 +123,11 @@ impl Subject {
         self.run.revision = txn.revision;
         follow(txn, self);
         agent::save(txn, &self.agent);
-        bundle::save(txn, self.agent.number, &self.bundle);
-        save(txn, self.agent.number, &self.run);
-        if let Some(step) = &self.step {
-            crate::step::save(txn, self.agent.number, &self.run.run_id, step);
+        if !self.run.bundle_id.is_empty() {
+            bundle::save(txn, self.agent.number, &self.bundle);
         }
+        save(txn, self.agent.number, &self.run);
+        self.write_step(txn);
     }
 }
 

@@ -10,8 +10,8 @@ use crate::store::KeyRange;
 use crate::txn::Txn;
 use crate::{bundle, event, step};
 
+use super::begin::pin;
 use super::close::unpin;
-use super::start::pin;
 use super::{End, Subject, close, set_state};
 
 /// Moves a run to the mark's bundle and begins it again. A run that reported a destructive effect is paused
@@ -28,7 +28,9 @@ pub(super) fn restart(
     let Some(mark) = last_mark(txn, subject.agent.number, mark)? else {
         return close(txn, subject, End::Cancelled(EndReason::Rollback));
     };
-    if subject.run.state() == RunState::Cancelling || subject.run.external {
+    // A parent that begins anew makes its children anew.
+    let is_child = !subject.run.parent_run_id.is_empty();
+    if subject.run.state() == RunState::Cancelling || subject.run.external || is_child {
         return close(txn, subject, End::Cancelled(EndReason::Rollback));
     }
     let from = subject.run.bundle_id.clone();

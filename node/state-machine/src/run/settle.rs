@@ -8,6 +8,8 @@ use crate::outcome::Stop;
 use crate::step::{self, step_id};
 use crate::txn::Txn;
 
+use super::child::obey_parent;
+use super::delay::begin_if_due;
 use super::{End, Subject, close, is_over, restart, set_state};
 
 /// When a pin ends, and why.
@@ -38,14 +40,19 @@ pub(crate) fn ends(run: &RunRecord, bundle: &BundleRecord) -> Ends {
 
 /// Obeys what has come to be true of a run since it was last touched. The caller saves the subject.
 pub(crate) fn settle(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
-    if is_over(subject.run.state()) {
+    begin_if_due(txn, subject)?;
+    if is_over(subject.run.state()) || subject.run.state() == RunState::Scheduled {
         return Ok(());
     }
     obey_mark(txn, subject)?;
     if is_over(subject.run.state()) {
         return Ok(());
     }
-    obey_ends(txn, subject)
+    obey_ends(txn, subject)?;
+    if is_over(subject.run.state()) {
+        return Ok(());
+    }
+    obey_parent(txn, subject)
 }
 
 fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
@@ -65,7 +72,8 @@ fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let run = &subject.run;
     // What was due first counts, however late it is looked at: a cancel's grace ends at the hard end at the latest.
     if run.cancel_by_ms != 0 && txn.now >= run.cancel_by_ms {
-        return close(txn, subject, End::Cancelled(EndReason::Requested));
+        let reason = run.end_reason();
+        return close(txn, subject, End::Cancelled(reason));
     }
     let silent_ms = if run.keep_until_ms == 0 { u64::MAX } else { run.keep_until_ms };
     if run.external && txn.now >= silent_ms && silent_ms < ends.hard_ms {

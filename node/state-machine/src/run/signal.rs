@@ -28,11 +28,7 @@ pub(crate) fn signal(txn: &mut Txn<'_>, it: &SignalRun) -> Result<Answer, Stop> 
         return Err(reject(reason::INVALID_REQUEST, message));
     }
     settle(txn, &mut subject)?;
-    // What was due before the signal came has happened, however late the sweep is: a wait has timed out, an attempt or
-    // a step that no worker took has failed.
-    step::wait_over(txn, &mut subject)?;
-    step::attempt_over(txn, &mut subject)?;
-    step::start_by_over(txn, &mut subject)?;
+    step::catch_up(txn, &mut subject)?;
     if is_over(subject.run.state()) {
         let message = format!("run {:?} is over", it.run_id);
         return Err(

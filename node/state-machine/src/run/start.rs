@@ -7,94 +7,59 @@ use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::{check_labels, too_large};
-use crate::key::{Key, Kind, Timer};
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, step};
+use crate::{agent, bundle, memory};
 
-use super::{Subject, find, pin_key, pin_message, set_state};
+use super::begin::{begin, record};
+use super::child::start_beside;
+use super::delay::schedule;
+use super::{Subject, find, pin_message};
 
 pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     check(it)?;
-    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let digest = digest(it);
     if let Some(existing) = find(txn.read(), agent.number, &it.run_id)? {
         return start_again(txn, &agent, &existing, &digest);
     }
     admit(txn, &agent)?;
-    let (mut bundle, pin_reason) = choose(txn, &agent, it)?;
+    if !it.parent_run_id.is_empty() {
+        let parent = Subject::load(txn, &agent, &it.parent_run_id)?;
+        return Ok(answer(&start_beside(txn, parent, it)?, false));
+    }
+    let run = record(txn, &StartRun { kind: RunKind::Live.into(), ..it.clone() }, digest);
+    if it.delay_ms != 0 {
+        return Ok(answer(&schedule(txn, agent, run, it)?, false));
+    }
+    let (bundle, pin_reason) = choose(txn, &agent, &it.bundle_id)?;
     if bundle.paused && bundle.reject_starts {
         let message = format!("bundle {} is paused and refuses starts", bundle.bundle_id);
         return Err(reject(reason::AGENT_PAUSED, message).with("bundle_id", &bundle.bundle_id));
     }
-    let layer = memory::candidate(txn, &mut agent, &mut bundle);
-    let max_age_ms = match it.max_age_ms {
-        0 => agent.max_age_ms,
-        asked => asked.min(agent.max_age_ms),
-    };
-    let mut run = RunRecord {
-        run_id: it.run_id.clone(),
-        kind: RunKind::Live.into(),
-        external: agent.external,
-        bundle_id: bundle.bundle_id.clone(),
-        layer,
-        pin_reason: pin_reason.into(),
-        pinned_ms: txn.now,
-        pinned_revision: txn.revision,
-        epoch: agent.epoch,
-        started_ms: txn.now,
-        expires_ms: txn.now + max_age_ms,
-        grace_ms: agent.grace_ms,
-        labels: it.labels.clone(),
-        start_digest: digest.to_vec().into(),
-        first_bundle_id: bundle.bundle_id.clone(),
-        first_revision: txn.revision,
-        actor: txn.header.actor.clone(),
-        ..RunRecord::default()
-    };
-    let input = it.input.clone().unwrap_or_default();
-    run.stored_bytes = input.data.len() as u64;
-    txn.put(Key::of(Kind::RunInput, agent.number).last(&run.run_id), &input);
-    set_state(txn, agent.number, &mut run, RunState::Queued);
-    pin(txn, &mut agent, &mut bundle, &run);
-    txn.cluster.open_runs += 1;
-    agent.open_runs += 1;
-    let entry = if it.entry.is_empty() { bundle.entry.clone() } else { it.entry.clone() };
-    let mut subject = Subject { agent, bundle, run, step: None };
-    if subject.run.external {
-        begin_external(txn, &mut subject);
-    } else {
-        step::open_first(txn, &mut subject, &entry)?;
-    }
-    subject.save(txn);
-    txn.event(event::of_run("run.started", &subject.agent, &subject.run.bundle_id, &it.run_id));
-    Ok(answer(&subject, false))
+    let (agent, bundle, run) = route(txn, agent, bundle, pin_reason, run);
+    Ok(answer(&begin(txn, agent, bundle, run, it.input.as_ref())?, false))
 }
 
-/// Sets up what every pin has: its row, its counter, its timers.
-pub(super) fn pin(
+/// What the route says of a run: its bundle, its layer, and its end from now on.
+pub(super) fn route(
     txn: &mut Txn<'_>,
-    agent: &mut AgentRecord,
-    bundle: &mut BundleRecord,
-    run: &RunRecord,
-) {
-    txn.mark(pin_key(agent.number, run), &[]);
-    bundle::count_pin(bundle, run.kind(), true);
-    // A drain that was over is not over any more.
-    bundle.drained_ms = 0;
-    let object = run.run_id.as_bytes();
-    txn.set_timer(agent.number, run.expires_ms, Timer::RunExpires, object);
-    txn.set_timer(agent.number, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);
-}
-
-fn begin_external(txn: &mut Txn<'_>, subject: &mut Subject) {
-    set_state(txn, subject.agent.number, &mut subject.run, RunState::Running);
-    if subject.agent.keep_alive_ms != 0 {
-        subject.run.keep_until_ms = txn.now + subject.agent.keep_alive_ms;
-        let due_ms = subject.run.keep_until_ms;
-        let object = subject.run.run_id.clone();
-        txn.set_timer(subject.agent.number, due_ms, Timer::KeepAlive, object.as_bytes());
-    }
+    mut agent: AgentRecord,
+    mut bundle: BundleRecord,
+    pin_reason: PinReason,
+    mut run: RunRecord,
+) -> (AgentRecord, BundleRecord, RunRecord) {
+    run.layer = memory::candidate(txn, &mut agent, &mut bundle);
+    run.external = agent.external;
+    run.bundle_id.clone_from(&bundle.bundle_id);
+    run.set_pin_reason(pin_reason);
+    run.epoch = agent.epoch;
+    run.expires_ms = txn.now
+        + match run.asked_max_age_ms {
+            0 => agent.max_age_ms,
+            asked => asked.min(agent.max_age_ms),
+        };
+    (agent, bundle, run)
 }
 
 /// The same start again gets its first answer, with its original pin, whatever has happened to the run since.
@@ -110,6 +75,11 @@ fn start_again(
             .with("existing_digest", hex::encode(&existing.start_digest))
             .with("digest", hex::encode(digest)));
     }
+    if existing.first_bundle_id.is_empty() {
+        // It begins later and has no pin yet.
+        let state = existing.state;
+        return Ok(Answer::StartRun(StartRunResult { pin: None, state, already: true }));
+    }
     let bundle = bundle::load(txn, agent.number, &existing.first_bundle_id)?;
     let mut first = RunRecord {
         bundle_id: existing.first_bundle_id.clone(),
@@ -117,7 +87,7 @@ fn start_again(
         ..existing.clone()
     };
     if existing.restarts > 0 {
-        first.pinned_ms = existing.started_ms;
+        first.pinned_ms = existing.started_ms.max(existing.due_ms);
         first.layer = existing.first_layer;
         first.epoch = existing.first_epoch;
         first.pin_reason = existing.first_pin_reason;
@@ -130,8 +100,9 @@ fn start_again(
 }
 
 fn answer(subject: &Subject, already: bool) -> Answer {
+    let is_pinned = subject.run.state() != RunState::Scheduled;
     Answer::StartRun(StartRunResult {
-        pin: Some(pin_message(&subject.run, &subject.bundle)),
+        pin: is_pinned.then(|| pin_message(&subject.run, &subject.bundle)),
         state: subject.run.state,
         already,
     })
@@ -142,6 +113,17 @@ fn check(it: &StartRun) -> Result<(), Stop> {
     id::check_token("run id", &it.run_id).map_err(invalid)?;
     if !it.entry.is_empty() {
         id::check_name("entry step", &it.entry).map_err(invalid)?;
+    }
+    if !it.parent_run_id.is_empty() {
+        id::check_token("parent's run id", &it.parent_run_id).map_err(invalid)?;
+        if it.delay_ms != 0 || !it.bundle_id.is_empty() {
+            let message = "a child begins at once, on its parent's bundle";
+            return Err(reject(reason::INVALID_REQUEST, message));
+        }
+    }
+    if it.delay_ms > limits::DELAY_MS {
+        return Err(reject(reason::INVALID_REQUEST, "delay is longer than 365 days")
+            .with("limit_ms", limits::DELAY_MS));
     }
     check_labels(&it.labels)?;
     let size = it.input.as_ref().map_or(0, |input| input.data.len());
@@ -158,7 +140,7 @@ fn check(it: &StartRun) -> Result<(), Stop> {
     }
 }
 
-fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
+pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     if agent.paused && agent.reject_starts {
         let message = format!("agent {} is paused and refuses starts", agent.agent_id);
         return Err(reject(reason::AGENT_PAUSED, message));
@@ -175,19 +157,19 @@ fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
 }
 
 /// The bundle of a new run: the live one, unless the start names another, which is audited.
-fn choose(
+pub(super) fn choose(
     txn: &Txn<'_>,
     agent: &AgentRecord,
-    it: &StartRun,
+    asked: &str,
 ) -> Result<(BundleRecord, PinReason), Stop> {
-    if it.bundle_id.is_empty() {
+    if asked.is_empty() {
         if agent.live_bundle_id.is_empty() {
             let message = format!("agent {} has no live bundle", agent.agent_id);
             return Err(reject(reason::NO_LIVE_BUNDLE, message));
         }
         return Ok((bundle::load(txn, agent.number, &agent.live_bundle_id)?, PinReason::Route));
     }
-    let bundle = bundle::load(txn, agent.number, &it.bundle_id)?;
+    let bundle = bundle::load(txn, agent.number, asked)?;
     if bundle.rejected {
         let message = format!("bundle {} was rolled back", bundle.bundle_id);
         return Err(reject(reason::BUNDLE_REJECTED, message));
@@ -200,7 +182,7 @@ fn choose(
 }
 
 /// Everything that makes a start the same start.
-fn digest(it: &StartRun) -> [u8; 32] {
+pub(super) fn digest(it: &StartRun) -> [u8; 32] {
     use prost::Message as _;
     let same = StartRun { agent: None, ..it.clone() };
     Sha256::digest(same.encode_to_vec()).into()

@@ -59,6 +59,8 @@ pub(crate) fn state_of_steps(run: &RunRecord, step: &StepRecord) -> Option<RunSt
     if step.join != 0 || step.branches_open > 0 {
         return Some(if run.branches_leased > 0 {
             RunState::Running
+        } else if run.held {
+            RunState::Paused
         } else if run.branches_queued > 0 {
             RunState::Queued
         } else if run.branches_waiting > 0 {
@@ -69,6 +71,9 @@ pub(crate) fn state_of_steps(run: &RunRecord, step: &StepRecord) -> Option<RunSt
     }
     match step.state() {
         StepState::Leased => Some(RunState::Running),
+        StepState::Ready | StepState::Backoff | StepState::Waiting if run.held => {
+            Some(RunState::Paused)
+        }
         StepState::Ready | StepState::Backoff => Some(RunState::Queued),
         StepState::Waiting => Some(RunState::Waiting),
         StepState::Dead => Some(RunState::Paused),

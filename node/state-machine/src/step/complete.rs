@@ -3,7 +3,7 @@
 
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{BranchRecord, CompleteStep, NextStep, StepResult, Token};
+use pinrail_proto::log::{BranchRecord, ChildRun, CompleteStep, NextStep, StepResult, Token};
 use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
 use prost::Message as _;
@@ -13,7 +13,10 @@ use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
 use crate::memory;
 use crate::outcome::{Stop, reject};
-use crate::run::{End, Subject, add_usage, close, is_over, settle, stop_if_ending, take_room};
+use crate::run::{
+    End, Subject, add_usage, child_id, close, continue_as_new, is_over, settle, start_awaited,
+    stop_if_ending, take_room,
+};
 use crate::txn::Txn;
 
 use super::lease::{grant, may_lease};
@@ -56,10 +59,25 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
                 Ok(true)
             })?
         }
+        Some(Outcome::Child(child)) => {
+            let then = child.then.clone().unwrap_or_default();
+            let bytes = next_bytes(&then);
+            make(txn, &mut subject, it, 1, bytes, |txn, subject| {
+                next_step(txn, subject, &then)?;
+                wait_for_child(txn, subject, child)?;
+                Ok(false)
+            })?
+        }
+        Some(Outcome::ContinueAsNew(next)) => {
+            if !stop_if_ending(txn, &mut subject)? {
+                continue_as_new(txn, &mut subject, next)?;
+            }
+            None
+        }
         None => {
             return Err(reject(
                 reason::INVALID_REQUEST,
-                "a completion names a next step, branches, a wait or an output",
+                "a completion names what comes next, or an output",
             ));
         }
     };
@@ -163,6 +181,14 @@ fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Resul
     Ok(())
 }
 
+/// Lets the open step wait for a child, which starts here.
+fn wait_for_child(txn: &mut Txn<'_>, subject: &mut Subject, it: &ChildRun) -> Result<(), Stop> {
+    let Subject { agent, run, step: Some(step), .. } = &mut *subject else { return Ok(()) };
+    step.wait_child = child_id(run, step.number);
+    turn(txn, agent.number, run, step, StepState::Waiting);
+    start_awaited(txn, subject, it)
+}
+
 fn next_bytes(next: &NextStep) -> u64 {
     next.input.as_ref().map_or(0, |input| input.data.len() as u64)
 }
@@ -219,6 +245,15 @@ fn check(it: &CompleteStep) -> Result<(), Stop> {
             check_next(&then.name, then.input.as_ref())
         }
         Some(Outcome::All(all)) => fan_out::check(all),
+        Some(Outcome::Child(child)) => {
+            if !child.entry.is_empty() {
+                check_next(&child.entry, None)?;
+            }
+            check_size("input bytes", child.input.as_ref())?;
+            let then = child.then.clone().unwrap_or_default();
+            check_next(&then.name, then.input.as_ref())
+        }
+        Some(Outcome::ContinueAsNew(next)) => check_size("input bytes", next.input.as_ref()),
         None => Ok(()),
     }
 }

@@ -45,11 +45,23 @@ pub(crate) fn attempt_over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(
         return Ok(());
     }
     unleash(txn, subject);
-    retry_or_end(
-        txn,
-        subject,
-        failure("START_TO_CLOSE", "the attempt took longer than start_to_close", false),
-    )
+    let failure = if is_past_close(subject, txn.now) {
+        past_close()
+    } else {
+        failure("START_TO_CLOSE", "the attempt took longer than start_to_close", false)
+    };
+    retry_or_end(txn, subject, failure)
+}
+
+/// Whether the time of a step with all of its attempts is over.
+fn is_past_close(subject: &Subject, now: u64) -> bool {
+    let close_by_ms = subject.step.as_ref().map_or(0, |step| step.close_by_ms);
+    close_by_ms != 0 && close_by_ms <= now
+}
+
+fn past_close() -> Failure {
+    let message = "the step took longer than schedule_to_close, with all of its attempts";
+    failure("SCHEDULE_TO_CLOSE", message, true)
 }
 
 /// The step waited for a worker longer than schedule-to-start allows: more waiting would not help.
@@ -60,8 +72,11 @@ pub(crate) fn start_by_over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<
     if !is_due || is_over(subject.run.state()) {
         return Ok(());
     }
-    let failure =
-        failure("SCHEDULE_TO_START", "no worker took the step within schedule_to_start", true);
+    let failure = if is_past_close(subject, txn.now) {
+        past_close()
+    } else {
+        failure("SCHEDULE_TO_START", "no worker took the step within schedule_to_start", true)
+    };
     close(txn, subject, StepState::Failed);
     fan_out::fail(txn, subject, failure)
 }
@@ -89,12 +104,24 @@ pub(super) fn retry_or_end(
     if !used_up {
         return back_off(txn, subject, &policy, &failure);
     }
-    let state = if policy.pause_when_exhausted { StepState::Dead } else { StepState::Failed };
-    end(txn, subject, state);
-    if policy.pause_when_exhausted { Ok(()) } else { fan_out::fail(txn, subject, failure) }
+    give_up(txn, subject, &policy, failure)
 }
 
 /// The step, whose lease is over, will not be tried again by itself.
+fn give_up(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    policy: &StepPolicy,
+    failure: Failure,
+) -> Result<(), Stop> {
+    if policy.pause_when_exhausted {
+        end(txn, subject, StepState::Dead);
+        return Ok(());
+    }
+    end(txn, subject, StepState::Failed);
+    fan_out::fail(txn, subject, failure)
+}
+
 fn end(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
     let Subject { agent, run, step: Some(step), .. } = subject else { return };
     turn(txn, agent.number, run, step, state);
@@ -113,6 +140,8 @@ pub(crate) fn revive(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, S
         let policy = bundle::step_policy(txn.read(), agent, &bundle_id, &step.name)?;
         // Attempts are counted on: no two of a step have the same number.
         step.max_attempts = step.attempt.saturating_add(policy.max_attempts);
+        // Its time counts anew.
+        step.close_by_ms = 0;
         subject.go_on_with(txn, step);
         enqueue(txn, subject)?;
     }
@@ -132,9 +161,14 @@ fn back_off(
     if delay_ms == 0 {
         return enqueue(txn, subject);
     }
+    let delay_ms = delay_ms.min(limits::MAX_AGE_MS);
+    if step.close_by_ms != 0 && txn.now + delay_ms >= step.close_by_ms {
+        // No time is left for another attempt: what this one failed with is told.
+        return give_up(txn, subject, policy, failure.clone());
+    }
     let Subject { agent, run, step: Some(step), .. } = subject else { return Ok(()) };
     turn(txn, agent.number, run, step, StepState::Backoff);
-    step.timer_ms = txn.now + delay_ms.min(limits::MAX_AGE_MS);
+    step.timer_ms = txn.now + delay_ms;
     txn.set_timer(agent.number, step.timer_ms, Timer::Backoff, &object(&run.run_id, step.number));
     Ok(())
 }
@@ -177,6 +211,7 @@ mod tests {
     const POLICY: StepPolicy = StepPolicy {
         start_to_close_ms: 1,
         schedule_to_start_ms: 0,
+        schedule_to_close_ms: 0,
         lease_ms: 1,
         max_attempts: 9,
         backoff_initial_ms: 1_000,

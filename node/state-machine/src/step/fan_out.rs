@@ -47,7 +47,7 @@ pub(super) fn begin(txn: &mut Txn<'_>, subject: &mut Subject, it: &FanOut) -> Re
             first = subject.step.take();
         } else {
             enqueue(txn, subject)?;
-            save_step(txn, subject);
+            subject.write_step(txn);
         }
     }
     subject.step = first;
@@ -65,7 +65,7 @@ pub(super) fn arrive(
     let Some(last) = &subject.step else { return Ok(false) };
     let mut join = existing(txn, subject, last.join)?;
     txn.put(branches(agent, &subject.run.run_id, join.number).u32(last.branch).build(), outcome);
-    save_step(txn, subject);
+    subject.write_step(txn);
     join.branches_open = join.branches_open.saturating_sub(1);
     let is_whole = join.branches_open == 0;
     subject.step = Some(join);
@@ -87,7 +87,7 @@ pub(super) fn fail(txn: &mut Txn<'_>, subject: &mut Subject, failure: Failure) -
             }
             return Ok(());
         }
-        save_step(txn, subject);
+        subject.write_step(txn);
         close_branches(txn, subject, join.number)?;
         subject.step = Some(join);
         let Subject { agent, run, step: Some(join), .. } = &mut *subject else { return Ok(()) };
@@ -105,7 +105,7 @@ pub(crate) fn close_all(
 ) -> Result<(), Fault> {
     let Some(step) = &subject.step else { return Ok(()) };
     if step.join != 0 || step.branches_open > 0 {
-        save_step(txn, subject);
+        subject.write_step(txn);
         let trunk = existing(txn, subject, subject.run.trunk)?;
         close_branches(txn, subject, trunk.number)?;
         subject.step = Some(trunk);
@@ -127,7 +127,7 @@ fn close_branches(txn: &mut Txn<'_>, subject: &mut Subject, join: u32) -> Result
             }
             subject.step = Some(step);
             close(txn, subject, StepState::Cancelled);
-            save_step(txn, subject);
+            subject.write_step(txn);
         }
     }
     Ok(())
@@ -154,12 +154,6 @@ pub(crate) fn open_steps(txn: &Txn<'_>, subject: &Subject) -> Result<Vec<StepRec
 /// How the branches of a join ended, in their order; the number of a branch follows.
 pub(crate) fn branches(agent: u32, run_id: &str, join: u32) -> Key {
     Key::of(Kind::Branch, agent).text(run_id).u32(join)
-}
-
-fn save_step(txn: &mut Txn<'_>, subject: &Subject) {
-    if let Some(step) = &subject.step {
-        save(txn, subject.agent.number, &subject.run.run_id, step);
-    }
 }
 
 fn existing(txn: &Txn<'_>, subject: &Subject, number: u32) -> Result<StepRecord, Fault> {

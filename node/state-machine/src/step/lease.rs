@@ -12,7 +12,7 @@ use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
 
-use super::queue::dequeue;
+use super::queue::{begin_clock, dequeue};
 use super::state::turn;
 use super::{object, step_id};
 
@@ -54,6 +54,9 @@ pub(super) fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Resu
     if txn.now >= ends(&subject.run, &subject.bundle).soft_ms {
         return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
     }
+    if subject.run.held {
+        return Err(reject(reason::RUN_PAUSED, "the run is paused"));
+    }
     if subject.agent.paused || subject.bundle.paused {
         return Err(reject(reason::AGENT_PAUSED, "the agent or the bundle is paused"));
     }
@@ -85,7 +88,9 @@ pub(super) fn grant(
     step.worker_id.clone_from(&taker.worker_id);
     step.leased_ms = txn.now;
     step.lease_ms = policy.lease_ms;
-    step.attempt_deadline_ms = txn.now + policy.start_to_close_ms;
+    begin_clock(txn.now, step, &policy);
+    let close_by_ms = if step.close_by_ms == 0 { u64::MAX } else { step.close_by_ms };
+    step.attempt_deadline_ms = (txn.now + policy.start_to_close_ms).min(close_by_ms);
     step.timer_ms = step.attempt_deadline_ms;
     let object = object(&run.run_id, step.number);
     txn.set_timer(number, step.timer_ms, Timer::AttemptEnd, &object);

@@ -40,9 +40,9 @@ pub(crate) use end_lease::{expire, hand_back};
 pub(crate) use fail::{attempt_over, fail, revive, start_by_over};
 pub(crate) use fan_out::{branches, close_all, open_steps};
 pub(crate) use lease::lease;
-pub(crate) use queue::{open_first, ready_again};
+pub(crate) use queue::{hold, let_go, open_first, ready_again};
 pub(crate) use state::is_closed;
-pub(crate) use wait::{deliver, over as wait_over, pending_bytes};
+pub(crate) use wait::{child_over, deliver, over as wait_over, pending_bytes};
 
 pub(crate) fn find(
     read: &dyn Read,
@@ -61,8 +61,28 @@ pub(crate) fn step_id(agent: u32, run: &RunRecord, step: &StepRecord) -> StepId 
     StepId { agent, run_id: run.run_id.clone(), step: step.number }
 }
 
+/// Lets happen what was due of a run's open steps before this command, however late the sweep is: a wait has timed out, an
+/// attempt or a step that no worker took has failed.
+pub(crate) fn catch_up(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let open = open_steps(txn, subject)?;
+    for number in open.into_iter().map(|step| step.number) {
+        if is_over(subject.run.state()) {
+            return Ok(());
+        }
+        // One step's end may change another: each is read when its turn comes.
+        if subject.step.as_ref().is_none_or(|step| step.number != number) {
+            subject.write_step(txn);
+            subject.step = find(txn.read(), subject.agent.number, &subject.run.run_id, number)?;
+        }
+        wait_over(txn, subject)?;
+        attempt_over(txn, subject)?;
+        start_by_over(txn, subject)?;
+    }
+    Ok(())
+}
+
 /// Object of a step's timers, and the tail of its index rows.
-fn object(run_id: &str, number: u32) -> Vec<u8> {
+pub(crate) fn object(run_id: &str, number: u32) -> Vec<u8> {
     let mut object = run_id.as_bytes().to_vec();
     object.push(0);
     object.extend_from_slice(&number.to_be_bytes());

@@ -3,13 +3,14 @@
 use pinrail_proto::log::StepRecord;
 use pinrail_proto::v1::StepState;
 
-use crate::bundle;
+use crate::bundle::{self, StepPolicy};
 use crate::effect::Effect;
 use crate::key::{Key, Kind, Timer};
 use crate::outcome::Stop;
 use crate::run::Subject;
 use crate::txn::Txn;
 
+use super::fan_out::open_steps;
 use super::state::turn;
 use super::{object, step_id};
 
@@ -66,9 +67,20 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
     let agent = subject.agent.number;
     let Subject { bundle, run, step: Some(step), .. } = subject else { return Ok(()) };
     let policy = bundle::step_policy(txn.read(), agent, &run.bundle_id, &step.name)?;
-    step.start_by_ms = match policy.schedule_to_start_ms {
-        0 => 0,
+    begin_clock(txn.now, step, &policy);
+    if run.held {
+        step.held = true;
+        turn(txn, agent, run, step, StepState::Waiting);
+        return Ok(());
+    }
+    let start_by_ms = match policy.schedule_to_start_ms {
+        0 => u64::MAX,
         wait => txn.now + wait,
+    };
+    let close_by_ms = if step.close_by_ms == 0 { u64::MAX } else { step.close_by_ms };
+    step.start_by_ms = match start_by_ms.min(close_by_ms) {
+        u64::MAX => 0,
+        by_ms => by_ms,
     };
     turn(txn, agent, run, step, StepState::Ready);
     step.ready_ms = txn.now;
@@ -89,6 +101,50 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
         ready_revision: step.ready_revision,
     });
     Ok(())
+}
+
+/// Schedule-to-close counts from when a step could first be leased, over all of its attempts.
+pub(super) fn begin_clock(now: u64, step: &mut StepRecord, policy: &StepPolicy) {
+    if step.close_by_ms == 0 && policy.schedule_to_close_ms != 0 {
+        step.close_by_ms = now + policy.schedule_to_close_ms;
+    }
+}
+
+/// Takes the steps of a paused run out of the queue.
+pub(crate) fn hold(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    for step in open_steps(txn, subject)? {
+        if step.state() == StepState::Ready {
+            subject.go_on_with(txn, step);
+            withdraw(txn, subject);
+            let Subject { agent, run, step: Some(step), .. } = &mut *subject else { continue };
+            step.held = true;
+            turn(txn, agent.number, run, step, StepState::Waiting);
+        }
+    }
+    Ok(())
+}
+
+/// Puts back what waited only because its run was paused.
+pub(crate) fn let_go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    for mut step in open_steps(txn, subject)? {
+        if step.held {
+            step.held = false;
+            subject.go_on_with(txn, step);
+            enqueue(txn, subject)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a step out of the queue for good: the leader forgets it.
+fn withdraw(txn: &mut Txn<'_>, subject: &mut Subject) {
+    let Some(step) = &subject.step else { return };
+    let withdrawn = Effect::StepWithdrawn {
+        step: step_id(subject.agent.number, &subject.run, step),
+        bundle_id: subject.run.bundle_id.clone(),
+    };
+    dequeue(txn, subject);
+    txn.effect(withdrawn);
 }
 
 /// Takes a step that waits for a worker out of the queue.
@@ -127,14 +183,7 @@ pub(crate) fn ready_again(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<()
 pub(super) fn close(txn: &mut Txn<'_>, subject: &mut Subject, state: StepState) {
     let Some(step) = &subject.step else { return };
     match step.state() {
-        StepState::Ready => {
-            let withdrawn = Effect::StepWithdrawn {
-                step: step_id(subject.agent.number, &subject.run, step),
-                bundle_id: subject.run.bundle_id.clone(),
-            };
-            dequeue(txn, subject);
-            txn.effect(withdrawn);
-        }
+        StepState::Ready => withdraw(txn, subject),
         StepState::Leased => unleash(txn, subject),
         StepState::Backoff => {
             let Subject { agent, run, step: Some(step), .. } = subject else { return };

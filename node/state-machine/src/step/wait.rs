@@ -72,9 +72,28 @@ fn take_pending(
 /// Notes what ended the wait of the open step. The caller lets it go on.
 fn wake(txn: &mut Txn<'_>, subject: &Subject, signal: &str, value: Option<Payload>) {
     let number = subject.step.as_ref().map_or(0, |step| step.number);
-    let row =
-        Key::of(Kind::Woken, subject.agent.number).text(&subject.run.run_id).u32(number).build();
-    txn.put(row, &WokenRecord { signal: signal.to_owned(), value, at_ms: txn.now });
+    let row = woken_key(subject.agent.number, &subject.run.run_id, number);
+    let at_ms = txn.now;
+    txn.put(
+        row,
+        &WokenRecord { signal: signal.to_owned(), value, at_ms, ..WokenRecord::default() },
+    );
+}
+
+/// The child that the step waits for is over, as its row says: the step goes on. Nothing happens when it does not wait
+/// for it any more.
+pub(crate) fn child_over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let Some(step) = &subject.step else { return Ok(()) };
+    let row = woken_key(subject.agent.number, &subject.run.run_id, step.number);
+    let waits = step.state() == StepState::Waiting && !step.wait_child.is_empty() && !step.held;
+    if !waits || !txn.exists(&row)? || is_over(subject.run.state()) {
+        return Ok(());
+    }
+    go_on(txn, subject)
+}
+
+pub(crate) fn woken_key(agent: u32, run_id: &str, step: u32) -> Vec<u8> {
+    Key::of(Kind::Woken, agent).text(run_id).u32(step).build()
 }
 
 /// The time of a wait is over: the step goes on without its signal. Nothing happens when it is not.
@@ -102,6 +121,7 @@ pub(crate) fn deliver(
     let waits = |step: &StepRecord| {
         step.state() == StepState::Waiting
             && step.wait_signal == name
+            && !step.held
             && (step.timer_ms == 0 || now < step.timer_ms)
     };
     let Some(step) = open_steps(txn, subject)?.into_iter().find(waits) else { return Ok(false) };

@@ -40,15 +40,25 @@ impl History {
             Command::StartRun(it) => {
                 let agent = it.agent.clone().unwrap().agent_id;
                 let Some(Answer::StartRun(answer)) = &applied.outcome.result else { panic!() };
-                let pin = answer.pin.clone().unwrap();
-                if it.bundle_id.is_empty() && !answer.already {
+                let id = (agent.clone(), it.run_id.clone());
+                let Some(pin) = answer.pin.clone() else {
+                    assert_eq!(
+                        answer.state(),
+                        if answer.already { answer.state() } else { RunState::Scheduled }
+                    );
+                    self.first_pins.remove(&id);
+                    return self.note_effects(replica, applied);
+                };
+                if it.parent_run_id.is_empty() && it.bundle_id.is_empty() && !answer.already {
                     let (live, epoch, _) =
                         query::resolve_route(replica.read(), "", &agent, "").unwrap();
                     assert_eq!((&pin.bundle_id, pin.epoch), (&live, epoch), "P3");
                 }
-                let id = (agent, it.run_id.clone());
                 if answer.already {
-                    same_pin(&self.first_pins[&id], &pin);
+                    // A run that began later was first answered without a pin.
+                    if let Some(first) = self.first_pins.get(&id) {
+                        same_pin(first, &pin);
+                    }
                 } else {
                     self.first_pins.insert(id, pin);
                 }
@@ -70,6 +80,10 @@ impl History {
             }
             _ => {}
         }
+        self.note_effects(replica, applied);
+    }
+
+    fn note_effects(&mut self, replica: &Replica, applied: &Applied) {
         for effect in &applied.effects {
             self.note_effect(replica, effect);
         }

@@ -75,11 +75,15 @@ fn stories_come_by_every_event_of_a_run() {
         "route.switched",
         "run.cancelled",
         "run.completed",
+        "run.continued",
         "run.expired",
         "run.failed",
+        "run.paused",
         "run.restart_held",
         "run.restarted",
+        "run.resumed",
         "run.retried",
+        "run.scheduled",
         "run.signalled",
         "run.started",
         "step.failed",
@@ -117,9 +121,12 @@ proptest! {
             }
         }
         // With time enough and nobody there, every run ends and nothing is left to do.
-        player.replica.now_ms += 120_000;
-        for agent in 0..=2 {
-            player.replica.sweep(agent);
+        // Delayed runs begin in the first round and end in the second.
+        for _ in 0..2 {
+            player.replica.now_ms += 120_000;
+            for agent in 0..=2 {
+                player.replica.sweep(agent);
+            }
         }
         player.replica.check_promises();
         for agent in player::AGENTS {

@@ -44,6 +44,34 @@ pub(super) enum Op {
         settle: bool,
         lease_next: bool,
     },
+    /// One that begins later.
+    StartLater {
+        agent: u8,
+        run: u8,
+        delay_ms: u64,
+    },
+    /// A child that nothing waits for.
+    StartChild {
+        agent: u8,
+        run: u8,
+        child: u8,
+    },
+    /// A child that the run waits for.
+    ChildStep {
+        run: u8,
+        back: u8,
+    },
+    Continue {
+        run: u8,
+        back: u8,
+        live: bool,
+    },
+    PauseRun {
+        run: u8,
+    },
+    ResumeRun {
+        run: u8,
+    },
     Retry {
         run: u8,
     },
@@ -195,6 +223,12 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
         1 => run().prop_map(|run| Op::Keep { run }),
         1 => run().prop_map(|run| Op::Retry { run }),
+        1 => (agent(), run(), 1..9_000_u64)
+            .prop_map(|(agent, run, delay_ms)| Op::StartLater { agent, run, delay_ms }),
+        1 => (agent(), run(), 0..2_u8)
+            .prop_map(|(agent, run, child)| Op::StartChild { agent, run, child }),
+        1 => run().prop_map(|run| Op::PauseRun { run }),
+        2 => run().prop_map(|run| Op::ResumeRun { run }),
     ]
 }
 
@@ -211,6 +245,9 @@ fn work() -> impl Strategy<Value = Op> {
                 run, back, signal, timeout_ms, lease_next
             }
         ),
+        2 => (run(), back()).prop_map(|(run, back)| Op::ChildStep { run, back }),
+        1 => (run(), back(), any::<bool>())
+            .prop_map(|(run, back, live)| Op::Continue { run, back, live }),
         2 => (run(), back(), 1..4_u8, any::<bool>(), any::<bool>()).prop_map(
             |(run, back, branches, settle, lease_next)| Op::FanOut {
                 run, back, branches, settle, lease_next

@@ -8,7 +8,7 @@ use pinrail_proto::log::memory_target::Target;
 use pinrail_proto::log::{self, NextStep, StepRef, Taker, Token};
 use pinrail_proto::time::duration;
 use pinrail_proto::v1;
-use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::effect::{Effect, StepId};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::query;
 
@@ -23,7 +23,8 @@ const STEPS: [&str; 4] = ["start", "patient", "hasty", "other"];
 #[derive(Debug, Clone)]
 pub(super) struct Player {
     pub(super) replica: Replica,
-    held: BTreeMap<String, Vec<(u32, Token)>>,
+    /// By the run that was started, for itself and for what came of it: children, and runs that continue it.
+    held: BTreeMap<String, Vec<(StepRef, Token)>>,
 }
 
 impl Player {
@@ -57,7 +58,10 @@ impl Player {
         let applied = self.replica.apply(command);
         for effect in &applied.effects {
             if let Effect::Leased { step, token, .. } = effect {
-                self.held.entry(step.run_id.clone()).or_default().push((step.step, *token));
+                let StepId { agent, run_id, step } = step.clone();
+                let family = run_id.split(['.', '+']).next().unwrap_or_default().to_owned();
+                let step = StepRef { agent, run_id, step };
+                self.held.entry(family).or_default().push((step, *token));
             }
         }
         applied
@@ -77,6 +81,51 @@ impl Player {
                     ..log::StartRun::default()
                 })
             }
+            Op::StartLater { agent: a, run, delay_ms } => Command::StartRun(log::StartRun {
+                agent: agent(AGENTS[usize::from(*a)]),
+                run_id: run_id(*a, *run),
+                input: Some(payload("input 0")),
+                delay_ms: *delay_ms,
+                ..log::StartRun::default()
+            }),
+            Op::StartChild { agent: a, run, child } => Command::StartRun(log::StartRun {
+                agent: agent(AGENTS[usize::from(*a)]),
+                run_id: format!("{}.c{child}", run_id(*a, *run)),
+                input: Some(payload("input 0")),
+                parent_run_id: run_id(*a, *run),
+                ..log::StartRun::default()
+            }),
+            Op::ChildStep { run, back } => {
+                let mut command = self.complete(*run, *back, 0, false)?;
+                if let Command::CompleteStep(it) = &mut command {
+                    let then = NextStep { name: "other".to_owned(), input: None };
+                    it.outcome = Some(Completion::Child(log::ChildRun {
+                        entry: "patient".to_owned(),
+                        input: Some(payload("for the child")),
+                        then: Some(then),
+                    }));
+                }
+                command
+            }
+            Op::Continue { run, back, live } => {
+                let mut command = self.complete(*run, *back, 0, false)?;
+                if let Command::CompleteStep(it) = &mut command {
+                    let input = Some(payload("state"));
+                    it.outcome = Some(Completion::ContinueAsNew(log::ContinueRun {
+                        input,
+                        on_live_bundle: *live,
+                    }));
+                }
+                command
+            }
+            Op::PauseRun { run } => Command::PauseRun(log::PauseRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+            }),
+            Op::ResumeRun { run } => Command::ResumeRun(log::ResumeRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+            }),
             Op::Lease { run, odd } => self.lease(*run, *odd)?,
             Op::Complete { run, back, next, lease_next } => {
                 self.complete(*run, *back, *next, *lease_next)?
@@ -207,11 +256,17 @@ impl Player {
     }
 
     fn lease(&self, run: u8, odd: u8) -> Option<Command> {
-        let run_id = run_id(0, run);
         let read = self.replica.read();
-        let (steps, _) = query::steps(read, "", AGENTS[0], &run_id, 0, "").ok()?;
-        let ready = steps.iter().find(|step| step.state() == v1::StepState::Ready);
-        let open = ready.or(steps.last())?;
+        let is_ready = |step: &v1::Step| step.state() == v1::StepState::Ready;
+        // The newest of its family that waits for a worker, or else the run itself.
+        let of_run = |run_id: String| {
+            let (steps, _) = query::steps(read, "", AGENTS[0], &run_id, 0, "").ok()?;
+            Some((run_id, steps))
+        };
+        let ready = self.family(run).into_iter().filter_map(of_run);
+        let ready = ready.filter(|(_, steps)| steps.iter().any(is_ready)).last();
+        let (run_id, steps) = ready.or_else(|| of_run(run_id(0, run)))?;
+        let open = steps.iter().find(|step| is_ready(step)).or(steps.last())?;
         let pin = query::pin(read, "", AGENTS[0], &run_id).ok()?;
         let bundle_id = if odd == 1 { "v9".to_owned() } else { pin.bundle_id };
         Some(Command::LeaseStep(log::LeaseStep {
@@ -223,7 +278,8 @@ impl Player {
 
     fn complete(&self, run: u8, back: u8, next: u8, lease_next: bool) -> Option<Command> {
         let (step, token) = self.held(run, back)?;
-        let pin = query::pin(self.replica.read(), "", AGENTS[0], &run_id(0, run)).ok()?;
+        let of = step.as_ref().map_or("", |step| step.run_id.as_str());
+        let pin = query::pin(self.replica.read(), "", AGENTS[0], of).ok()?;
         let outcome = match STEPS.get(usize::from(next)) {
             Some(name) => {
                 let input = Some(payload("draft"));
@@ -293,10 +349,18 @@ impl Player {
 
     /// What a worker remembers of the lease that it was given `back` leases ago.
     fn held(&self, run: u8, back: u8) -> Option<(Option<StepRef>, Option<Token>)> {
-        let run_id = run_id(0, run);
-        let all = self.held.get(&run_id)?;
+        let all = self.held.get(&run_id(0, run))?;
         let (step, token) = all.iter().rev().nth(usize::from(back))?;
-        Some((Some(StepRef { agent: 1, run_id, step: *step }), Some(*token)))
+        Some((Some(step.clone()), Some(*token)))
+    }
+
+    /// The open runs that came of one, itself among them, oldest first.
+    fn family(&self, run: u8) -> Vec<String> {
+        let first = run_id(0, run);
+        let filter = query::RunFilter { open: true, ..query::RunFilter::default() };
+        let runs = query::runs(self.replica.read(), "", AGENTS[0], &filter, 0, "");
+        let ids = runs.unwrap_or_default().0.into_iter().rev().map(|run| run.run_id);
+        ids.filter(|id| id.split(['.', '+']).next() == Some(first.as_str())).collect()
     }
 }
 

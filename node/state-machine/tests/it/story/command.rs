@@ -116,9 +116,13 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             entry: line.text("entry"),
             max_age_ms: line.span("max-age").unwrap_or(0),
             bundle_id: line.text("bundle"),
+            parent_run_id: line.text("parent"),
+            delay_ms: line.span("delay").unwrap_or(0),
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
+        "pause-run" => Kind::PauseRun(log::PauseRun { agent: agent(line), run_id: line.word() }),
+        "resume-run" => Kind::ResumeRun(log::ResumeRun { agent: agent(line), run_id: line.word() }),
         "retry" => Kind::RetryRun(log::RetryRun { agent: agent(line), run_id: line.word() }),
         "signal" => Kind::SignalRun(log::SignalRun {
             agent: agent(line),
@@ -178,6 +182,7 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
                     then: Some(next),
                 })
             });
+            let next = child(line, next);
             let next = fan_out(line).map(log::complete_step::Outcome::All).or(next);
             let lease_next = line.option("lease-next").map(|worker_id| {
                 let bundle_id = pinned_bundle(world, &agent, &run_id);
@@ -210,6 +215,22 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
         "hand-back" => Kind::HandBackStep(log::HandBackStep { step, token }),
         _ => Kind::ExpireLease(log::ExpireLease { step, token }),
     })
+}
+
+/// `child=audit child-input=x next=after`, or `continue=state`, with `live` on the live bundle.
+fn child(
+    line: &mut Line,
+    next: Option<log::complete_step::Outcome>,
+) -> Option<log::complete_step::Outcome> {
+    use log::complete_step::Outcome;
+    if let Some(input) = line.option("continue") {
+        let (input, on_live_bundle) = (Some(payload(input)), line.flag("live"));
+        return Some(Outcome::ContinueAsNew(log::ContinueRun { input, on_live_bundle }));
+    }
+    let Some(entry) = line.option("child") else { return next };
+    let Some(Outcome::Next(then)) = next else { panic!("a child goes with next=") };
+    let input = line.option("child-input").map(payload);
+    Some(Outcome::Child(log::ChildRun { entry, input, then: Some(then) }))
 }
 
 /// `all=read:a,read:b join=merge settle`: branches with their inputs.
@@ -346,6 +367,7 @@ fn policy(line: &mut Line) -> v1::Policy {
     let steps = v1::StepPolicy {
         max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
         lease: line.span("lease").map(duration),
+        schedule_to_close: line.span("schedule-to-close").map(duration),
         on_exhausted: match line.text("on-exhausted").as_str() {
             "pause" => v1::OnExhausted::Pause.into(),
             _ => v1::OnExhausted::Unspecified.into(),

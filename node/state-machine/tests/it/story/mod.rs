@@ -55,6 +55,11 @@ stories! {
     events
     external_runs
     fan_out_and_join
+    children
+    continue_as_new
+    delayed_starts
+    paused_run
+    schedule_to_close
     retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks

@@ -314,6 +314,10 @@ fn assigned(world: &World, line: &mut Line) -> Told {
     };
     let woken = match given.woken {
         None => String::new(),
+        Some(v1::Woken { child: Some(child), .. }) => {
+            let state = show::run_state(child.state());
+            format!(", woken by {}, which is {state} with {:?}", child.run_id, text(child.output))
+        }
         Some(woken) if woken.signal.is_empty() => ", woken by time".to_owned(),
         Some(woken) => format!(", woken by {} with {:?}", woken.signal, text(woken.value)),
     };

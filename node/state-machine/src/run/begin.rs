@@ -1,0 +1,113 @@
+//! How every run begins, whatever asked for it: its record, its pin, its first step.
+
+use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun};
+use pinrail_proto::v1::{Payload, RunState};
+
+use crate::bundle;
+use crate::event;
+use crate::event::With as _;
+use crate::key::{Key, Kind, Timer};
+use crate::outcome::Stop;
+use crate::step;
+use crate::txn::Txn;
+
+use super::child::{check_room, child_key};
+use super::{Subject, pin_key, set_state};
+
+/// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
+pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
+    RunRecord {
+        run_id: it.run_id.clone(),
+        kind: it.kind,
+        started_ms: txn.now,
+        labels: it.labels.clone(),
+        start_digest: digest.to_vec().into(),
+        actor: txn.header.actor.clone(),
+        entry: it.entry.clone(),
+        asked_max_age_ms: it.max_age_ms,
+        asked_bundle_id: it.bundle_id.clone(),
+        ..RunRecord::default()
+    }
+}
+
+/// Pins a run whose record says to what, and lets it begin.
+pub(super) fn begin(
+    txn: &mut Txn<'_>,
+    agent: AgentRecord,
+    bundle: BundleRecord,
+    mut run: RunRecord,
+    input: Option<&Payload>,
+) -> Result<Subject, Stop> {
+    if !run.parent_run_id.is_empty() {
+        check_room(txn, agent.number, &run.parent_run_id)?;
+        txn.mark(child_key(agent.number, &run), &[]);
+    }
+    enter(txn, &mut run, agent.number, input);
+    let mut subject = Subject { agent, bundle, run, step: None };
+    txn.cluster.open_runs += 1;
+    subject.agent.open_runs += 1;
+    go(txn, &mut subject)?;
+    subject.save(txn);
+    Ok(subject)
+}
+
+/// Stores the input of a new run.
+pub(super) fn enter(txn: &mut Txn<'_>, run: &mut RunRecord, agent: u32, input: Option<&Payload>) {
+    let input = input.cloned().unwrap_or_default();
+    run.stored_bytes += input.data.len() as u64;
+    txn.put(Key::of(Kind::RunInput, agent).last(&run.run_id), &input);
+}
+
+/// Pins a run to what its record says and opens its first step. The caller saves the subject.
+pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let run = &mut subject.run;
+    run.grace_ms = subject.agent.grace_ms;
+    (run.pinned_ms, run.pinned_revision) = (txn.now, txn.revision);
+    run.first_bundle_id.clone_from(&run.bundle_id);
+    run.first_revision = txn.revision;
+    set_state(txn, subject.agent.number, run, RunState::Queued);
+    let Subject { agent, bundle, run, .. } = &mut *subject;
+    pin(txn, agent, bundle, run);
+    if subject.run.external {
+        begin_external(txn, subject);
+    } else {
+        let entry = match subject.run.entry.as_str() {
+            "" => subject.bundle.entry.clone(),
+            asked => asked.to_owned(),
+        };
+        step::open_first(txn, subject, &entry)?;
+    }
+    let Subject { agent, run, .. } = subject;
+    let mut started = event::of_run("run.started", agent, &run.bundle_id, &run.run_id);
+    if !run.parent_run_id.is_empty() {
+        started = started.with("parent", &run.parent_run_id);
+    }
+    txn.event(started);
+    Ok(())
+}
+
+/// Sets up what every pin has: its row, its counter, its timers.
+pub(super) fn pin(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    bundle: &mut BundleRecord,
+    run: &RunRecord,
+) {
+    txn.mark(pin_key(agent.number, run), &[]);
+    bundle::count_pin(bundle, run.kind(), true);
+    // A drain that was over is not over any more.
+    bundle.drained_ms = 0;
+    let object = run.run_id.as_bytes();
+    txn.set_timer(agent.number, run.expires_ms, Timer::RunExpires, object);
+    txn.set_timer(agent.number, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);
+}
+
+fn begin_external(txn: &mut Txn<'_>, subject: &mut Subject) {
+    set_state(txn, subject.agent.number, &mut subject.run, RunState::Running);
+    if subject.agent.keep_alive_ms != 0 {
+        subject.run.keep_until_ms = txn.now + subject.agent.keep_alive_ms;
+        let due_ms = subject.run.keep_until_ms;
+        let object = subject.run.run_id.clone();
+        txn.set_timer(subject.agent.number, due_ms, Timer::KeepAlive, object.as_bytes());
+    }
+}

@@ -1,0 +1,61 @@
+//! Delayed starts: a run that is accepted now and takes its pin from the route when it is due.
+
+use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun};
+use pinrail_proto::v1::{Failure, RunState};
+
+use crate::event;
+use crate::event::With as _;
+use crate::key::Timer;
+use crate::outcome::Stop;
+use crate::txn::Txn;
+
+use super::begin::{enter, go};
+use super::start::{choose, route};
+use super::{End, Subject, close, set_state, state_key};
+
+/// Accepts a run that begins later. It has no pin until then.
+pub(super) fn schedule(
+    txn: &mut Txn<'_>,
+    agent: AgentRecord,
+    mut run: RunRecord,
+    it: &StartRun,
+) -> Result<Subject, Stop> {
+    run.due_ms = txn.now + it.delay_ms;
+    run.external = agent.external;
+    enter(txn, &mut run, agent.number, it.input.as_ref());
+    set_state(txn, agent.number, &mut run, RunState::Scheduled);
+    txn.set_timer(agent.number, run.due_ms, Timer::StartDue, run.run_id.as_bytes());
+    let mut subject = Subject { agent, bundle: BundleRecord::default(), run, step: None };
+    txn.cluster.open_runs += 1;
+    subject.agent.open_runs += 1;
+    subject.save(txn);
+    let Subject { agent, run, .. } = &subject;
+    txn.event(event::of_run("run.scheduled", agent, "", &run.run_id).with("due_ms", run.due_ms));
+    Ok(subject)
+}
+
+/// Pins a delayed run that is due and lets it begin. One that finds no bundle fails: nobody would start it later. The
+/// caller saves the subject.
+pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    if subject.run.state() != RunState::Scheduled || txn.now < subject.run.due_ms {
+        return Ok(());
+    }
+    let (bundle, pin_reason) = match choose(txn, &subject.agent, &subject.run.asked_bundle_id) {
+        Ok(chosen) => chosen,
+        Err(Stop::Rejected(refused)) => {
+            let failure =
+                Failure { reason: refused.reason, message: refused.message, ..Failure::default() };
+            return close(txn, subject, End::Failed(failure));
+        }
+        Err(fault @ Stop::Fault(_)) => return Err(fault),
+    };
+    let (number, run_id) = (subject.agent.number, subject.run.run_id.clone());
+    txn.clear_timer(number, subject.run.due_ms, Timer::StartDue, run_id.as_bytes());
+    // The index of states knows the bundle: leave it before there is one.
+    txn.delete(state_key(number, &subject.run));
+    let mut run = subject.run.clone();
+    run.set_state(RunState::Unspecified);
+    let (agent, bundle, run) = route(txn, subject.agent.clone(), bundle, pin_reason, run);
+    *subject = Subject { agent, bundle, run, step: None };
+    go(txn, subject)
+}
