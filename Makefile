@@ -73,6 +73,7 @@ test: nextest programs ## all tests that CI runs
 	@cargo build -p pinrail-client --example research
 	@cargo test --quiet --workspace --doc
 	@cargo nextest run --workspace --all-targets --no-fail-fast
+	@.ci/compared
 
 .PHONY: check
 check: deny ## formatting, lints, docs and dependencies; warnings are errors; edits nothing

@@ -396,3 +396,66 @@ async fn a_program_that_does_not_start_is_named() {
     }
     nodes.stop_all().await;
 }
+
+/// Its first process waits to be told to go on; the others are done at once.
+const SLOW: &str = r#"
+if mkdir first 2>/dev/null; then
+  echo $$ >self
+  while [ ! -e go ]; do sleep 0.05; done
+  echo '{"done":"first"}'
+else
+  echo '{"done":"second"}'
+fi
+"#;
+
+#[tokio::test]
+async fn a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes_up() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let lease = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let steps = Some(v1::StepPolicy { lease, ..Default::default() });
+    let request = v1::UpdateAgentRequest {
+        agent_id: "support".into(),
+        policy: Some(v1::Policy { steps, ..Default::default() }),
+        ..Default::default()
+    };
+    client.agents().update(request).await.expect("leases end soon");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let host = || {
+        let program = ["--per-step", "--", "sh", "-c", SLOW];
+        exec(&nodes, folder.path(), &program).spawn().expect("the binary runs")
+    };
+    let mut stopped = host();
+    let signal = async |name: &str, pid: u32| {
+        let sent = Command::new("kill").args([name, &pid.to_string()]).status().await;
+        assert!(sent.expect("kill runs").success());
+    };
+    crate::nodes::start(&client, "r1").await;
+    written(&folder.path().join("self")).await;
+    let pid = stopped.id().expect("it runs");
+    signal("-STOP", pid).await;
+    let mut other = host();
+    let result = timeout(SOON, client.wait_for_result("support", "r1")).await.expect("in time");
+    let output = async |result: v1::GetResultResponse| {
+        pinrail_client::payload::decode::<String>(result.output.as_ref()).expect("text")
+    };
+    assert_eq!(output(result.expect("another worker took it over")).await, "second");
+    other.kill().await.expect("it runs");
+    // The first wakes up, and its program ends: nobody hears of that any more.
+    std::fs::write(folder.path().join("go"), "").expect("it is written");
+    signal("-CONT", pid).await;
+    let next = timeout(SOON, client.run::<_, String>("support", json!(1))).await.expect("in time");
+    assert_eq!(next.expect("it goes on with other work"), "second");
+    let result = client.wait_for_result("support", "r1").await.expect("it is still there");
+    assert_eq!(output(result).await, "second", "the run has one result");
+    let request = v1::ListStepsRequest {
+        agent_id: "support".into(),
+        run_id: "r1".into(),
+        ..Default::default()
+    };
+    let steps = client.runs().steps(request).await.expect("they are read").steps;
+    assert_eq!((steps.len(), steps[0].attempt), (1, 2));
+    stopped.kill().await.expect("it runs");
+    nodes.stop_all().await;
+}
