@@ -31,6 +31,7 @@ mod pin;
 mod problem;
 mod route;
 mod run;
+mod session;
 mod settings;
 mod status;
 mod table;
@@ -64,6 +65,9 @@ pub enum Command {
     /// Executions of an agent
     #[command(subcommand, alias = "runs")]
     Run(run::Run),
+    /// Runs that belong together, and the bundle that they start on
+    #[command(subcommand, alias = "sessions")]
+    Session(session::Session),
     /// Which bundle a run belongs to
     #[command(subcommand, alias = "pins")]
     Pin(pin::Pin),
@@ -150,6 +154,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Bundle(args) => bundle::run(context, &args).await,
         Command::Environment(args) => environment::run(context, &args).await,
         Command::Run(args) => run::run(context, &args).await,
+        Command::Session(args) => session::run(context, &args).await,
         Command::Pin(args) => pin::run(context, &args).await,
         Command::Drain(args) => drain::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
@@ -246,7 +251,7 @@ mod tests {
             let verb = if noun == "clusters" { "status" } else { "list" };
             assert!(grammar().try_get_matches_from(["pinrail", noun, verb]).is_ok(), "{noun}");
         }
-        for noun in ["bundles", "runs", "pins", "workers", "environments"] {
+        for noun in ["bundles", "runs", "sessions", "pins", "workers", "environments"] {
             let words = ["pinrail", noun, "list", "support"];
             assert!(grammar().try_get_matches_from(words).is_ok(), "{noun}");
         }

@@ -23,4 +23,10 @@ methods! { Pins, PinServiceClient:
     read get_drain as drain(GetDrainRequest) -> GetDrainResponse;
     /// Brings a drain deadline nearer.
     write set_drain as set_drain(SetDrainRequest) -> SetDrainResponse;
+    /// A page of the sessions that hold a pin.
+    read list_sessions as sessions(ListSessionsRequest) -> ListSessionsResponse;
+    /// One session.
+    read get_session as session(GetSessionRequest) -> GetSessionResponse;
+    /// Takes the pin of a session: its next run starts where the route leads.
+    write end_session as end_session(EndSessionRequest) -> EndSessionResponse;
 }

@@ -40,6 +40,8 @@ methods! { Runs, RunServiceClient:
     again pause_run as pause(PauseRunRequest) -> PauseRunResponse by run_id;
     /// Lets a run go on that somebody paused.
     write resume_run as resume(ResumeRunRequest) -> ResumeRunResponse;
+    /// Moves a run that declared itself repinnable to another bundle, at once or when its held steps are over.
+    again repin_run as repin(RepinRunRequest) -> RepinRunResponse by run_id;
     /// Ends the run's wait for a signal, or leaves it there for a later wait.
     write signal_run as signal(SignalRunRequest) -> SignalRunResponse;
     /// Ends an external run; the first call wins.

@@ -162,6 +162,11 @@ async fn start(
         labels: body.labels,
         entry: body.entry,
         max_age: duration("max_age", body.max_age.as_deref())?,
+        delay: duration("delay", body.delay.as_deref())?,
+        session: body.session,
+        repinnable: body.repinnable,
+        restart_step: body.restart_step,
+        parent_run_id: body.parent,
         bundle_id: body.bundle,
         options: Some(options),
         ..v1::StartRunRequest::default()

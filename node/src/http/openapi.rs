@@ -151,6 +151,19 @@ const OPERATIONS: &[Operation] = &[
                     ),
                     ("entry", text("First step. Default: the bundle's.")),
                     ("max_age", text("Less than the policy's: `1h`.")),
+                    ("delay", text("Begin so much later, on the bundle that is live then: `2h`.")),
+                    ("session", text("Runs of one session start on one bundle.")),
+                    (
+                        "repinnable",
+                        flag(
+                            "Whether it may move to another bundle behind a step. Default: the policy's.",
+                        ),
+                    ),
+                    (
+                        "restart_step",
+                        flag("Whether a step held past the grace is then tried again there."),
+                    ),
+                    ("parent", text("A run of the same agent that this becomes a child of.")),
                     ("bundle", text("Not the route's but this bundle.")),
                     ("reason", text("For the event.")),
                 ],
@@ -302,6 +315,10 @@ const OPERATIONS: &[Operation] = &[
 
 fn text(description: &str) -> Json {
     json!({ "type": "string", "description": description })
+}
+
+fn flag(description: &str) -> Json {
+    json!({ "type": "boolean", "description": description })
 }
 
 fn words(words: &[&str]) -> Json {

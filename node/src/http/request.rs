@@ -223,6 +223,11 @@ pub(super) struct Start {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) entry: String,
     pub(super) max_age: Option<String>,
+    pub(super) delay: Option<String>,
+    pub(super) session: String,
+    pub(super) repinnable: Option<bool>,
+    pub(super) restart_step: Option<bool>,
+    pub(super) parent: String,
     pub(super) bundle: String,
     pub(super) reason: String,
 }

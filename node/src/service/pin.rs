@@ -1,8 +1,8 @@
 //! PinService.
 
-use pinrail_proto::log::SetDrain;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{EndSession, SetDrain};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::pin_service_server::PinService;
 use pinrail_proto::v1::{self, Consistency};
@@ -120,6 +120,54 @@ impl PinService for Pins {
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::Drain(drain), revision) => {
                 Ok(Response::new(v1::SetDrainResponse { drain: Some(drain), revision }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        let page = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::sessions(read, &it.namespace, &it.agent_id, it.page_size, &it.page_token)
+        });
+        let ((sessions, next_page_token), at) = page.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token, revision }))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        validate::session(&it.session)?;
+        let session = self.0.query(it.read.as_ref(), timeout, |read| {
+            query::session(read, &it.namespace, &it.agent_id, &it.session)
+        });
+        let (session, at) = session.await?;
+        let revision = at.revision;
+        Ok(Response::new(v1::GetSessionResponse { session: Some(session), revision }))
+    }
+
+    async fn end_session(
+        &self,
+        request: Request<v1::EndSessionRequest>,
+    ) -> Result<Response<v1::EndSessionResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        validate::session(&it.session)?;
+        let kind = Kind::EndSession(EndSession { agent, session: it.session });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::Session(session), revision) => {
+                Ok(Response::new(v1::EndSessionResponse { session: Some(session), revision }))
             }
             _ => Err(mismatch()),
         }

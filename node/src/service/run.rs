@@ -7,7 +7,8 @@ use futures::Stream;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    CancelRun, FinishRun, KeepRun, PauseRun, ResumeRun, RetryRun, RunResult, SignalRun, StartRun,
+    CancelRun, FinishRun, KeepRun, PauseRun, RepinRun, ResumeRun, RetryRun, RunResult, SignalRun,
+    StartRun,
 };
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::run_service_server::RunService;
@@ -64,6 +65,9 @@ fn check_start(it: &v1::StartRunRequest) -> Result<(), Status> {
     if !it.parent_run_id.is_empty() {
         validate::run(&it.parent_run_id)?;
     }
+    if !it.session.is_empty() {
+        validate::session(&it.session)?;
+    }
     validate::payload("input", it.input.as_ref())?;
     if it.labels.len() > limits::LABELS {
         let message =
@@ -102,6 +106,9 @@ impl RunService for Runs {
             kind: it.kind,
             parent_run_id: it.parent_run_id,
             delay_ms: validate::optional("delay", it.delay.as_ref())?,
+            session: it.session,
+            repinnable: it.repinnable,
+            restart_step: it.restart_step,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {
@@ -279,6 +286,26 @@ impl RunService for Runs {
         let (changed, revision) = self.change(it.options, kind, timeout).await?;
         let state = changed.state;
         Ok(Response::new(v1::ResumeRunResponse { run_id: it.run_id, state, revision }))
+    }
+
+    async fn repin_run(
+        &self,
+        request: Request<v1::RepinRunRequest>,
+    ) -> Result<Response<v1::RepinRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        validate::bundle_or_empty(&it.bundle_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let agent = agent_ref(&it.namespace, &agent_id)?;
+        let run_id = it.run_id.clone();
+        let kind = Kind::RepinRun(RepinRun { agent, run_id, bundle_id: it.bundle_id });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::RepinRun(answer), revision) => {
+                Ok(Response::new(v1::RepinRunResponse { run_id: it.run_id, revision, ..answer }))
+            }
+            _ => Err(mismatch()),
+        }
     }
 
     async fn signal_run(

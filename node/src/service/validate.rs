@@ -38,6 +38,10 @@ pub(super) fn run(value: &str) -> Checked {
     id::check_token("run id", value).map_err(|error| invalid_id(&error))
 }
 
+pub(super) fn session(value: &str) -> Checked {
+    id::check_token("session", value).map_err(|error| invalid_id(&error))
+}
+
 pub(super) fn signal(value: &str) -> Checked {
     name("signal", value)
 }

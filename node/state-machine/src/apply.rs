@@ -155,6 +155,8 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::KeepRun(it) => run::keep(txn, it),
         Command::RetryRun(it) => run::retry(txn, it),
         Command::SignalRun(it) => run::signal(txn, it),
+        Command::EndSession(it) => run::session::end(txn, it),
+        Command::RepinRun(it) => run::repin(txn, it),
         Command::PauseRun(it) => run::pause(txn, it),
         Command::ResumeRun(it) => run::resume(txn, it),
         Command::LeaseStep(it) => step::lease(txn, it),

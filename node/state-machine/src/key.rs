@@ -71,6 +71,10 @@ pub enum Kind {
     Branch = 0x35,
     /// `agent# parent\0 child` → empty: the open children of a run.
     Child = 0x36,
+    /// `agent# session` → `SessionRecord`: where the runs of a session start.
+    Session = 0x37,
+    /// `agent# session\0 place run` → empty: the open runs of a session, in the order of their turns.
+    SessionRun = 0x38,
     /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
     Deadline = 0x40,
     /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.
@@ -128,6 +132,10 @@ pub enum Timer {
     StartDue = 17,
     /// `run`: it is over, and its open children are to end; the value is the cursor of the sweep.
     Children = 18,
+    /// `run`: the runs of its session before it are over.
+    SessionTurn = 19,
+    /// `session`: its pin has grown old.
+    Session = 20,
     /// Nothing: memory versions that were kept long enough.
     MemoryVersions = 34,
 }
@@ -139,7 +147,7 @@ impl Timer {
         use Timer::{
             AttemptEnd, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard, DrainSoft,
             Events, KeepAlive, MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires,
-            RunHardEnd, StartBy, StartDue, Wait,
+            RunHardEnd, Session, SessionTurn, StartBy, StartDue, Wait,
         };
         [
             RunExpires,
@@ -160,6 +168,8 @@ impl Timer {
             ChildOver,
             StartDue,
             Children,
+            SessionTurn,
+            Session,
             MemoryVersions,
         ]
         .into_iter()
@@ -311,9 +321,9 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=18).chain([34]) {
+        for number in (1..=20).chain([34]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
-        assert_eq!(Timer::from_number(19), None);
+        assert_eq!(Timer::from_number(21), None);
     }
 }

@@ -64,6 +64,14 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             }
             return Ok(items);
         }
+        Timer::SessionTurn => {
+            txn.delete(key.to_vec());
+            run::session::take_turn(txn, agent, &text())?;
+        }
+        Timer::Session => {
+            txn.delete(key.to_vec());
+            run::session::forget(txn, agent, &text())?;
+        }
         Timer::Retention => {
             let forgotten = run::forget(txn, agent, &text(), left)?;
             if forgotten.whole {
@@ -149,6 +157,8 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::MemoryTtl
             | Timer::MemoryVersions
             | Timer::StartDue
+            | Timer::SessionTurn
+            | Timer::Session
             | Timer::Children => {}
         }
     }
@@ -193,6 +203,8 @@ fn sweep(
         | Timer::MemoryVersions
         | Timer::ChildOver
         | Timer::StartDue
+        | Timer::SessionTurn
+        | Timer::Session
         | Timer::Children
         | Timer::Wait => false,
     };

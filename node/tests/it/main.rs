@@ -13,5 +13,7 @@ mod http;
 mod memory;
 mod metrics_page;
 mod nodes;
+mod repin;
 mod replicas;
+mod sessions;
 mod waits;

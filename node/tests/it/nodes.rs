@@ -127,6 +127,29 @@ pub(crate) async fn agent(client: &Client) {
     client.releases().switch(request).await.expect("it goes live");
 }
 
+/// Another bundle of the agent with the same content, which goes live.
+pub(crate) async fn switch_to(client: &Client, bundle_id: &str) {
+    let request = v1::GetBundleRequest {
+        agent_id: "support".into(),
+        bundle_id: "v1".into(),
+        ..Default::default()
+    };
+    let first = client.bundles().get(request).await.expect("it is read").bundle;
+    let request = v1::CreateBundleRequest {
+        agent_id: "support".into(),
+        bundle_id: bundle_id.into(),
+        manifest: first.and_then(|bundle| bundle.manifest),
+        ..Default::default()
+    };
+    client.bundles().create(request).await.expect("another bundle");
+    let request = v1::SwitchRequest {
+        agent_id: "support".into(),
+        bundle_id: bundle_id.into(),
+        ..Default::default()
+    };
+    client.releases().switch(request).await.expect("it goes live");
+}
+
 pub(crate) async fn start(client: &Client, run_id: &str) {
     let request = v1::StartRunRequest {
         agent_id: "support".into(),

@@ -55,11 +55,12 @@ pub fn parse(file: &str, text: &str) -> Result<v1::Policy, FileError> {
         description: description.map_or_else(String::new, |(text, _)| text),
         labels: top.labels("labels")?,
         require_code: top.bool("require_code")?.unwrap_or(false),
-        runs: Some(section(&mut top, "runs", |table| runs(table, &later))?),
+        runs: Some(section(&mut top, "runs", runs)?),
         steps: top.table("steps")?.map(|table| steps::read(table, Whose::Agent)).transpose()?,
         switch: Some(section(&mut top, "switch", |table| switch(table, &later))?),
         rollback: Some(section(&mut top, "rollback", |table| rollback(table, &later))?),
         memory: Some(section(&mut top, "memory", |table| memory(table, &later))?),
+        sessions: Some(section(&mut top, "sessions", sessions)?),
     };
     later::sections(&mut top, &later)?;
     top.finish()?;
@@ -79,23 +80,25 @@ fn section<T: Default>(
     Ok(value)
 }
 
-fn runs(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::RunPolicy, FileError> {
+fn runs(table: &mut Reader<'_>) -> Result<v1::RunPolicy, FileError> {
     let execution = [("workers", v1::Execution::Workers), ("external", v1::Execution::External)];
-    later::keys(table, "runs", later)?;
     Ok(v1::RunPolicy {
         execution: table.word("execution", &execution)?.map_or(0, Into::into),
         max_age: table.duration("max_age", SECOND..=MONTH)?,
         retention: table.duration("retention", Duration::ZERO..=YEAR)?,
         max_open: table.number("max_open", 1..=limits::OPEN_RUNS)?,
         keep_alive: table.duration("keep_alive", Duration::ZERO..=MONTH)?,
+        repinnable: table.bool("repinnable")?,
+        restart_step: table.bool("restart_step")?,
     })
 }
 
 fn switch(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::SwitchPolicy, FileError> {
+    let on_drain = [("cancel", v1::OnDrain::Cancel), ("repin", v1::OnDrain::Repin)];
     later::keys(table, "switch", later)?;
     Ok(v1::SwitchPolicy {
         drain_cap: table.duration("drain_cap", Duration::ZERO..=MONTH)?,
-        on_drain: v1::OnDrain::Cancel.into(),
+        on_drain: table.word("on_drain", &on_drain)?.map_or(0, Into::into),
         grace: table.duration("grace", Duration::ZERO..=HOUR)?,
     })
 }
@@ -108,6 +111,19 @@ fn rollback(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::RollbackP
     ];
     later::keys(table, "rollback", later)?;
     Ok(v1::RollbackPolicy { in_flight: table.word("in_flight", &in_flight)?.map_or(0, Into::into) })
+}
+
+fn sessions(table: &mut Reader<'_>) -> Result<v1::SessionPolicy, FileError> {
+    let overlap = [
+        ("queue", v1::Overlap::Queue),
+        ("parallel", v1::Overlap::Parallel),
+        ("reject", v1::Overlap::Reject),
+    ];
+    Ok(v1::SessionPolicy {
+        max_age: table.duration("max_age", SECOND..=MONTH)?,
+        cutoff: table.duration("cutoff", Duration::ZERO..=MONTH)?,
+        overlap: table.word("overlap", &overlap)?.map_or(0, Into::into),
+    })
 }
 
 fn memory(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::MemoryPolicy, FileError> {
@@ -128,6 +144,8 @@ fn complete(policy: &mut v1::Policy) {
     runs.retention.get_or_insert(seconds(7 * DAY.as_secs()));
     runs.max_open.get_or_insert(100_000);
     runs.keep_alive.get_or_insert(seconds(0));
+    runs.repinnable.get_or_insert(false);
+    runs.restart_step.get_or_insert(false);
 
     let steps = policy.steps.get_or_insert_default();
     steps.start_to_close.get_or_insert(seconds(15 * MINUTE.as_secs()));
@@ -147,7 +165,9 @@ fn complete(policy: &mut v1::Policy) {
 
     let switch = policy.switch.get_or_insert_default();
     switch.drain_cap.get_or_insert(max_age);
-    switch.on_drain = v1::OnDrain::Cancel.into();
+    if switch.on_drain == 0 {
+        switch.on_drain = v1::OnDrain::Cancel.into();
+    }
     switch.grace.get_or_insert(time::duration(30_000));
     let rollback = policy.rollback.get_or_insert_default();
     if rollback.in_flight == 0 {
@@ -156,6 +176,12 @@ fn complete(policy: &mut v1::Policy) {
     let memory = policy.memory.get_or_insert_default();
     memory.quota_bytes.get_or_insert(10 << 30);
     memory.versions.get_or_insert(seconds(DAY.as_secs()));
+    let sessions = policy.sessions.get_or_insert_default();
+    sessions.max_age.get_or_insert(seconds(DAY.as_secs()));
+    sessions.cutoff.get_or_insert(seconds(30 * MINUTE.as_secs()));
+    if sessions.overlap == 0 {
+        sessions.overlap = v1::Overlap::Queue.into();
+    }
 }
 
 #[cfg(test)]
@@ -234,28 +260,16 @@ mod tests {
     fn later_keys_are_never_silently_ignored() {
         let cases = [
             (
-                "[sessions]\nmax_age = '1h'",
-                "agent.toml:2: sessions.max_age: not supported yet; only the default \"24h\" is accepted",
-            ),
-            (
-                "[runs]\nrepinnable = true",
-                "agent.toml:2: runs.repinnable: not supported yet; only the default false is accepted",
-            ),
-            (
                 "[switch]\nstrategy = 'drain'",
                 "agent.toml:2: switch.strategy: not supported yet; only the default \"pin\" is accepted",
-            ),
-            (
-                "[switch]\non_drain = 'repin'",
-                "agent.toml:2: switch.on_drain: not supported yet; only the default \"cancel\" is accepted",
             ),
             (
                 "[gates.evals]\nset = 'core@14'",
                 "agent.toml:2: gates.evals.set: not supported yet; only the default \"\" is accepted",
             ),
             (
-                "[runs]\nrestart_step = true",
-                "agent.toml:2: runs.restart_step: not supported yet; only the default false is accepted",
+                "[release]\non_gate_failure = 'hold'",
+                "agent.toml:2: release.on_gate_failure: not supported yet; only the default \"fail\" is accepted",
             ),
             ("[gates.evals]\nsett = ''", "agent.toml:2: unknown key gates.evals.sett"),
         ];

@@ -10,7 +10,7 @@ use super::value;
 const DEFAULTS: &str = include_str!("later.toml");
 
 /// Sections that are read elsewhere, except for the keys listed here.
-const SHARED: &[&str] = &["runs", "steps", "switch", "rollback", "memory"];
+const SHARED: &[&str] = &["switch", "rollback", "memory"];
 
 /// The later keys by section.
 pub(super) fn defaults() -> Table {

@@ -1,8 +1,9 @@
-//! `run cancel`, `run retry`, `run pause`, `run resume`, `run finish`, `run keep`.
+//! `run cancel`, `run retry`, `run pause`, `run resume`, `run repin`, `run finish`, `run keep`.
 
 use clap::{Args, ValueEnum};
 use pinrail_proto::v1;
 
+use super::super::bundle::named;
 use super::super::context::{Context, Done};
 use super::super::flags::{RunId, WriteFlags};
 use super::super::human;
@@ -39,6 +40,17 @@ pub struct Pause {
 pub struct Resume {
     #[command(flatten)]
     run: RunId,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Repin {
+    #[command(flatten)]
+    run: RunId,
+    /// Bundle that it moves to; default: the live one
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: Option<String>,
     #[command(flatten)]
     write: WriteFlags,
 }
@@ -118,6 +130,30 @@ pub(super) async fn resume(context: &Context, args: &Resume) -> Done {
     let request = v1::ResumeRunRequest { agent_id, run_id, options, ..Default::default() };
     let answer = context.client.runs().resume(request).await?;
     let text = ended(&answer.run_id, answer.state(), answer.revision);
+    context.show(&View::object(&answer, &answer.run_id, text))
+}
+
+pub(super) async fn repin(context: &Context, args: &Repin) -> Done {
+    let (agent_id, run_id) = args.run.parts()?;
+    let bundle_id = args.bundle.as_deref().map(named).transpose()?.unwrap_or_default();
+    let options = context.write(&args.write)?;
+    let request =
+        v1::RepinRunRequest { agent_id, run_id, bundle_id, options, ..Default::default() };
+    let answer = context.client.runs().repin(request).await?;
+    if answer.already {
+        eprintln!("the run is on {} already", answer.bundle_id);
+    } else if !answer.moved {
+        eprintln!("a worker holds a step of it: it moves when that is over");
+    }
+    let text = pairs(&[
+        ("run", answer.run_id.clone()),
+        (
+            if answer.moved || answer.already { "bundle" } else { "moves to" },
+            answer.bundle_id.clone(),
+        ),
+        ("state", human::run_state(answer.state())),
+        ("revision", answer.revision.to_string()),
+    ]);
     context.show(&View::object(&answer, &answer.run_id, text))
 }
 

@@ -72,6 +72,11 @@ pub enum Run {
         after_help = "Examples:\n  pinrail run list support --state paused\n  pinrail run resume 1f0c2d3e-00000000000000000000000000000007"
     )]
     Resume(end::Resume),
+    /// Move a repinnable run to another bundle: at once, or behind the steps that workers hold
+    #[command(
+        after_help = "Examples:\n  pinrail run repin 1f0c2d3e-00000000000000000000000000000007 --reason \"SUP-812\"\n  pinrail run repin order-77 --agent support --bundle v43"
+    )]
+    Repin(end::Repin),
     /// Send a signal: it ends the run's wait for it, or is kept until the run waits for it
     #[command(
         after_help = "Examples:\n  pinrail run signal 1f0c2d3e-00000000000000000000000000000007 approved --value '{\"by\":\"ada\"}'\n  pinrail run signal order-77 paid --agent support"
@@ -100,6 +105,7 @@ pub(super) async fn run(context: &Context, verb: &Run) -> Done {
         Run::Retry(args) => end::retry(context, args).await,
         Run::Pause(args) => end::pause(context, args).await,
         Run::Resume(args) => end::resume(context, args).await,
+        Run::Repin(args) => end::repin(context, args).await,
         Run::Signal(args) => signal::signal(context, args).await,
         Run::Finish(args) => end::finish(context, args).await,
         Run::Keep(args) => end::keep(context, args).await,

@@ -164,6 +164,8 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("failure", failure.unwrap_or_default()),
         ("step", run.current_step.clone()),
         ("steps", run.steps.to_string()),
+        ("session", session(run)),
+        ("repinnable", repinnable(run)),
         ("started", human::at(run.started_at.as_ref())),
         ("ended", ended.unwrap_or_default()),
         ("expires", end),
@@ -181,6 +183,21 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("output", payload(&run.output)),
         ("revision", run.revision.to_string()),
     ])
+}
+
+fn session(run: &v1::Run) -> String {
+    let turn = if run.awaits_turn { " (waits for its turn)" } else { "" };
+    format!("{}{turn}", run.session)
+}
+
+/// Empty when it stays on its bundle.
+fn repinnable(run: &v1::Run) -> String {
+    match (run.repinnable, run.repins, run.repin_to.as_str()) {
+        (false, _, _) => String::new(),
+        (true, 0, "") => "yes".to_owned(),
+        (true, moved, "") => format!("moved {}", human::count(u64::from(moved), "time")),
+        (true, _, to) => format!("moves to {to} when its held steps are over"),
+    }
 }
 
 fn usage(usage: Option<&v1::Usage>) -> String {

@@ -53,6 +53,15 @@ pub struct Start {
     /// Run of the same agent that this becomes a child of: it has its bundle, its memory, at most its end, and ends with it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["bundle", "delay"])]
     parent: Option<String>,
+    /// Session, a conversation say: its runs start on one bundle, one after the other unless the policy says otherwise
+    #[arg(long, value_name = "KEY", conflicts_with = "parent")]
+    session: Option<String>,
+    /// Whether it may move to another bundle behind a step, when its own reaches its drain deadline or by hand; default: the policy's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    repinnable: Option<bool>,
+    /// Whether a step that is held past its bundle's grace is then tried again on the new one; default: the policy's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    restart_step: Option<bool>,
     /// Begin so much later, on the bundle that is live then
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     delay: Option<Duration>,
@@ -123,6 +132,9 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         kind: kind.into(),
         parent_run_id: args.parent.clone().unwrap_or_default(),
         delay: args.delay.map(api_duration),
+        session: args.session.clone().unwrap_or_default(),
+        repinnable: args.repinnable,
+        restart_step: args.restart_step,
         options,
         ..Default::default()
     })

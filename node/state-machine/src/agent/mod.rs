@@ -119,6 +119,7 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::Layer,
         Kind::LayerKey,
         Kind::Cost,
+        Kind::Session,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {
@@ -235,11 +236,19 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
         agent.retention_ms = ms(runs.retention.as_ref());
         agent.keep_alive_ms = ms(runs.keep_alive.as_ref());
         agent.max_open = runs.max_open.unwrap_or(0);
+        agent.repinnable = runs.repinnable();
+        agent.restart_step = runs.restart_step();
     }
     agent.external = execution(&policy);
     if let Some(switch) = &policy.switch {
         agent.drain_cap_ms = ms(switch.drain_cap.as_ref());
         agent.grace_ms = ms(switch.grace.as_ref());
+        agent.on_drain = switch.on_drain;
+    }
+    if let Some(sessions) = &policy.sessions {
+        agent.session_max_age_ms = ms(sessions.max_age.as_ref());
+        agent.session_cutoff_ms = ms(sessions.cutoff.as_ref());
+        agent.session_overlap = sessions.overlap;
     }
     if let Some(memory) = &policy.memory {
         agent.memory_keep_ms = ms(memory.versions.as_ref());

@@ -35,6 +35,7 @@ pub(crate) fn complete(mut policy: v1::Policy) -> Result<v1::Policy, Stop> {
         rollback.set_in_flight(v1::InFlight::Keep);
     }
     policy.rollback = Some(rollback);
+    policy.sessions = Some(complete_sessions(policy.sessions.take().unwrap_or_default())?);
     let mut memory = policy.memory.take().unwrap_or_default();
     memory.quota_bytes = Some(ranged("memory.quota", memory.quota_bytes, 10 << 30, 0, 1 << 50)?);
     memory.versions = Some(filled("memory.versions", memory.versions.take(), DAY, 0, 365 * DAY)?);
@@ -87,6 +88,8 @@ fn complete_runs(mut runs: v1::RunPolicy) -> Result<v1::RunPolicy, Stop> {
         Some(filled("runs.max_age", runs.max_age.take(), 6 * HOUR, SECOND, limits::MAX_AGE_MS)?);
     runs.retention = Some(filled("runs.retention", runs.retention.take(), 7 * DAY, 0, 365 * DAY)?);
     runs.keep_alive = Some(filled("runs.keep_alive", runs.keep_alive.take(), 0, 0, 30 * DAY)?);
+    runs.repinnable.get_or_insert(false);
+    runs.restart_step.get_or_insert(false);
     runs.max_open = Some(ranged("runs.max_open", runs.max_open, 100_000, 1, limits::OPEN_RUNS)?);
     Ok(runs)
 }
@@ -99,6 +102,17 @@ fn complete_switch(mut switch: v1::SwitchPolicy, max_age: u64) -> Result<v1::Swi
     switch.drain_cap = Some(filled("switch.drain_cap", cap, max_age, 0, limits::MAX_AGE_MS)?);
     switch.grace = Some(filled("switch.grace", switch.grace.take(), 30 * SECOND, 0, HOUR)?);
     Ok(switch)
+}
+
+fn complete_sessions(mut sessions: v1::SessionPolicy) -> Result<v1::SessionPolicy, Stop> {
+    let max_age = sessions.max_age.take();
+    sessions.max_age = Some(filled("sessions.max_age", max_age, DAY, SECOND, limits::MAX_AGE_MS)?);
+    let cutoff = sessions.cutoff.take();
+    sessions.cutoff = Some(filled("sessions.cutoff", cutoff, 30 * MINUTE, 0, limits::MAX_AGE_MS)?);
+    if sessions.overlap() == v1::Overlap::Unspecified {
+        sessions.set_overlap(v1::Overlap::Queue);
+    }
+    Ok(sessions)
 }
 
 pub(crate) fn check_labels(

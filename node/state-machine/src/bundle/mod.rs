@@ -24,7 +24,7 @@ use crate::{agent, event, nearest};
 pub(crate) use diff::diff;
 pub(crate) use environment::{message as environment, set as set_environment};
 pub(crate) use state::state;
-pub(crate) use steps::{StepPolicy, step_policy};
+pub(crate) use steps::{StepPolicy, declared_steps, step_policy};
 
 pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Stop> {
     let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;

@@ -39,6 +39,17 @@ pub(crate) fn step_policy(
     Ok(resolve(&own, &base))
 }
 
+/// Names of the steps that a bundle declares; none: it serves whatever its workers serve.
+pub(crate) fn declared_steps(
+    read: &dyn Read,
+    agent: u32,
+    bundle_id: &str,
+) -> Result<std::collections::BTreeSet<String>, Fault> {
+    let declared: Option<BundleStepsRecord> =
+        get(read, &super::row(Kind::BundleSteps, agent, bundle_id))?;
+    Ok(declared.unwrap_or_default().steps.into_keys().collect())
+}
+
 fn resolve(own: &v1::StepPolicy, base: &v1::StepPolicy) -> StepPolicy {
     let ms = |own: Option<&prost_types::Duration>, base: Option<&prost_types::Duration>| {
         own.or(base).and_then(millis).unwrap_or(0)

@@ -8,8 +8,9 @@ pub(super) fn children_have_their_parents_pin(scene: &Scene<'_>, found: &mut Fou
     for child in scene.open_runs().filter(|run| !run.parent_run_id.is_empty()) {
         let Some(parent) = scene.runs.get(&child.parent_run_id) else { continue };
         let same_pin = child.bundle_id == parent.bundle_id && child.layer == parent.layer;
-        // A parent that was moved by a rollback ends its children when they are next looked at.
-        if !same_pin && parent.restarts == 0 {
+        // A parent that was moved by a rollback ends its children when they are next looked at; a drain moves both, one by one.
+        let moved = parent.restarts > 0 || parent.repins > 0 || child.repins > 0;
+        if !same_pin && !moved {
             let detail = format!("{} is on {}", child.run_id, child.bundle_id);
             found.say("P1", format!("{detail}, its parent on {}", parent.bundle_id));
         }

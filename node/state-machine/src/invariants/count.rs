@@ -6,6 +6,7 @@ use pinrail_proto::log::{CostRecord, RunRecord};
 use pinrail_proto::v1::{OpenPins, RunKind, RunState, StepState};
 
 use crate::key::Kind;
+use crate::run::session::{has_place, place};
 use crate::run::{child_key, lasting_keys, pin_key, state_key};
 use crate::store::Fault;
 use crate::txn::decode;
@@ -46,6 +47,9 @@ pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(
     let children = scene.open_runs().filter(|run| !run.parent_run_id.is_empty());
     let child_keys = children.map(|run| child_key(number, run)).collect();
     same_keys(scene, Kind::Child, &child_keys, found)?;
+    let placed = scene.runs.values().filter(|run| has_place(run));
+    let places = placed.map(|run| place(number, run)).collect();
+    same_keys(scene, Kind::SessionRun, &places, found)?;
     let state_keys = scene.runs.values().map(|run| state_key(number, run)).collect();
     same_keys(scene, Kind::RunByState, &state_keys, found)?;
     let lasting: BTreeSet<Vec<u8>> =

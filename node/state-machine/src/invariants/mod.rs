@@ -10,6 +10,7 @@ mod lease;
 mod pin;
 mod result;
 mod route;
+mod session;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         wait::waits_end_once(&scene, &mut found)?;
+        session::sessions_go_on(&scene, &mut found)?;
         child::children_have_their_parents_pin(&scene, &mut found);
         join::fan_outs_join_once(&scene, &mut found)?;
         join::runs_are_what_their_steps_are(&scene, &mut found);

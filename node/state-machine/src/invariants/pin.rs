@@ -123,6 +123,8 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         Timer::StartDue => {
             open.is_some_and(|run| run.state() == RunState::Scheduled && run.due_ms == due.at_ms)
         }
+        // The run may have ended, or got its turn, before it is told; a session may be pinned anew, or ended by hand.
+        Timer::SessionTurn | Timer::Session => true,
         // Of a run that is over, or forgotten already.
         Timer::Children => open.is_none(),
         // The parent may have ended or begun anew before it is told.

@@ -4,7 +4,7 @@ use pinrail_proto::{reason, v1};
 
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
-use crate::{agent, bundle, route};
+use crate::{agent, bundle, route, run};
 
 /// The drain of one bundle; or (`bundle_id` empty) of every bundle that has open pins or a drain deadline.
 ///
@@ -28,7 +28,7 @@ pub fn drains(
 }
 
 /// The bundle that a run started now would get, the route's epoch, and the endpoint of the bundle's environment.
-/// `_key` decides once there are canary shares.
+/// `key`: a session, whose pin comes first.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`, `NO_LIVE_BUNDLE`.
@@ -36,9 +36,13 @@ pub fn resolve_route(
     read: &dyn Read,
     namespace: &str,
     agent: &str,
-    _key: &str,
+    key: &str,
 ) -> Result<(String, u64, String), Stop> {
     let agent = agent::find(read, namespace, agent)?;
+    let now = super::position(read)?.now_ms;
+    if let Some(bundle) = run::session::pinned(read, &agent, key, now)? {
+        return Ok((bundle.bundle_id, agent.epoch, bundle.endpoint));
+    }
     if agent.live_bundle_id.is_empty() {
         let message = format!("agent {} has no live bundle", agent.agent_id);
         return Err(reject(reason::NO_LIVE_BUNDLE, message));

@@ -16,6 +16,7 @@ mod pin;
 mod position;
 mod run;
 mod run_list;
+mod session;
 mod step;
 
 pub use agent::{agent, agent_number, agents, namespaces};
@@ -30,4 +31,5 @@ pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};
+pub use session::{session, sessions};
 pub use step::{branches, step, steps};

@@ -158,6 +158,11 @@ pub(super) fn message(
         continued_to: run.continued_to.clone(),
         paused: run.held,
         due_at: timestamp(run.due_ms),
+        session: run.session.clone(),
+        awaits_turn: run.awaits_turn,
+        repinnable: run.repinnable,
+        repins: run.repins,
+        repin_to: run.repin_to.clone(),
     })
 }
 

@@ -16,6 +16,8 @@ use crate::{agent, bundle, event};
 pub(super) fn begin(txn: &mut Txn<'_>, agent: &AgentRecord, record: &mut BundleRecord) {
     set_deadline(txn, agent, record, txn.now + agent.drain_cap_ms, agent.grace_ms);
     record.drained_ms = if bundle::open_pins(record) == 0 { txn.now } else { 0 };
+    record.left_ms = txn.now;
+    record.on_drain = agent.on_drain;
     record.revision = txn.revision;
     txn.event(
         event::of_bundle("bundle.draining", agent, &record.bundle_id)
@@ -31,7 +33,9 @@ fn set_deadline(
     deadline_ms: u64,
     grace_ms: u64,
 ) {
+    let left_ms = record.left_ms;
     clear(txn, agent.number, record);
+    record.left_ms = left_ms;
     record.drain_deadline_ms = deadline_ms;
     record.drain_grace_ms = grace_ms;
     let object = record.bundle_id.clone();
@@ -41,6 +45,7 @@ fn set_deadline(
 
 /// A route change back clears the deadline.
 pub(crate) fn clear(txn: &mut Txn<'_>, agent: u32, record: &mut BundleRecord) {
+    record.left_ms = 0;
     if record.drain_deadline_ms == 0 {
         return;
     }

@@ -56,6 +56,8 @@ fn go_back(
     moved(txn, agent);
 
     from.rejected = true;
+    // Sessions on it are over, however many there are.
+    from.session_floor = agent.epoch;
     drain::begin(txn, agent, &mut from);
     mark(txn, agent, &mut from, &to, in_flight);
     bundle::save(txn, agent.number, &from);

@@ -12,7 +12,7 @@ use crate::step;
 use crate::txn::Txn;
 
 use super::child::{check_room, child_key};
-use super::{Subject, pin_key, set_state};
+use super::{Subject, pin_key, session, set_state};
 
 /// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
 pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
@@ -26,6 +26,7 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
         entry: it.entry.clone(),
         asked_max_age_ms: it.max_age_ms,
         asked_bundle_id: it.bundle_id.clone(),
+        session: it.session.clone(),
         ..RunRecord::default()
     }
 }
@@ -60,6 +61,7 @@ pub(super) fn enter(txn: &mut Txn<'_>, run: &mut RunRecord, agent: u32, input: O
 
 /// Pins a run to what its record says and opens its first step. The caller saves the subject.
 pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    session::enter(txn, subject)?;
     let run = &mut subject.run;
     run.grace_ms = subject.agent.grace_ms;
     (run.pinned_ms, run.pinned_revision) = (txn.now, txn.revision);
@@ -70,12 +72,8 @@ pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     pin(txn, agent, bundle, run);
     if subject.run.external {
         begin_external(txn, subject);
-    } else {
-        let entry = match subject.run.entry.as_str() {
-            "" => subject.bundle.entry.clone(),
-            asked => asked.to_owned(),
-        };
-        step::open_first(txn, subject, &entry)?;
+    } else if !subject.run.awaits_turn {
+        open_entry(txn, subject)?;
     }
     let Subject { agent, run, .. } = subject;
     let mut started = event::of_run("run.started", agent, &run.bundle_id, &run.run_id);
@@ -84,6 +82,15 @@ pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     }
     txn.event(started);
     Ok(())
+}
+
+/// Opens the first step: the one that the start asked for, or the bundle's.
+pub(super) fn open_entry(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    let entry = match subject.run.entry.as_str() {
+        "" => subject.bundle.entry.clone(),
+        asked => asked.to_owned(),
+    };
+    step::open_first(txn, subject, &entry)
 }
 
 /// Sets up what every pin has: its row, its counter, its timers.

@@ -9,8 +9,8 @@ use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
-use super::settle::{end, is_leased, tell_holders};
-use super::{End, Subject, close, ends, is_over, set_state, settle};
+use super::settle::{end, tell_holders};
+use super::{End, Subject, close, ends, is_over, repin, set_state, settle};
 
 pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> {
     let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
@@ -45,7 +45,7 @@ pub(super) fn request(
     subject: &mut Subject,
     reason: EndReason,
 ) -> Result<(), Stop> {
-    if !is_leased(subject) {
+    if !subject.is_leased() {
         return close(txn, subject, End::Cancelled(reason));
     }
     if subject.run.state() == RunState::Cancelling {
@@ -61,12 +61,24 @@ pub(super) fn request(
     tell_holders(txn, subject, reason, by_ms - txn.now)
 }
 
-/// Ends a run that may not go on, now that an attempt of it is over. While others are still held it waits for them.
-/// True: the run is over.
+/// Ends a run that may not go on, now that an attempt of it is over, or moves it where it may; its open steps are those that
+/// go along. While others are still held it waits for them. True: the run is over.
 pub(crate) fn stop_if_ending(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, Stop> {
-    let past = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
-    let is_ending = past || subject.run.state() == RunState::Cancelling;
-    if !is_ending || is_leased(subject) || is_over(subject.run.state()) {
+    repin::obey_hand(txn, subject)?;
+    let ends = ends(&subject.run, &subject.bundle);
+    if repin::goes_on(txn, subject, ends) && !subject.is_leased() {
+        repin::obey_drain(txn, subject, ends)?;
+        return Ok(is_over(subject.run.state()));
+    }
+    cancel_if_ending(txn, subject)
+}
+
+/// The same before the result of an attempt has made the steps that the run goes on with: it does not move yet.
+pub(crate) fn cancel_if_ending(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<bool, Stop> {
+    let ends = ends(&subject.run, &subject.bundle);
+    let is_ending = txn.now >= ends.soft_ms || subject.run.state() == RunState::Cancelling;
+    let goes_on = repin::goes_on(txn, subject, ends);
+    if !is_ending || goes_on || subject.is_leased() || is_over(subject.run.state()) {
         return Ok(false);
     }
     cancel_now(txn, subject)?;

@@ -102,6 +102,8 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
             asked => parent.expires_ms.min(txn.now + asked),
         },
         parent_run_id: parent.run_id.clone(),
+        repinnable: it.repinnable.unwrap_or(parent.repinnable),
+        restart_step: it.restart_step.unwrap_or(parent.restart_step),
         ..record(txn, it, digest(it))
     })
 }

@@ -9,7 +9,7 @@ use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, step};
 
-use super::{Subject, child, pin_key, set_state};
+use super::{Subject, child, pin_key, session, set_state};
 
 /// How a run ends.
 #[derive(Debug, Clone)]
@@ -54,10 +54,12 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
     let keep_until_ms = txn.now + subject.agent.retention_ms;
     txn.set_timer(agent, keep_until_ms, Timer::Retention, subject.run.run_id.as_bytes());
     txn.effect(Effect::RunClosed { agent, run_id: subject.run.run_id.clone() });
-    child::ended(txn, subject, state == RunState::Continued)?;
+    let is_continued = state == RunState::Continued;
+    child::ended(txn, subject, is_continued)?;
+    session::leave(txn, agent, &subject.run, is_continued)?;
     let mut ended =
         event::of_run(kind, &subject.agent, &subject.run.bundle_id, &subject.run.run_id);
-    if state == RunState::Continued {
+    if is_continued {
         ended = ended.with("to", &subject.run.continued_to);
     }
     txn.event(if reason == EndReason::Unspecified {

@@ -32,7 +32,7 @@ pub(crate) fn continue_as_new(
     close(txn, subject, End::Continued)?;
     let (agent, bundle, next) = if it.on_live_bundle {
         bundle::save(txn, subject.agent.number, &subject.bundle);
-        let (live, pin_reason) = choose(txn, &subject.agent, "")?;
+        let (live, pin_reason) = choose(txn, &subject.agent, &RunRecord::default())?;
         route(txn, subject.agent.clone(), live, pin_reason, next)
     } else {
         (subject.agent.clone(), subject.bundle.clone(), next)
@@ -75,6 +75,10 @@ fn successor(txn: &Txn<'_>, subject: &Subject) -> Result<RunRecord, Stop> {
         parent_run_id: run.parent_run_id.clone(),
         parent_step: run.parent_step,
         first_run_id: first.clone(),
+        repinnable: run.repinnable,
+        restart_step: run.restart_step,
+        session: run.session.clone(),
+        session_place: run.session_place,
         continues,
         state: RunState::Unspecified.into(),
         ..RunRecord::default()

@@ -40,7 +40,7 @@ pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(
     if subject.run.state() != RunState::Scheduled || txn.now < subject.run.due_ms {
         return Ok(());
     }
-    let (bundle, pin_reason) = match choose(txn, &subject.agent, &subject.run.asked_bundle_id) {
+    let (bundle, pin_reason) = match choose(txn, &subject.agent, &subject.run) {
         Ok(chosen) => chosen,
         Err(Stop::Rejected(refused)) => {
             let failure =

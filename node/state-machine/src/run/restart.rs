@@ -49,8 +49,10 @@ pub(super) fn restart(
     move_to(txn, subject, &mark);
     // Signals that nothing waited for yet are kept: the run that begins anew may wait for them.
     subject.run.stored_bytes = input_bytes(txn, subject)? + step::pending_bytes(txn, subject)?;
-    let entry = asked.unwrap_or_else(|| subject.bundle.entry.clone());
-    step::open_first(txn, subject, &entry)?;
+    if !subject.run.awaits_turn {
+        let entry = asked.unwrap_or_else(|| subject.bundle.entry.clone());
+        step::open_first(txn, subject, &entry)?;
+    }
     txn.event(
         event::of_run("run.restarted", &subject.agent, &subject.run.bundle_id, &subject.run.run_id)
             .with("from", from),
@@ -96,7 +98,8 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mark: &RollbackMark) {
     let agent = subject.agent.number;
     // The index of states knows the bundle: leave it before the bundle changes.
     txn.delete(super::state_key(agent, &subject.run));
-    if subject.run.restarts == 0 {
+    subject.run.repin_to.clear();
+    if subject.run.restarts == 0 && subject.run.repins == 0 {
         subject.run.first_layer = subject.run.layer;
         subject.run.first_epoch = subject.run.epoch;
         subject.run.first_pin_reason = subject.run.pin_reason;

@@ -10,7 +10,7 @@ use crate::txn::Txn;
 
 use super::child::obey_parent;
 use super::delay::begin_if_due;
-use super::{End, Subject, close, is_over, restart, set_state};
+use super::{End, Subject, close, is_over, repin, restart, set_state};
 
 /// When a pin ends, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,10 @@ fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     if run.external && txn.now >= silent_ms && silent_ms < ends.hard_ms {
         return close(txn, subject, End::Expired(EndReason::KeepAlive));
     }
+    if repin::goes_on(txn, subject, ends) {
+        return repin::obey_drain(txn, subject, ends);
+    }
+    let run = &subject.run;
     if txn.now >= ends.hard_ms {
         let how = end(run, ends.reason);
         return close(txn, subject, how);
@@ -90,7 +94,7 @@ fn obey_ends(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
         take_back_warning(txn, subject);
         return Ok(());
     }
-    if is_leased(subject) {
+    if subject.is_leased() {
         warn(txn, subject, ends)
     } else {
         close(txn, subject, end(&subject.run, ends.reason))
@@ -104,12 +108,6 @@ pub(super) fn end(run: &RunRecord, reason: EndReason) -> End {
     } else {
         End::Expired(reason)
     }
-}
-
-/// Whether a worker holds a step of the run.
-pub(crate) fn is_leased(subject: &Subject) -> bool {
-    let own = subject.step.as_ref().is_some_and(|step| step.state() == StepState::Leased);
-    own || subject.run.branches_leased > 0
 }
 
 /// Tells the lease holders once; their results are accepted until the hard end.
@@ -126,7 +124,7 @@ fn take_back_warning(txn: &mut Txn<'_>, subject: &mut Subject) {
     if subject.run.state() != RunState::Cancelling || subject.run.cancel_by_ms != 0 {
         return;
     }
-    let state = if is_leased(subject) { RunState::Running } else { RunState::Queued };
+    let state = if subject.is_leased() { RunState::Running } else { RunState::Queued };
     set_state(txn, subject.agent.number, &mut subject.run, state);
 }
 

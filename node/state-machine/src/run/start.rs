@@ -14,7 +14,7 @@ use crate::{agent, bundle, memory};
 use super::begin::{begin, record};
 use super::child::start_beside;
 use super::delay::schedule;
-use super::{Subject, find, pin_message};
+use super::{Subject, find, pin_message, session};
 
 pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     check(it)?;
@@ -28,11 +28,13 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
         let parent = Subject::load(txn, &agent, &it.parent_run_id)?;
         return Ok(answer(&start_beside(txn, parent, it)?, false));
     }
-    let run = record(txn, &StartRun { kind: RunKind::Live.into(), ..it.clone() }, digest);
+    let mut run = record(txn, &StartRun { kind: RunKind::Live.into(), ..it.clone() }, digest);
+    run.repinnable = it.repinnable.unwrap_or(agent.repinnable);
+    run.restart_step = it.restart_step.unwrap_or(agent.restart_step);
     if it.delay_ms != 0 {
         return Ok(answer(&schedule(txn, agent, run, it)?, false));
     }
-    let (bundle, pin_reason) = choose(txn, &agent, &it.bundle_id)?;
+    let (bundle, pin_reason) = choose(txn, &agent, &run)?;
     if bundle.paused && bundle.reject_starts {
         let message = format!("bundle {} is paused and refuses starts", bundle.bundle_id);
         return Err(reject(reason::AGENT_PAUSED, message).with("bundle_id", &bundle.bundle_id));
@@ -54,6 +56,9 @@ pub(super) fn route(
     run.bundle_id.clone_from(&bundle.bundle_id);
     run.set_pin_reason(pin_reason);
     run.epoch = agent.epoch;
+    if pin_reason == PinReason::Route {
+        session::pin(txn, &agent, &run.session, &bundle.bundle_id);
+    }
     run.expires_ms = txn.now
         + match run.asked_max_age_ms {
             0 => agent.max_age_ms,
@@ -86,7 +91,7 @@ fn start_again(
         pinned_revision: existing.first_revision,
         ..existing.clone()
     };
-    if existing.restarts > 0 {
+    if existing.restarts > 0 || existing.repins > 0 {
         first.pinned_ms = existing.started_ms.max(existing.due_ms);
         first.layer = existing.first_layer;
         first.epoch = existing.first_epoch;
@@ -114,10 +119,11 @@ fn check(it: &StartRun) -> Result<(), Stop> {
     if !it.entry.is_empty() {
         id::check_name("entry step", &it.entry).map_err(invalid)?;
     }
+    session::check(&it.session)?;
     if !it.parent_run_id.is_empty() {
         id::check_token("parent's run id", &it.parent_run_id).map_err(invalid)?;
-        if it.delay_ms != 0 || !it.bundle_id.is_empty() {
-            let message = "a child begins at once, on its parent's bundle";
+        if it.delay_ms != 0 || !it.bundle_id.is_empty() || !it.session.is_empty() {
+            let message = "a child begins at once, on its parent's bundle, and in no session";
             return Err(reject(reason::INVALID_REQUEST, message));
         }
     }
@@ -156,13 +162,17 @@ pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The bundle of a new run: the live one, unless the start names another, which is audited.
+/// The bundle of a new run: its session's, else the live one; unless the start names another, which is audited.
 pub(super) fn choose(
     txn: &Txn<'_>,
     agent: &AgentRecord,
-    asked: &str,
+    run: &RunRecord,
 ) -> Result<(BundleRecord, PinReason), Stop> {
+    let asked = run.asked_bundle_id.as_str();
     if asked.is_empty() {
+        if let Some(bundle) = session::pinned(txn.read(), agent, &run.session, txn.now)? {
+            return Ok((bundle, PinReason::Session));
+        }
         if agent.live_bundle_id.is_empty() {
             let message = format!("agent {} has no live bundle", agent.agent_id);
             return Err(reject(reason::NO_LIVE_BUNDLE, message));

@@ -14,8 +14,8 @@ use crate::key::{Key, Kind};
 use crate::memory;
 use crate::outcome::{Stop, reject};
 use crate::run::{
-    End, Subject, add_usage, child_id, close, continue_as_new, is_over, settle, start_awaited,
-    stop_if_ending, take_room,
+    End, Subject, add_usage, cancel_if_ending, child_id, close, continue_as_new, is_over, settle,
+    start_awaited, stop_if_ending, take_room,
 };
 use crate::txn::Txn;
 
@@ -69,7 +69,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
             })?
         }
         Some(Outcome::ContinueAsNew(next)) => {
-            if !stop_if_ending(txn, &mut subject)? {
+            if !cancel_if_ending(txn, &mut subject)? {
                 continue_as_new(txn, &mut subject, next)?;
             }
             None
@@ -134,7 +134,7 @@ fn make(
     bytes: u64,
     open: impl FnOnce(&mut Txn<'_>, &mut Subject) -> Result<bool, Stop>,
 ) -> Result<Option<Token>, Stop> {
-    if stop_if_ending(txn, subject)? {
+    if cancel_if_ending(txn, subject)? {
         return Ok(None);
     }
     if subject.run.step.saturating_add(steps) > limits::RUN_STEPS {
@@ -150,7 +150,11 @@ fn make(
         // The finished step's row is written here: the subject goes on with another one.
         save(txn, subject.agent.number, &subject.run.run_id, step);
     }
-    if open(txn, subject)? { give(txn, subject, it) } else { Ok(None) }
+    if open(txn, subject)? {
+        return give(txn, subject, it);
+    }
+    stop_if_ending(txn, subject)?;
+    Ok(None)
 }
 
 /// Leases the open step to the worker that asks for it, if it may have it; otherwise it waits for one.

@@ -54,6 +54,9 @@ pub(super) fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Resu
     if txn.now >= ends(&subject.run, &subject.bundle).soft_ms {
         return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
     }
+    if !subject.run.repin_to.is_empty() {
+        return Err(not_ready("the run moves to another bundle first"));
+    }
     if subject.run.held {
         return Err(reject(reason::RUN_PAUSED, "the run is paused"));
     }

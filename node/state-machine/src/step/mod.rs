@@ -21,6 +21,7 @@ mod fan_out;
 mod lease;
 mod queue;
 mod state;
+mod transfer;
 mod wait;
 
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
@@ -42,6 +43,7 @@ pub(crate) use fan_out::{branches, close_all, open_steps};
 pub(crate) use lease::lease;
 pub(crate) use queue::{hold, let_go, open_first, ready_again};
 pub(crate) use state::is_closed;
+pub(crate) use transfer::{leave_queue, move_along, take_back};
 pub(crate) use wait::{child_over, deliver, over as wait_over, pending_bytes};
 
 pub(crate) fn find(

@@ -137,7 +137,7 @@ pub(crate) fn let_go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Sto
 }
 
 /// Takes a step out of the queue for good: the leader forgets it.
-fn withdraw(txn: &mut Txn<'_>, subject: &mut Subject) {
+pub(super) fn withdraw(txn: &mut Txn<'_>, subject: &mut Subject) {
     let Some(step) = &subject.step else { return };
     let withdrawn = Effect::StepWithdrawn {
         step: step_id(subject.agent.number, &subject.run, step),

@@ -112,6 +112,7 @@ pub(super) fn policy(external: bool) -> v1::Policy {
             retention: Some(duration(40_000)),
             keep_alive: Some(duration(if external { 15_000 } else { 0 })),
             max_open: Some(6),
+            ..v1::RunPolicy::default()
         }),
         steps: Some(v1::StepPolicy {
             max_attempts: Some(2),
@@ -121,9 +122,9 @@ pub(super) fn policy(external: bool) -> v1::Policy {
             ..v1::StepPolicy::default()
         }),
         switch: Some(v1::SwitchPolicy {
+            on_drain: v1::OnDrain::Repin.into(),
             drain_cap: Some(duration(20_000)),
             grace: Some(duration(5_000)),
-            ..v1::SwitchPolicy::default()
         }),
         memory: Some(v1::MemoryPolicy {
             versions: Some(duration(10_000)),

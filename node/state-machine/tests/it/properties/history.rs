@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pinrail_proto::log::Token;
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::v1::{Pin, RunState};
+use pinrail_proto::v1::{self, Pin, RunState};
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::query;
@@ -49,7 +49,16 @@ impl History {
                     self.first_pins.remove(&id);
                     return self.note_effects(replica, applied);
                 };
-                if it.parent_run_id.is_empty() && it.bundle_id.is_empty() && !answer.already {
+                let in_session = pin.reason() == v1::PinReason::Session;
+                if in_session && !answer.already {
+                    let bundle = query::bundle(replica.read(), "", &agent, &pin.bundle_id).unwrap();
+                    assert_ne!(bundle.state(), v1::BundleState::Rejected, "P3: {}", it.run_id);
+                }
+                if !in_session
+                    && it.parent_run_id.is_empty()
+                    && it.bundle_id.is_empty()
+                    && !answer.already
+                {
                     let (live, epoch, _) =
                         query::resolve_route(replica.read(), "", &agent, "").unwrap();
                     assert_eq!((&pin.bundle_id, pin.epoch), (&live, epoch), "P3");

@@ -79,6 +79,7 @@ fn stories_come_by_every_event_of_a_run() {
         "run.expired",
         "run.failed",
         "run.paused",
+        "run.repinned",
         "run.restart_held",
         "run.restarted",
         "run.resumed",
@@ -86,6 +87,7 @@ fn stories_come_by_every_event_of_a_run() {
         "run.scheduled",
         "run.signalled",
         "run.started",
+        "session.ended",
         "step.failed",
         "step.lease_expired",
     ];
@@ -283,6 +285,11 @@ proptest! {
                 // A child has its parent's pin, so it acts no later than that allows; that its parent is over for another
                 // reason reaches it with the sweep.
                 if ends_with_its_parent(&punctual, command) {
+                    continue;
+                }
+                // Discarding asks who is pinned to the layer: a restart that the sweep brings there comes behind it.
+                let discards = matches!(command, Command::DiscardMemory(_));
+                if discards && reason(there) == Some("MEMORY_IN_USE") {
                     continue;
                 }
                 if reason(here).is_none() {

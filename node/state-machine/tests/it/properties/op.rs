@@ -50,6 +50,24 @@ pub(super) enum Op {
         run: u8,
         delay_ms: u64,
     },
+    /// One of a session; sessions are of the agent with workers.
+    StartInSession {
+        agent: u8,
+        run: u8,
+        session: u8,
+    },
+    EndSession {
+        session: u8,
+    },
+    /// One that may be moved to another bundle.
+    StartRepinnable {
+        run: u8,
+        restart_step: bool,
+    },
+    Repin {
+        run: u8,
+        bundle: u8,
+    },
     /// A child that nothing waits for.
     StartChild {
         agent: u8,
@@ -227,6 +245,12 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
             .prop_map(|(agent, run, delay_ms)| Op::StartLater { agent, run, delay_ms }),
         1 => (agent(), run(), 0..2_u8)
             .prop_map(|(agent, run, child)| Op::StartChild { agent, run, child }),
+        3 => (agent(), 0..5_u8, 0..2_u8)
+            .prop_map(|(agent, run, session)| Op::StartInSession { agent, run, session }),
+        1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
+        3 => (run(), any::<bool>())
+            .prop_map(|(run, restart_step)| Op::StartRepinnable { run, restart_step }),
+        2 => (run(), 0..5_u8).prop_map(|(run, bundle)| Op::Repin { run, bundle }),
         1 => run().prop_map(|run| Op::PauseRun { run }),
         2 => run().prop_map(|run| Op::ResumeRun { run }),
     ]

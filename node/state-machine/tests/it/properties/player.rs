@@ -88,6 +88,30 @@ impl Player {
                 delay_ms: *delay_ms,
                 ..log::StartRun::default()
             }),
+            Op::StartInSession { agent: a, run, session } => Command::StartRun(log::StartRun {
+                agent: agent(AGENTS[usize::from(*a)]),
+                run_id: run_id(*a, *run),
+                input: Some(payload("input 0")),
+                session: format!("talk {session}"),
+                ..log::StartRun::default()
+            }),
+            Op::StartRepinnable { run, restart_step } => Command::StartRun(log::StartRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+                input: Some(payload("input 0")),
+                repinnable: Some(true),
+                restart_step: Some(*restart_step),
+                ..log::StartRun::default()
+            }),
+            Op::Repin { run, bundle } => Command::RepinRun(log::RepinRun {
+                agent: agent(AGENTS[0]),
+                run_id: run_id(0, *run),
+                bundle_id: bundle_id(*bundle),
+            }),
+            Op::EndSession { session } => Command::EndSession(log::EndSession {
+                agent: agent(AGENTS[0]),
+                session: format!("talk {session}"),
+            }),
             Op::StartChild { agent: a, run, child } => Command::StartRun(log::StartRun {
                 agent: agent(AGENTS[usize::from(*a)]),
                 run_id: format!("{}.c{child}", run_id(*a, *run)),

@@ -118,9 +118,19 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             bundle_id: line.text("bundle"),
             parent_run_id: line.text("parent"),
             delay_ms: line.span("delay").unwrap_or(0),
+            session: line.text("session"),
+            repinnable: line.flag("repinnable").then_some(true),
+            restart_step: line.flag("restart-step").then_some(true),
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
+        "end-session" => {
+            Kind::EndSession(log::EndSession { agent: agent(line), session: line.word() })
+        }
+        "repin" => {
+            let bundle_id = line.text("to");
+            Kind::RepinRun(log::RepinRun { agent: agent(line), run_id: line.word(), bundle_id })
+        }
         "pause-run" => Kind::PauseRun(log::PauseRun { agent: agent(line), run_id: line.word() }),
         "resume-run" => Kind::ResumeRun(log::ResumeRun { agent: agent(line), run_id: line.word() }),
         "retry" => Kind::RetryRun(log::RetryRun { agent: agent(line), run_id: line.word() }),
@@ -363,6 +373,7 @@ fn policy(line: &mut Line) -> v1::Policy {
         retention: line.span("retention").map(duration),
         max_open: line.number("max-open"),
         keep_alive: line.span("keep-alive").map(duration),
+        ..v1::RunPolicy::default()
     };
     let steps = v1::StepPolicy {
         max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
@@ -377,15 +388,29 @@ fn policy(line: &mut Line) -> v1::Policy {
     let switch = v1::SwitchPolicy {
         drain_cap: line.span("drain-cap").map(duration),
         grace: line.span("grace").map(duration),
-        ..v1::SwitchPolicy::default()
+        on_drain: match line.text("on-drain").as_str() {
+            "repin" => v1::OnDrain::Repin.into(),
+            _ => v1::OnDrain::Unspecified.into(),
+        },
     };
     let in_flight = in_flight(&line.text("in-flight"));
     let memory = v1::MemoryPolicy {
         quota_bytes: line.number("quota"),
         versions: line.span("versions").map(duration),
     };
+    let overlap = match line.text("overlap").as_str() {
+        "parallel" => v1::Overlap::Parallel,
+        "reject" => v1::Overlap::Reject,
+        _ => v1::Overlap::Unspecified,
+    };
+    let sessions = v1::SessionPolicy {
+        max_age: line.span("session-age").map(duration),
+        cutoff: line.span("cutoff").map(duration),
+        overlap: overlap.into(),
+    };
     v1::Policy {
         memory: Some(memory),
+        sessions: Some(sessions),
         description: line.text("description"),
         runs: Some(runs),
         steps: Some(steps),

@@ -60,6 +60,8 @@ stories! {
     delayed_starts
     paused_run
     schedule_to_close
+    repin
+    sessions
     retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks

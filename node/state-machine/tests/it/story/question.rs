@@ -32,6 +32,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "assigned" => assigned(world, line),
         "branches" => branches(world, line),
         "steps" => steps(world, line),
+        "sessions" => sessions(world, line),
         "get" => get(world, line),
         "list" => list(world, line),
         "history" => history(world, line),
@@ -146,7 +147,8 @@ fn environments(world: &World, line: &mut Line) -> Told {
 
 fn resolve(world: &World, line: &mut Line) -> Told {
     let (namespace, agent) = agent(line);
-    let (bundle, epoch, endpoint) = query::resolve_route(world.read(), &namespace, &agent, "")?;
+    let key = line.word_or_none();
+    let (bundle, epoch, endpoint) = query::resolve_route(world.read(), &namespace, &agent, &key)?;
     Ok(vec![format!("{bundle}, epoch {epoch}, endpoint {endpoint:?}")])
 }
 
@@ -336,6 +338,12 @@ fn branches(world: &World, line: &mut Line) -> Told {
     let join = line.word().parse().expect("branches names the join's number");
     let (branches, _) = query::branches(world.read(), &namespace, &agent, &run_id, join, 0, "")?;
     Ok(branches.into_iter().map(|branch| show::branch(&branch)).collect())
+}
+
+fn sessions(world: &World, line: &mut Line) -> Told {
+    let (namespace, agent) = agent(line);
+    let (sessions, _) = query::sessions(world.read(), &namespace, &agent, 0, "")?;
+    Ok(sessions.iter().map(show::session).collect())
 }
 
 fn steps(world: &World, line: &mut Line) -> Told {

@@ -47,6 +47,12 @@ fn answer(result: &Answer) -> Vec<String> {
         Answer::Environment(it) => vec![environment(it)],
         Answer::Drain(it) => vec![drain(it)],
         Answer::PromoteMemory(it) => vec![promoted(it)],
+        Answer::RepinRun(it) => {
+            let verb = if it.moved || it.already { "on" } else { "moves to" };
+            let again = again(it.already);
+            vec![format!("{} {verb} {}{again}", run_state(it.state()), it.bundle_id)]
+        }
+        Answer::Session(it) => vec![session(it)],
         Answer::DiscardMemory(it) => {
             vec![format!(
                 "{} versions of layer {} dropped{}",
@@ -315,6 +321,17 @@ pub(super) fn span(ms: u64) -> String {
         }
     }
     if told.is_empty() { "0s".to_owned() } else { told }
+}
+
+pub(super) fn session(it: &v1::Session) -> String {
+    let holds = if it.holds { "" } else { ", over" };
+    format!(
+        "session {}: {} until {}{holds}, open: {}",
+        it.session,
+        it.bundle_id,
+        at(it.ends_at.as_ref()),
+        it.open_run_ids.join(" ")
+    )
 }
 
 pub(super) fn branch(it: &v1::Branch) -> String {
