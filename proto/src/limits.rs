@@ -16,6 +16,10 @@ pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
 pub const RUN_STORED_BYTES: u64 = 64 << 20;
 /// Steps of a run.
 pub const RUN_STEPS: u32 = 10_000;
+/// The least urgent of a run's priorities; 1 is the most urgent one.
+pub const LAST_PRIORITY: u32 = 5;
+/// The priority of a run whose start does not say.
+pub const DEFAULT_PRIORITY: u32 = 3;
 /// Longest delay of a start.
 pub const DELAY_MS: u64 = 365 * 24 * 3_600_000;
 /// Children of a run that are not over.

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use pinrail_proto::v1::work_response::Message;
 use pinrail_proto::{time, v1};
-use pinrail_state_machine::effect::{Effect, StepId};
+use pinrail_state_machine::effect::{Effect, Rank, StepId};
 use tokio::time::Instant;
 
 use super::lease::{Lease, Leases, Token, WorkerKey};
+use super::pace::Pace;
+use super::proposed::Proposed;
 use super::queues::{Match, Queues, SessionId, Waiting};
 use super::session::{Introduction, Outgoing, Session, SessionEnd, lease_lost, next_id};
 
@@ -22,6 +24,8 @@ use super::session::{Introduction, Outgoing, Session, SessionEnd, lease_lost, ne
 pub(crate) const PROPOSALS: usize = 256;
 /// A queue whose step was refused for the agent's sake (paused, full) is left alone for so long.
 const BLOCKED: Duration = Duration::from_millis(250);
+/// Queues that a pace holds back are looked at no sooner: what became due meanwhile goes out together.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
 /// An assignment is on its worker's stream within this time, or its lease ends.
 const SENT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -31,6 +35,10 @@ pub(crate) struct Gate {
     pub(crate) paused: bool,
     /// Leased steps of the agent at once.
     pub(crate) max_running: u64,
+    /// Of one key; 0: no limit.
+    pub(crate) max_running_per_key: u64,
+    /// Steps handed out in a second; 0: no limit.
+    pub(crate) max_per_second: u64,
 }
 
 /// What became of a proposed assignment.
@@ -64,8 +72,9 @@ pub(crate) struct Desk {
     pub(crate) due: BTreeMap<u32, u64>,
     gates: BTreeMap<(u32, String), Gate>,
     blocked: BTreeMap<(u32, String), Instant>,
-    /// Assignments of each agent that are on their way.
-    proposed: BTreeMap<u32, u64>,
+    /// Assignments that are on their way.
+    proposed: Proposed,
+    paces: BTreeMap<u32, Pace>,
     /// Effects up to this revision have been taken in.
     seen_revision: u64,
 }
@@ -80,13 +89,14 @@ impl Desk {
     pub(crate) fn effect(&mut self, effect: &Effect, now: Instant) -> Wake {
         let mut wake = Wake::default();
         match effect {
-            Effect::StepReady { step, bundle_id, name, attempt, ready_revision } => {
+            Effect::StepReady { step, bundle_id, name, attempt, ready_revision, rank } => {
                 self.queues.ready(Waiting {
                     step: step.clone(),
                     bundle_id: bundle_id.clone(),
                     name: name.clone(),
                     attempt: *attempt,
                     ready_revision: *ready_revision,
+                    rank: rank.clone(),
                     since: now,
                 });
                 wake.assign = true;
@@ -94,10 +104,10 @@ impl Desk {
             Effect::StepWithdrawn { step, bundle_id: _ } => {
                 self.queues.withdraw(step);
             }
-            Effect::Leased { step, bundle_id, attempt: _, token, worker_id, lease_ms } => {
+            Effect::Leased { step, bundle_id, attempt: _, token, worker_id, lease_ms, rank } => {
                 self.queues.withdraw(step);
                 let ttl = Duration::from_millis(*lease_ms);
-                self.leased(token.into(), step, bundle_id, worker_id, ttl, now);
+                self.leased(token.into(), Lease::new(step, bundle_id, worker_id, rank, ttl, now));
             }
             Effect::LeaseEnded { step: _, token, worker_id: _ } => {
                 self.lease_ended(token.into());
@@ -121,6 +131,7 @@ impl Desk {
             Effect::AgentChanged { agent } => {
                 self.gates.retain(|(of, _), _| of != agent);
                 self.blocked.retain(|(of, _), _| of != agent);
+                self.queues.reopen_all(*agent);
                 wake.assign = true;
             }
             Effect::RunClosed { agent: _, run_id: _ } => {}
@@ -134,25 +145,7 @@ impl Desk {
     }
 
     /// A lease that an effect told of, or that the state held when this leader began.
-    fn leased(
-        &mut self,
-        token: Token,
-        step: &StepId,
-        bundle_id: &str,
-        worker_id: &str,
-        ttl: Duration,
-        now: Instant,
-    ) {
-        let lease = Lease {
-            step: step.clone(),
-            bundle_id: bundle_id.to_owned(),
-            worker_id: worker_id.to_owned(),
-            ttl,
-            deadline: now + ttl,
-            since: now,
-            sent: false,
-            ending: false,
-        };
+    fn leased(&mut self, token: Token, lease: Lease) {
         let worker = lease.worker();
         self.leases.insert(token, lease);
         self.refresh(&worker);
@@ -160,22 +153,15 @@ impl Desk {
 
     /// A lease that the state held when this leader began: an earlier leader may have sent its assignment, so it
     /// has one full ttl.
-    pub(crate) fn inherited(
-        &mut self,
-        token: Token,
-        step: &StepId,
-        bundle_id: &str,
-        worker_id: &str,
-        ttl: Duration,
-        now: Instant,
-    ) {
-        self.leased(token, step, bundle_id, worker_id, ttl, now);
+    pub(crate) fn inherited(&mut self, token: Token, lease: Lease) {
+        self.leased(token, lease);
         self.leases.set_sent(token);
     }
 
     /// A lease is over. Its worker is told unless its own report ended it.
     fn lease_ended(&mut self, token: Token) {
         let Some(lease) = self.leases.remove(token) else { return };
+        self.queues.reopen(lease.step.agent, &lease.rank.key);
         let worker = lease.worker();
         if !lease.ending {
             self.tell(&worker, lease_lost(token, &lease.step.run_id, lease.step.step));
@@ -186,6 +172,7 @@ impl Desk {
     /// A worker's own report ended a lease, before its effect came.
     pub(crate) fn reported(&mut self, token: Token) {
         let Some(lease) = self.leases.remove(token) else { return };
+        self.queues.reopen(lease.step.agent, &lease.rank.key);
         self.refresh(&lease.worker());
     }
 
@@ -205,21 +192,8 @@ impl Desk {
         self.blocked.retain(|_, until| *until > now);
         let mut taken = Vec::new();
         while taken.len() < PROPOSALS {
-            let Self { queues, leases, gates, blocked, proposed, .. } = self;
-            let next = queues.take(|agent, bundle| {
-                let key = (agent, bundle.to_owned());
-                if blocked.contains_key(&key) {
-                    return false;
-                }
-                let Some(gate) = gates.get(&key).copied().or_else(|| load(agent, bundle)) else {
-                    return false;
-                };
-                gates.insert(key, gate);
-                let on_their_way = proposed.get(&agent).copied().unwrap_or(0);
-                !gate.paused && leases.running(agent) + on_their_way < gate.max_running
-            });
-            let Some(next) = next else { break };
-            *self.proposed.entry(next.waiting.step.agent).or_default() += 1;
+            let Some(next) = self.take_one(now, &mut load) else { break };
+            self.proposed.add(&next.waiting);
             if let Some(session) = self.sessions.get_mut(&next.session) {
                 session.propose();
             }
@@ -228,17 +202,64 @@ impl Desk {
         taken
     }
 
+    fn take_one(
+        &mut self,
+        now: Instant,
+        load: &mut impl FnMut(u32, &str) -> Option<Gate>,
+    ) -> Option<Match> {
+        let Self { queues, leases, gates, blocked, proposed, paces, .. } = self;
+        let allowed = |agent: u32, bundle: &str| {
+            let key = (agent, bundle.to_owned());
+            if blocked.contains_key(&key) {
+                return None;
+            }
+            let gate = gates.get(&key).copied().or_else(|| load(agent, bundle))?;
+            gates.insert(key, gate);
+            let fits = leases.running(agent) + proposed.of_agent(agent) < gate.max_running;
+            let in_time = gate.max_per_second == 0
+                || paces.entry(agent).or_insert_with(|| Pace::new(now)).has_room(now);
+            (!gate.paused && fits && in_time).then_some(gate)
+        };
+        let room = |gate: &Gate, agent: u32, key: &str| {
+            let running = || leases.running_of(agent, key) + proposed.of_key(agent, key);
+            gate.max_running_per_key == 0 || running() < gate.max_running_per_key
+        };
+        let (next, gate) = queues.take(allowed, room)?;
+        if gate.max_per_second > 0
+            && let Some(pace) = paces.get_mut(&next.waiting.step.agent)
+        {
+            pace.step(now, gate.max_per_second);
+        }
+        Some(next)
+    }
+
+    /// When queues that were held back by the clock should be looked at again, at the latest after `most`.
+    pub(crate) fn look_again_in(&self, now: Instant, most: Duration) -> Duration {
+        let waits = self.paces.values().filter_map(|pace| pace.wait(now));
+        waits.min().map_or(most, |wait| wait.clamp(LEAST_WAIT, most))
+    }
+
+    /// Whether a worker may go on with the next step of the run whose step it holds by this token. Not when a more urgent
+    /// step waits, and not past the agent's steps in a second.
+    pub(crate) fn may_go_on(&self, intro: &Introduction, token: Token) -> bool {
+        let Some(lease) = self.leases.get(token) else { return false };
+        let gate = self.gates.get(&(intro.agent, intro.bundle_id.clone()));
+        let best = self.queues.best_priority(intro.agent, &intro.bundle_id, &intro.profile);
+        gate.is_none_or(|gate| gate.max_per_second == 0)
+            && best.is_none_or(|best| best >= lease.rank.priority)
+    }
+
     /// Takes in what became of an assignment. True: the assignment is to be sent.
     pub(crate) fn settle(&mut self, taken: Match, became: Assigned, now: Instant) -> bool {
         let agent = taken.waiting.step.agent;
-        if let Some(count) = self.proposed.get_mut(&agent) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.proposed.remove(&agent);
-            }
+        self.proposed.remove(&taken.waiting);
+        if !matches!(became, Assigned::Leased(_)) {
+            self.queues.reopen(agent, &taken.waiting.rank.key);
         }
         let send = match became {
-            Assigned::Leased(token) => self.granted(taken.session, token, &taken.waiting.step, now),
+            Assigned::Leased(token) => {
+                self.granted(taken.session, token, &taken.waiting.step, &taken.waiting.rank, now)
+            }
             Assigned::Gone => false,
             Assigned::NotNow => {
                 let key = (agent, taken.waiting.bundle_id.clone());
@@ -267,6 +288,7 @@ impl Desk {
         session: SessionId,
         token: Token,
         step: &StepId,
+        rank: &Rank,
         now: Instant,
     ) -> bool {
         self.queues.withdraw(step);
@@ -275,7 +297,7 @@ impl Desk {
             return self.leases.get(token).is_some();
         }
         let Introduction { bundle_id, worker_id, lease, .. } = session.intro.clone();
-        self.leased(token, step, &bundle_id, &worker_id, lease, now);
+        self.leased(token, Lease::new(step, &bundle_id, &worker_id, rank, lease, now));
         true
     }
 
@@ -474,7 +496,7 @@ impl Desk {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         session.cut(why);
         let intro = &session.intro;
-        self.queues.set_free(intro.agent, &intro.bundle_id, id, 0, &intro.serves);
+        self.queues.set_free(intro.agent, &intro.bundle_id, id, 0, &intro.profile);
         if self.by_worker.get(&intro.key()) == Some(&id) {
             self.by_worker.remove(&intro.key());
         }
@@ -486,7 +508,7 @@ impl Desk {
         let Some(session) = self.sessions.get(id) else { return };
         let free = session.free(self.leases.held_count(worker));
         let intro = &session.intro;
-        self.queues.set_free(intro.agent, &intro.bundle_id, *id, free, &intro.serves);
+        self.queues.set_free(intro.agent, &intro.bundle_id, *id, free, &intro.profile);
     }
 }
 

@@ -37,9 +37,10 @@ pub(super) async fn run(dispatch: Dispatch) {
                 continue;
             }
         }
+        let wait = dispatch.with_desk(|desk| desk.look_again_in(Instant::now(), LOOK_AGAIN));
         tokio::select! {
             Some(()) = flying.next(), if !flying.is_empty() => {}
-            _ = timeout(LOOK_AGAIN, dispatch.inner.assign.notified()) => {}
+            _ = timeout(wait.unwrap_or(LOOK_AGAIN), dispatch.inner.assign.notified()) => {}
         }
     }
 }
@@ -50,7 +51,12 @@ fn take(dispatch: &Dispatch) -> Vec<Match> {
             Ok(query::dispatch::agent_gate(read, agent, bundle)?)
         });
         match gate {
-            Ok(gate) => Some(Gate { paused: gate.paused, max_running: gate.max_running }),
+            Ok(gate) => Some(Gate {
+                paused: gate.paused,
+                max_running: gate.max_running,
+                max_running_per_key: gate.max_running_per_key,
+                max_per_second: gate.max_per_second,
+            }),
             Err(error) => {
                 tracing::warn!(agent, bundle, %error, "the agent's gate cannot be read");
                 None

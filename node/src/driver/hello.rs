@@ -10,6 +10,7 @@ use pinrail_state_machine::outcome::{Stop, reject};
 use pinrail_state_machine::query;
 
 use super::OpenError;
+use super::queues::Profile;
 use super::session::{Introduction, SLOTS};
 use super::state::ask;
 use crate::raft::{ReadError, Replica};
@@ -53,7 +54,10 @@ pub(crate) fn check(
         worker_id: hello.worker_id.clone(),
         code: hello.code.clone(),
         verified,
-        serves: Arc::new(hello.steps.iter().cloned().collect()),
+        profile: Arc::new(Profile {
+            worker_id: hello.worker_id.clone(),
+            serves: hello.steps.iter().cloned().collect(),
+        }),
         slots: hello.slots.min(SLOTS),
         version: hello.version.clone(),
         node: node.to_owned(),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::desk::Desk;
+use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
 use super::{Dispatch, dispatch as assigning, expiry, metrics, sweep};
@@ -154,6 +155,7 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
                     name: row.name,
                     attempt: row.attempt,
                     ready_revision: row.ready_revision,
+                    rank: row.rank,
                     since: began,
                 });
             }
@@ -172,8 +174,11 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
         let now = Instant::now();
         dispatch.with_desk(|desk| {
             for row in page {
-                let (token, ttl) = ((&row.token).into(), Duration::from_millis(row.lease_ms));
-                desk.inherited(token, &row.step, &row.bundle_id, &row.worker_id, ttl, now);
+                let ttl = Duration::from_millis(row.lease_ms);
+                desk.inherited(
+                    (&row.token).into(),
+                    Lease::new(&row.step, &row.bundle_id, &row.worker_id, &row.rank, ttl, now),
+                );
             }
         });
         if !full {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pinrail_proto::{log, v1};
-use pinrail_state_machine::effect::StepId;
+use pinrail_state_machine::effect::{Rank, StepId};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -51,6 +51,8 @@ pub(crate) struct Lease {
     pub(crate) step: StepId,
     pub(crate) bundle_id: String,
     pub(crate) worker_id: String,
+    /// The default until the effect of its command tells.
+    pub(crate) rank: Rank,
     /// How long it lasts after each sign of life.
     pub(crate) ttl: Duration,
     pub(crate) deadline: Instant,
@@ -63,6 +65,27 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    pub(crate) fn new(
+        step: &StepId,
+        bundle_id: &str,
+        worker_id: &str,
+        rank: &Rank,
+        ttl: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            step: step.clone(),
+            bundle_id: bundle_id.to_owned(),
+            worker_id: worker_id.to_owned(),
+            rank: rank.clone(),
+            ttl,
+            deadline: now + ttl,
+            since: now,
+            sent: false,
+            ending: false,
+        }
+    }
+
     pub(crate) fn worker(&self) -> WorkerKey {
         (self.step.agent, self.worker_id.clone())
     }
@@ -74,19 +97,25 @@ pub(crate) struct Leases {
     leases: BTreeMap<Token, Lease>,
     of_worker: BTreeMap<WorkerKey, BTreeSet<Token>>,
     of_agent: BTreeMap<u32, u64>,
+    /// Of an agent, by the key of their steps.
+    of_key: BTreeMap<(u32, String), u64>,
     deadlines: BTreeSet<(Instant, Token)>,
     unsent: BTreeSet<Token>,
 }
 
 impl Leases {
-    /// Takes a lease in. Of one that is known already only the ttl is news.
+    /// Takes a lease in. Of one that is known already only ttl and rank are news.
     pub(crate) fn insert(&mut self, token: Token, lease: Lease) {
         if let Some(known) = self.leases.get_mut(&token) {
             let deadline = known.deadline.max(known.since + lease.ttl);
             known.ttl = lease.ttl;
+            let before = std::mem::replace(&mut known.rank, lease.rank.clone());
+            self.uncount_key(lease.step.agent, before.key);
+            self.count_key(lease.step.agent, lease.rank.key);
             self.set_deadline(token, deadline);
             return;
         }
+        self.count_key(lease.step.agent, lease.rank.key.clone());
         self.deadlines.insert((lease.deadline, token));
         self.of_worker.entry(lease.worker()).or_default().insert(token);
         *self.of_agent.entry(lease.step.agent).or_default() += 1;
@@ -114,7 +143,22 @@ impl Leases {
                 self.of_agent.remove(&lease.step.agent);
             }
         }
+        self.uncount_key(lease.step.agent, lease.rank.key.clone());
         Some(lease)
+    }
+
+    fn count_key(&mut self, agent: u32, key: String) {
+        *self.of_key.entry((agent, key)).or_default() += 1;
+    }
+
+    fn uncount_key(&mut self, agent: u32, key: String) {
+        let of = (agent, key);
+        if let Some(count) = self.of_key.get_mut(&of) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_key.remove(&of);
+            }
+        }
     }
 
     pub(crate) fn get(&self, token: Token) -> Option<&Lease> {
@@ -128,6 +172,11 @@ impl Leases {
     /// Leased steps of an agent.
     pub(crate) fn running(&self, agent: u32) -> u64 {
         self.of_agent.get(&agent).copied().unwrap_or(0)
+    }
+
+    /// Leased steps of one key.
+    pub(crate) fn running_of(&self, agent: u32, key: &str) -> u64 {
+        self.of_key.get(&(agent, key.to_owned())).copied().unwrap_or(0)
     }
 
     /// What a worker holds, in ascending order of revision.
@@ -245,6 +294,7 @@ mod tests {
             step: StepId { agent: 1, run_id: run.into(), step: 1 },
             bundle_id: "v1".into(),
             worker_id: worker.into(),
+            rank: Rank::default(),
             ttl: TTL,
             deadline: now + TTL,
             since: now,
@@ -311,5 +361,6 @@ mod tests {
         assert_eq!(leases.running(1), 0);
         assert!(leases.due(now + TTL, 9).is_empty());
         assert!(leases.of_worker.is_empty() && leases.unsent.is_empty());
+        assert!(leases.of_key.is_empty());
     }
 }

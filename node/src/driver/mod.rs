@@ -20,6 +20,8 @@ mod hello;
 mod lead;
 mod lease;
 mod metrics;
+mod pace;
+mod proposed;
 mod queues;
 mod report;
 mod session;

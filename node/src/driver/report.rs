@@ -7,7 +7,7 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message as Response;
 use pinrail_proto::{id, limits, log, reason, time, v1};
-use pinrail_state_machine::effect::StepId;
+use pinrail_state_machine::effect::{Rank, StepId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -51,7 +51,7 @@ pub(super) async fn run(
         let mut reports = Vec::new();
         for request in waiting.drain(..) {
             let sequence = request.sequence;
-            match report(&intro, request) {
+            match report(&intro, in_turn(&dispatch, &intro, request)) {
                 Ok(report) => reports.push(report),
                 Err(refused) => answer(&dispatch, id, sequence, refuse(*refused, 0)),
             }
@@ -64,6 +64,21 @@ pub(super) async fn run(
             reports = rest;
         }
     }
+}
+
+/// A worker that would go on with its run lets what is more urgent pass.
+fn in_turn(
+    dispatch: &Dispatch,
+    intro: &Introduction,
+    mut request: v1::WorkRequest,
+) -> v1::WorkRequest {
+    if let Some(Request::Complete(it)) = &mut request.message
+        && it.lease_next
+        && let Some(token) = it.token.as_ref().map(Token::from)
+    {
+        it.lease_next = dispatch.with_desk(|desk| desk.may_go_on(intro, token)).unwrap_or_default();
+    }
+    request
 }
 
 /// How many of these go into one proposal: at least one, at most a batch's bytes.
@@ -180,7 +195,9 @@ fn settle(
     // The run's next step is leased already; its worker kept the slot.
     if let Some((step, token)) = next
         && report.ends.is_some()
-        && dispatch.with_desk(|desk| desk.granted(id, token, &step, Instant::now())) == Some(true)
+        && dispatch
+            .with_desk(|desk| desk.granted(id, token, &step, &Rank::default(), Instant::now()))
+            == Some(true)
     {
         send(dispatch, id, &step, token);
     }

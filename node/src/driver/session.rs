@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::lease::{Token, WorkerKey};
-use super::queues::{Serves, SessionId};
+use super::queues::{Profile, SessionId};
 
 /// Slots of one worker; what it asks for beyond is not used.
 pub(crate) const SLOTS: u32 = 4_096;
@@ -45,7 +45,7 @@ pub(crate) struct Introduction {
     pub(crate) worker_id: String,
     pub(crate) code: String,
     pub(crate) verified: bool,
-    pub(crate) serves: Serves,
+    pub(crate) profile: Arc<Profile>,
     pub(crate) slots: u32,
     pub(crate) version: String,
     /// Node whose address the worker connected to.
@@ -214,7 +214,7 @@ impl Session {
             held,
             code: intro.code.clone(),
             verified: intro.verified,
-            steps: intro.serves.iter().cloned().collect(),
+            steps: intro.profile.serves.iter().cloned().collect(),
             version: intro.version.clone(),
             connected_at: time::timestamp(self.connected_ms),
             last_heartbeat_at: time::timestamp(self.last_heard_ms),
@@ -254,7 +254,7 @@ mod tests {
             worker_id: "w".into(),
             code: String::new(),
             verified: false,
-            serves: Serves::default(),
+            profile: Arc::default(),
             slots,
             version: String::new(),
             node: "n".into(),

@@ -166,6 +166,8 @@ async fn start(
         session: body.session,
         repinnable: body.repinnable,
         restart_step: body.restart_step,
+        priority: body.priority,
+        fairness_key: body.fairness_key,
         parent_run_id: body.parent,
         bundle_id: body.bundle,
         options: Some(options),

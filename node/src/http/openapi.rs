@@ -163,6 +163,16 @@ const OPERATIONS: &[Operation] = &[
                         "restart_step",
                         flag("Whether a step held past the grace is then tried again there."),
                     ),
+                    (
+                        "priority",
+                        json!({ "type": "integer", "minimum": 1, "maximum": 5, "description": "1 first. Default: 3." }),
+                    ),
+                    (
+                        "fairness_key",
+                        text(
+                            "Steps of one key take turns with those of others. Default: the session, or the run.",
+                        ),
+                    ),
                     ("parent", text("A run of the same agent that this becomes a child of.")),
                     ("bundle", text("Not the route's but this bundle.")),
                     ("reason", text("For the event.")),

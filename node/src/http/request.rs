@@ -227,6 +227,8 @@ pub(super) struct Start {
     pub(super) session: String,
     pub(super) repinnable: Option<bool>,
     pub(super) restart_step: Option<bool>,
+    pub(super) priority: u32,
+    pub(super) fairness_key: String,
     pub(super) parent: String,
     pub(super) bundle: String,
     pub(super) reason: String,

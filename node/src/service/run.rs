@@ -109,6 +109,8 @@ impl RunService for Runs {
             session: it.session,
             repinnable: it.repinnable,
             restart_step: it.restart_step,
+            priority: it.priority,
+            fairness_key: it.fairness_key,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {

@@ -14,10 +14,28 @@ pub struct StepId {
     pub step: u32,
 }
 
+/// What decides when the turn of a waiting step comes, and who is asked first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rank {
+    /// 1 first to 5 last.
+    pub priority: u32,
+    /// Steps of one key take turns with those of others. Never empty: a run without one is its own key.
+    pub key: String,
+    /// The worker that had the run before; empty: nobody. It has the step first while it has a free slot.
+    pub prefers: String,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// A step waits for a worker of `bundle_id` that serves steps of this `name`; `attempt` is the one to start.
-    StepReady { step: StepId, bundle_id: String, name: String, attempt: u32, ready_revision: u64 },
+    StepReady {
+        step: StepId,
+        bundle_id: String,
+        name: String,
+        attempt: u32,
+        ready_revision: u64,
+        rank: Rank,
+    },
     /// A step waits no longer without having been leased: its run ended, or the agent was paused.
     StepWithdrawn { step: StepId, bundle_id: String },
     /// A worker got a step.
@@ -28,6 +46,7 @@ pub enum Effect {
         token: Token,
         worker_id: String,
         lease_ms: u64,
+        rank: Rank,
     },
     /// A lease is over, whatever the reason; the worker's slot is free.
     LeaseEnded { step: StepId, token: Token, worker_id: String },

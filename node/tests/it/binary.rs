@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::ports::free_port;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_pinrail");
 
 fn server(folder: &Path, toml: &str, flags: &[&str]) -> Output {
@@ -85,11 +87,6 @@ fn health(port: u16) -> bool {
     let sent = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
 }
 
 fn config(cluster: &str, data: &Path, grpc: u16, http: u16) -> String {

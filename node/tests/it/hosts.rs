@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::exec::{agent, written};
 use crate::nodes::{Nodes, SOON, start};
+use crate::ports::free_port;
 
 /// `pinrail worker VERB support …`, as a person would start it.
 fn worker(nodes: &Nodes, verb: &str, words: &[&str]) -> Command {
@@ -21,11 +22,6 @@ fn worker(nodes: &Nodes, verb: &str, words: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
-}
-
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port().to_string()
 }
 
 /// A Python program with this port as its argument.
@@ -50,7 +46,7 @@ async fn a_server_that_is_killed_behind_a_checkpoint_does_not_repeat_it() {
     let client = nodes.client();
     agent(&client).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let (notes, port) = (folder.path().join("notes"), free_port());
+    let (notes, port) = (folder.path().join("notes"), free_port().to_string());
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/examples/exec");
     let serve = |crash: &str| {
         let mut command = python(&examples, &["server.py"], &port);
@@ -116,7 +112,7 @@ async fn a_servers_errors_are_tried_again_where_that_may_help_and_a_cancel_is_po
     let client = nodes.client();
     agent(&client).await;
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let port = free_port();
+    let port = free_port().to_string();
     let mut server = python(folder.path(), &["-c", MOODY], &port).spawn().expect("python3 runs");
     let at = format!("v1=http://127.0.0.1:{port}/");
     let mut host =

@@ -13,6 +13,8 @@ mod http;
 mod memory;
 mod metrics_page;
 mod nodes;
+mod ports;
+mod ranks;
 mod repin;
 mod replicas;
 mod sessions;

@@ -17,12 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+use crate::ports::free_port;
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
-}
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) struct Nodes {
     _data: TempDir,

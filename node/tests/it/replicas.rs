@@ -11,12 +11,9 @@ use pinrail_proto::log::command::Kind;
 use pinrail_state_machine::query;
 use tokio::time::{Instant, sleep};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+use crate::ports::free_port;
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Cluster {
     directory: tempfile::TempDir,

@@ -154,6 +154,8 @@ fn complete(policy: &mut v1::Policy) {
     steps.lease.get_or_insert(seconds(30));
     steps.max_attempts.get_or_insert(4);
     steps.max_running.get_or_insert(10_000);
+    steps.max_running_per_key.get_or_insert(0);
+    steps.max_per_second.get_or_insert(0);
     if steps.on_exhausted == 0 {
         steps.on_exhausted = v1::OnExhausted::Fail.into();
     }

@@ -17,7 +17,7 @@ pub(super) const MONTH: Duration = Duration::from_millis(limits::MAX_AGE_MS);
 /// Whose steps are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// All steps of an agent: `max_running` is there too.
+    /// All steps of an agent: the limits of how many go out are there too.
     Agent,
     /// One step of a bundle.
     Bundle,
@@ -34,10 +34,14 @@ pub(super) fn read(mut table: Reader<'_>, whose: Whose) -> Result<v1::StepPolicy
         max_attempts: small(table.number("max_attempts", 1..=1_000)?),
         backoff: table.table("backoff")?.map(backoff).transpose()?,
         max_running: None,
+        max_running_per_key: None,
+        max_per_second: None,
         on_exhausted: table.word("on_exhausted", &on_exhausted)?.map_or(0, Into::into),
     };
     if whose == Whose::Agent {
         steps.max_running = table.number("max_running", 1..=1_000_000)?;
+        steps.max_running_per_key = table.number("max_running_per_key", 0..=1_000_000)?;
+        steps.max_per_second = table.number("max_per_second", 0..=1_000_000)?;
     }
     table.finish()?;
     Ok(steps)

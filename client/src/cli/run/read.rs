@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use pinrail_proto::v1;
+use pinrail_proto::{limits, v1};
 
 use super::super::context::{Context, Done};
 use super::super::flags::{
@@ -166,6 +166,8 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("steps", run.steps.to_string()),
         ("session", session(run)),
         ("repinnable", repinnable(run)),
+        ("priority", priority(run)),
+        ("fairness key", run.fairness_key.clone()),
         ("started", human::at(run.started_at.as_ref())),
         ("ended", ended.unwrap_or_default()),
         ("expires", end),
@@ -188,6 +190,11 @@ pub(super) fn one(run: &v1::Run) -> String {
 fn session(run: &v1::Run) -> String {
     let turn = if run.awaits_turn { " (waits for its turn)" } else { "" };
     format!("{}{turn}", run.session)
+}
+
+/// Empty when it is the usual one.
+fn priority(run: &v1::Run) -> String {
+    if run.priority == limits::DEFAULT_PRIORITY { String::new() } else { run.priority.to_string() }
 }
 
 /// Empty when it stays on its bundle.

@@ -62,6 +62,12 @@ pub struct Start {
     /// Whether a step that is held past its bundle's grace is then tried again on the new one; default: the policy's
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     restart_step: Option<bool>,
+    /// 1 first to 5 last; default: 3, or a child's parent's
+    #[arg(long, value_name = "1-5", value_parser = clap::value_parser!(u32).range(1..=5))]
+    priority: Option<u32>,
+    /// Steps of one key, a tenant's say, take turns with those of others; default: the session, or the run itself
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    fairness_key: String,
     /// Begin so much later, on the bundle that is live then
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     delay: Option<Duration>,
@@ -135,6 +141,8 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         session: args.session.clone().unwrap_or_default(),
         repinnable: args.repinnable,
         restart_step: args.restart_step,
+        priority: args.priority.unwrap_or_default(),
+        fairness_key: args.fairness_key.clone(),
         options,
         ..Default::default()
     })

@@ -6,7 +6,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::*;
 
 const TTL: Duration = Duration::from_secs(30);
-const OPEN: Gate = Gate { paused: false, max_running: 100 };
+const OPEN: Gate =
+    Gate { paused: false, max_running: 100, max_running_per_key: 0, max_per_second: 0 };
 
 fn intro(worker: &str, slots: u32) -> Introduction {
     Introduction {
@@ -17,7 +18,7 @@ fn intro(worker: &str, slots: u32) -> Introduction {
         worker_id: worker.into(),
         code: String::new(),
         verified: false,
-        serves: crate::driver::queues::Serves::default(),
+        profile: std::sync::Arc::default(),
         slots,
         version: String::new(),
         node: "n0".into(),
@@ -30,6 +31,10 @@ fn step(run: &str) -> StepId {
     StepId { agent: 1, run_id: run.into(), step: 1 }
 }
 
+fn rank(key: &str) -> Rank {
+    Rank { priority: 3, key: key.into(), prefers: String::new() }
+}
+
 fn ready(run: &str, revision: u64) -> Effect {
     Effect::StepReady {
         step: step(run),
@@ -37,6 +42,7 @@ fn ready(run: &str, revision: u64) -> Effect {
         name: "main".into(),
         attempt: 1,
         ready_revision: revision,
+        rank: rank(run),
     }
 }
 
@@ -48,6 +54,7 @@ fn leased(run: &str, worker: &str, revision: u64) -> Effect {
         token: log::Token { incarnation: 7, revision },
         worker_id: worker.into(),
         lease_ms: 30_000,
+        rank: rank(run),
     }
 }
 
@@ -135,7 +142,7 @@ async fn a_refused_assignment_gives_slot_and_step_back_as_its_reason_says() {
 async fn a_paused_agent_gets_no_leases_until_it_changes() {
     let (mut desk, _id, _outgoing, now) = desk(1);
     desk.effect(&ready("a", 1), now);
-    let paused = Gate { paused: true, max_running: 100 };
+    let paused = Gate { paused: true, ..OPEN };
     assert!(desk.take(now, |_, _| Some(paused)).is_empty());
     assert!(desk.take(now, |_, _| Some(OPEN)).is_empty(), "the gate is remembered");
     desk.effect(&Effect::AgentChanged { agent: 1 }, now);
@@ -148,7 +155,7 @@ async fn no_more_steps_run_than_the_policy_allows() {
     for (run, revision) in [("a", 1), ("b", 2), ("c", 3)] {
         desk.effect(&ready(run, revision), now);
     }
-    let gate = Gate { paused: false, max_running: 2 };
+    let gate = Gate { max_running: 2, ..OPEN };
     let mut taken = desk.take(now, |_, _| Some(gate));
     assert_eq!(runs(&taken), ["a", "b"]);
     for (revision, taken) in [(5, taken.remove(0)), (6, taken.remove(0))] {
@@ -282,7 +289,7 @@ async fn reading_everything_again_keeps_slots_and_running_deadlines() {
     let later = now + Duration::from_secs(20);
     let before = desk.forget_state();
     desk.effect(&ready("b", 7), later);
-    desk.inherited(token(5), &step("a"), "v1", "w", TTL, later);
+    desk.inherited(token(5), Lease::new(&step("a"), "v1", "w", &rank("a"), TTL, later));
     desk.remember(&before);
     assert_eq!(desk.look(now + TTL).len(), 1, "its deadline ran on");
     assert_eq!(runs(&desk.take(later, |_, _| Some(OPEN))), ["b"]);
@@ -298,4 +305,74 @@ async fn a_drained_worker_is_told_and_gets_nothing_more() {
     desk.effect(&ready("a", 1), now);
     assert!(desk.take(now, |_, _| Some(OPEN)).is_empty());
     assert_eq!(desk.drain("default", "support", "nobody", now), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_steps_of_a_key_run_than_the_policy_allows() {
+    let (mut desk, id, _outgoing, now) = desk(8);
+    let of = |run: &str, revision, key: &str| match ready(run, revision) {
+        Effect::StepReady { step, bundle_id, name, attempt, ready_revision, rank: _ } => {
+            let rank = rank(key);
+            Effect::StepReady { step, bundle_id, name, attempt, ready_revision, rank }
+        }
+        other => other,
+    };
+    for (run, revision, key) in [("a", 1, "k"), ("b", 2, "k"), ("c", 3, "k"), ("d", 4, "l")] {
+        desk.effect(&of(run, revision, key), now);
+    }
+    let gate = Gate { max_running_per_key: 1, ..OPEN };
+    let mut taken = desk.take(now, |_, _| Some(gate));
+    assert_eq!(runs(&taken), ["a", "d"], "those on their way count");
+    desk.settle(taken.remove(0), Assigned::Leased(token(5)), now);
+    assert!(desk.take(now, |_, _| Some(gate)).is_empty());
+    // The effect of the same lease is no second one.
+    let mut effect = leased("a", "w", 5);
+    if let Effect::Leased { rank: of, .. } = &mut effect {
+        *of = rank("k");
+    }
+    desk.effect(&effect, now);
+    desk.effect(&ended("a", "w", 5), now);
+    desk.credit(id, 1);
+    let mut taken = desk.take(now, |_, _| Some(gate));
+    assert_eq!(runs(&taken), ["b"]);
+    desk.settle(taken.remove(0), Assigned::Gone, now);
+    assert_eq!(runs(&desk.take(now, |_, _| Some(gate))), ["c"], "what came to nothing makes room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_steps_go_out_in_a_second_than_the_policy_allows() {
+    let (mut desk, _id, _outgoing, now) = desk(99);
+    for number in 0..50 {
+        desk.effect(&ready(&format!("{number:02}"), number), now);
+    }
+    let gate = Gate { max_per_second: 20, ..OPEN };
+    let first = desk.take(now, |_, _| Some(gate));
+    assert_eq!(first.len(), 3, "a tenth of a second's worth and one");
+    assert_eq!(desk.look_again_in(now, BLOCKED), Duration::from_millis(50));
+    let (mut at, mut out) = (now, 3);
+    while at < now + Duration::from_secs(1) {
+        at += desk.look_again_in(at, BLOCKED);
+        out += desk.take(at, |_, _| Some(gate)).len();
+    }
+    assert_eq!(out, 20 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_goes_on_with_a_run_unless_something_more_urgent_waits() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    let mut effect = leased("a", "w", 5);
+    if let Effect::Leased { rank: of, .. } = &mut effect {
+        of.priority = 3;
+    }
+    desk.effect(&effect, now);
+    let who = intro("w", 1);
+    assert!(desk.may_go_on(&who, token(5)));
+    desk.effect(&ready("same", 6), now);
+    assert!(desk.may_go_on(&who, token(5)), "others of its priority wait for a slot of their own");
+    let mut urgent = ready("urgent", 7);
+    if let Effect::StepReady { rank: of, .. } = &mut urgent {
+        of.priority = 1;
+    }
+    desk.effect(&urgent, now);
+    assert!(!desk.may_go_on(&who, token(5)));
 }

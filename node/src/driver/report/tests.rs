@@ -15,7 +15,7 @@ fn intro() -> Introduction {
         worker_id: "w".into(),
         code: String::new(),
         verified: false,
-        serves: crate::driver::queues::Serves::default(),
+        profile: std::sync::Arc::default(),
         slots: 1,
         version: String::new(),
         node: "n0".into(),

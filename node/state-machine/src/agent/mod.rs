@@ -253,7 +253,11 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
     if let Some(memory) = &policy.memory {
         agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
-    agent.max_running = policy.steps.as_ref().and_then(|s| s.max_running).unwrap_or(0);
+    if let Some(steps) = &policy.steps {
+        agent.max_running = steps.max_running();
+        agent.max_running_per_key = steps.max_running_per_key();
+        agent.max_per_second = steps.max_per_second();
+    }
     let row = PolicyRecord { policy: Some(policy), revision: txn.revision };
     debug_assert!(row.encoded_len() < pinrail_proto::limits::COMMAND_BYTES);
     txn.put(Key::of(Kind::Policy, agent.number).build(), &row);

@@ -52,6 +52,8 @@ pub(crate) fn check_steps(key: &str, steps: &v1::StepPolicy) -> Result<(), Stop>
     span(&name("lease"), steps.lease.as_ref(), SECOND, HOUR)?;
     ranged(&name("max_attempts"), steps.max_attempts.map(u64::from), 4, 1, 1_000)?;
     ranged(&name("max_running"), steps.max_running, 10_000, 1, 1_000_000)?;
+    ranged(&name("max_running_per_key"), steps.max_running_per_key, 0, 0, 1_000_000)?;
+    ranged(&name("max_per_second"), steps.max_per_second, 0, 0, 1_000_000)?;
     if let Some(backoff) = &steps.backoff {
         span(&name("backoff.initial"), backoff.initial.as_ref(), 0, HOUR)?;
         span(&name("backoff.max"), backoff.max.as_ref(), 0, DAY)?;
@@ -70,6 +72,8 @@ fn fill_steps(steps: &mut v1::StepPolicy) {
     steps.lease.get_or_insert(duration(30 * SECOND));
     steps.max_attempts.get_or_insert(4);
     steps.max_running.get_or_insert(10_000);
+    steps.max_running_per_key.get_or_insert(0);
+    steps.max_per_second.get_or_insert(0);
     let backoff = steps.backoff.get_or_insert_default();
     backoff.initial.get_or_insert(duration(SECOND));
     backoff.factor_permille.get_or_insert(2_000);

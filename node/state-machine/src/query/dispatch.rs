@@ -7,7 +7,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::apply::cluster_key;
-use crate::effect::StepId;
+use crate::effect::{Rank, StepId};
 use crate::key::{Key, Kind, Parts};
 use crate::outcome::Stop;
 use crate::run::{self, ends};
@@ -27,6 +27,7 @@ pub struct ReadyStep {
     /// The attempt to start.
     pub attempt: u32,
     pub ready_revision: u64,
+    pub rank: Rank,
 }
 
 /// A step that a worker holds.
@@ -39,6 +40,7 @@ pub struct LeasedStep {
     pub token: Token,
     pub worker_id: String,
     pub lease_ms: u64,
+    pub rank: Rank,
 }
 
 /// What holds an agent's queue back.
@@ -47,6 +49,10 @@ pub struct Gate {
     pub paused: bool,
     pub running: u64,
     pub max_running: u64,
+    /// Of one fairness key; 0: no limit.
+    pub max_running_per_key: u64,
+    /// Steps handed out in a second; 0: no limit.
+    pub max_per_second: u64,
 }
 
 /// Steps of all agents that wait for a worker, behind `after`, at most `limit`.
@@ -73,6 +79,7 @@ pub fn ready_steps(
         ready.push(ReadyStep {
             step: StepId { agent, run_id: run.to_owned(), step: number },
             bundle_id: bundle.to_owned(),
+            rank: step::rank(run, &record),
             name: record.name,
             attempt: record.attempt + 1,
             ready_revision,
@@ -102,6 +109,7 @@ pub fn leased_steps(
         let record = existing(read, agent, run, number)?;
         leased.push(LeasedStep {
             step: StepId { agent, run_id: run.to_owned(), step: number },
+            rank: step::rank(run, &record),
             bundle_id: record.bundle_id,
             token: record.token.unwrap_or_default(),
             worker_id: record.worker_id,
@@ -242,6 +250,8 @@ pub fn agent_gate(read: &dyn Read, number: u32, bundle_id: &str) -> Result<Gate,
         paused: agent.paused || bundle.paused,
         running: agent.running_steps,
         max_running: agent.max_running,
+        max_running_per_key: agent.max_running_per_key,
+        max_per_second: agent.max_per_second,
     })
 }
 

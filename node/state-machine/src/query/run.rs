@@ -1,5 +1,6 @@
 //! Reads of runs: one, its result, its explanation.
 
+use pinrail_proto::limits;
 use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1;
@@ -161,6 +162,11 @@ pub(super) fn message(
         session: run.session.clone(),
         awaits_turn: run.awaits_turn,
         repinnable: run.repinnable,
+        priority: match run.priority {
+            0 => limits::DEFAULT_PRIORITY,
+            asked => asked,
+        },
+        fairness_key: run.fairness_key.clone(),
         repins: run.repins,
         repin_to: run.repin_to.clone(),
     })

@@ -27,6 +27,8 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
         asked_max_age_ms: it.max_age_ms,
         asked_bundle_id: it.bundle_id.clone(),
         session: it.session.clone(),
+        priority: it.priority,
+        fairness_key: it.fairness_key.clone(),
         ..RunRecord::default()
     }
 }

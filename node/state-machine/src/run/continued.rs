@@ -79,6 +79,9 @@ fn successor(txn: &Txn<'_>, subject: &Subject) -> Result<RunRecord, Stop> {
         restart_step: run.restart_step,
         session: run.session.clone(),
         session_place: run.session_place,
+        priority: run.priority,
+        fairness_key: run.fairness_key.clone(),
+        last_worker_id: run.last_worker_id.clone(),
         continues,
         state: RunState::Unspecified.into(),
         ..RunRecord::default()

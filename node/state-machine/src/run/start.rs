@@ -127,6 +127,13 @@ fn check(it: &StartRun) -> Result<(), Stop> {
             return Err(reject(reason::INVALID_REQUEST, message));
         }
     }
+    if it.priority > limits::LAST_PRIORITY {
+        let message = format!("priority {}: 1 is first, 5 is last", it.priority);
+        return Err(reject(reason::INVALID_REQUEST, message));
+    }
+    if !it.fairness_key.is_empty() {
+        id::check_token("fairness key", &it.fairness_key).map_err(invalid)?;
+    }
     if it.delay_ms > limits::DELAY_MS {
         return Err(reject(reason::INVALID_REQUEST, "delay is longer than 365 days")
             .with("limit_ms", limits::DELAY_MS));

@@ -12,7 +12,7 @@ use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
 
-use super::queue::{begin_clock, dequeue};
+use super::queue::{begin_clock, dequeue, rank};
 use super::state::turn;
 use super::{object, step_id};
 
@@ -89,6 +89,7 @@ pub(super) fn grant(
     step.attempt += 1;
     step.token = Some(token);
     step.worker_id.clone_from(&taker.worker_id);
+    run.last_worker_id.clone_from(&taker.worker_id);
     step.leased_ms = txn.now;
     step.lease_ms = policy.lease_ms;
     begin_clock(txn.now, step, &policy);
@@ -108,6 +109,7 @@ pub(super) fn grant(
         token,
         worker_id: step.worker_id.clone(),
         lease_ms: step.lease_ms,
+        rank: rank(&run.run_id, step),
     });
     Ok(token)
 }

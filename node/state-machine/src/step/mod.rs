@@ -41,7 +41,7 @@ pub(crate) use end_lease::{expire, hand_back};
 pub(crate) use fail::{attempt_over, fail, revive, start_by_over};
 pub(crate) use fan_out::{branches, close_all, open_steps};
 pub(crate) use lease::lease;
-pub(crate) use queue::{hold, let_go, open_first, ready_again};
+pub(crate) use queue::{hold, let_go, open_first, rank, ready_again};
 pub(crate) use state::is_closed;
 pub(crate) use transfer::{leave_queue, move_along, take_back};
 pub(crate) use wait::{child_over, deliver, over as wait_over, pending_bytes};

@@ -1,10 +1,11 @@
 //! How a step enters and leaves the queue of its bundle, and how it gives up what it holds.
 
+use pinrail_proto::limits;
 use pinrail_proto::log::StepRecord;
 use pinrail_proto::v1::StepState;
 
 use crate::bundle::{self, StepPolicy};
-use crate::effect::Effect;
+use crate::effect::{Effect, Rank};
 use crate::key::{Key, Kind, Timer};
 use crate::outcome::Stop;
 use crate::run::Subject;
@@ -55,6 +56,11 @@ pub(super) fn open(
         max_attempts: policy.max_attempts,
         lease_ms: policy.lease_ms,
         bundle_id: subject.run.bundle_id.clone(),
+        priority: subject.run.priority,
+        fairness_key: match subject.run.fairness_key.as_str() {
+            "" => subject.run.session.clone(),
+            key => key.to_owned(),
+        },
         join: place.join,
         branch: place.branch,
         ..StepRecord::default()
@@ -87,6 +93,9 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
     step.ready_revision = txn.revision;
     step.token = None;
     step.worker_id.clear();
+    // A worker that failed it, or was not heard of, is none to wait for.
+    step.prefers_worker_id =
+        if step.attempt == 0 { run.last_worker_id.clone() } else { String::new() };
     txn.mark(ready_key(agent, &run.bundle_id, &run.run_id, step), &[]);
     bundle.ready_steps += 1;
     if step.start_by_ms != 0 {
@@ -99,8 +108,21 @@ pub(super) fn enqueue(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), St
         name: step.name.clone(),
         attempt: step.attempt + 1,
         ready_revision: step.ready_revision,
+        rank: rank(&run.run_id, step),
     });
     Ok(())
+}
+
+/// What decides when a step's turn comes.
+pub(crate) fn rank(run_id: &str, step: &StepRecord) -> Rank {
+    Rank {
+        priority: if step.priority == 0 { limits::DEFAULT_PRIORITY } else { step.priority },
+        key: match step.fairness_key.as_str() {
+            "" => run_id.to_owned(),
+            key => key.to_owned(),
+        },
+        prefers: step.prefers_worker_id.clone(),
+    }
 }
 
 /// Schedule-to-close counts from when a step could first be leased, over all of its attempts.

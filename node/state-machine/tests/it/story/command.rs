@@ -120,6 +120,8 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             delay_ms: line.span("delay").unwrap_or(0),
             session: line.text("session"),
             repinnable: line.flag("repinnable").then_some(true),
+            priority: line.number("priority").map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
+            fairness_key: line.text("key"),
             restart_step: line.flag("restart-step").then_some(true),
             ..log::StartRun::default()
         }),

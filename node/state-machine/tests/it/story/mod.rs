@@ -60,6 +60,7 @@ stories! {
     delayed_starts
     paused_run
     schedule_to_close
+    ranks
     repin
     sessions
     retry_by_hand

@@ -256,8 +256,17 @@ fn quoted(text: &str) -> String {
 /// What a leader does; timers and cached views are left out, for every command has them.
 fn effect(effect: &Effect) -> Option<String> {
     Some(match effect {
-        Effect::StepReady { step, bundle_id, attempt, .. } => {
-            format!("{} waits for a worker of {bundle_id}, attempt {attempt}", id(step))
+        Effect::StepReady { step, bundle_id, attempt, rank, .. } => {
+            let urgency = match rank.priority {
+                3 => String::new(),
+                priority => format!(", priority {priority}"),
+            };
+            let key = if rank.key == step.run_id { "" } else { ", key " };
+            let key = if key.is_empty() { String::new() } else { format!("{key}{}", rank.key) };
+            format!(
+                "{} waits for a worker of {bundle_id}, attempt {attempt}{urgency}{key}",
+                id(step)
+            )
         }
         Effect::StepWithdrawn { step, .. } => format!("{} waits no longer", id(step)),
         Effect::Leased { step, worker_id, bundle_id, .. } => {
