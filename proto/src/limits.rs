@@ -20,6 +20,14 @@ pub const RUN_STEPS: u32 = 10_000;
 pub const LAST_PRIORITY: u32 = 5;
 /// The priority of a run whose start does not say.
 pub const DEFAULT_PRIORITY: u32 = 3;
+/// What a step says of how far it is.
+pub const PROGRESS_BYTES: usize = 16 << 10;
+/// One chunk that a step emits.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks of a run that are kept for its watchers, and their bytes; older ones are dropped.
+pub const CHUNKS: usize = 1_000;
+/// See [`CHUNKS`].
+pub const CHUNKS_BYTES: usize = 256 << 10;
 /// Longest delay of a start.
 pub const DELAY_MS: u64 = 365 * 24 * 3_600_000;
 /// Children of a run that are not over.

@@ -297,6 +297,7 @@ impl Link {
             held_digest: digest.digest(),
             held: self.held_steps(),
             free_slots: self.free_slots(),
+            progress: Vec::new(),
         });
         out.send(v1::WorkRequest { sequence: 0, message: Some(beat) }).await?;
         let again = self.pending.iter_mut().filter(|(_, pending)| pending.again);

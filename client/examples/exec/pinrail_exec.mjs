@@ -71,7 +71,7 @@ export const sleep = (time, then, input = null) => ({ sleep: time, then, input }
 const plain = (value) => (value === undefined ? null : JSON.parse(JSON.stringify(value)));
 
 /**
- * One attempt of one step: input, runId, agentId, name, number, attempt, kind, sideEffects, labels, remainingMs, woken,
+ * One attempt of one step: input, runId, agentId, name, number, attempt, kind, sideEffects, labels, remainingMs, woken, lastProgress,
  * bundle (id, models, prompts, indexes, tools), memory; signal, an AbortSignal for what must stop when the step does.
  */
 export class Step {
@@ -94,6 +94,7 @@ export class Step {
     this.labels = message.labels ?? {};
     this.remainingMs = message.remaining_ms;
     this.woken = message.woken;
+    this.lastProgress = message.last_progress;
     this.bundle = message.bundle;
     this.memory = new Memory(connection);
     /** Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, shutdown), or null. */
@@ -135,6 +136,16 @@ export class Step {
   /** What a model used: model, served_model, input_tokens, output_tokens, cost_micros. Adds up. */
   usage(used) {
     this.#connection.send({ type: "usage", ...used });
+  }
+
+  /** Says something to those who watch the run: a token of a model's answer, say. Not recorded; at most 64 KiB. */
+  emit(text) {
+    this.#connection.send({ type: "emit", value: plain(text) });
+  }
+
+  /** How far the step is; the next attempt finds it in lastProgress. At most 16 KiB. */
+  progress(value) {
+    this.#connection.send({ type: "progress", value: plain(value) });
   }
 }
 

@@ -101,7 +101,7 @@ def sleep(time, then, input=None):
 
 class Step:
     """One attempt of one step. Its fields: input, run_id, agent_id, name, number, attempt, kind, side_effects, labels,
-    remaining_ms, woken, bundle (id, models, prompts, indexes, tools)."""
+    remaining_ms, woken, last_progress, bundle (id, models, prompts, indexes, tools)."""
 
     def __init__(self, connection, message):
         self._connection = connection
@@ -118,6 +118,7 @@ class Step:
         self.labels = message.get("labels", {})
         self.remaining_ms = message.get("remaining_ms")
         self.woken = message.get("woken")
+        self.last_progress = message.get("last_progress")
         self.bundle = message["bundle"]
         self.memory = Memory(connection)
 
@@ -152,6 +153,14 @@ class Step:
     def usage(self, **used):
         """What a model used: model, served_model, input_tokens, output_tokens, cost_micros. Adds up."""
         self._connection.send({"type": "usage", **used})
+
+    def emit(self, text):
+        """Says something to those who watch the run: a token of a model's answer, say. Not recorded; at most 64 KiB."""
+        self._connection.send({"type": "emit", "value": text})
+
+    def progress(self, value):
+        """How far the step is; the next attempt finds it in last_progress. At most 16 KiB."""
+        self._connection.send({"type": "progress", "value": value})
 
 
 class Memory:

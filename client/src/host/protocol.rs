@@ -62,6 +62,14 @@ pub(super) enum FromChild {
     },
     #[serde(rename = "usage")]
     Usage(Usage),
+    #[serde(rename = "emit")]
+    Emit(Emit),
+    #[serde(rename = "progress")]
+    Progress {
+        /// It is answered when it has one.
+        id: Option<u64>,
+        value: Value,
+    },
     #[serde(rename = "outcome")]
     Outcome(Box<Outcome>),
 }
@@ -90,6 +98,16 @@ impl Key {
         let parts = [self.path.as_str(), self.key.as_str()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }
+}
+
+/// `text`, or any `value`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Emit {
+    /// It is answered when it has one.
+    pub(super) id: Option<u64>,
+    pub(super) text: Option<String>,
+    pub(super) value: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -202,6 +220,9 @@ pub(super) struct Step {
     /// What ended the wait that the step was behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) woken: Option<Value>,
+    /// How far an earlier attempt said that it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_progress: Option<Value>,
     pub(super) bundle: Value,
     /// Recorded by an earlier attempt, by name.
     pub(super) checkpoints: Map<String, Value>,
@@ -241,6 +262,9 @@ mod tests {
             r#"{"id":5,"type":"checkpoint.get","name":"search"}"#,
             r#"{"id":6,"type":"usage","output_tokens":3}"#,
             r#"{"type":"usage","input_tokens":3}"#,
+            r#"{"type":"emit","text":"Your "}"#,
+            r#"{"id":7,"type":"emit","value":{"token":1}}"#,
+            r#"{"type":"progress","value":{"done":3}}"#,
             r#"{"type":"outcome","next":"answer","input":{"a":1}}"#,
             r#"{"type":"outcome","wait":"approved","timeout":"3d","then":"resume","input":1}"#,
             r#"{"type":"outcome","fail":{"reason":"CARD","message":"no","retry":"never"}}"#,

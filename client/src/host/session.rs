@@ -143,10 +143,17 @@ impl Session {
                     output_tokens: usage.output_tokens,
                     cost_micros: usage.cost_micros,
                 });
-                if let Some(id) = usage.id {
-                    self.answer(answers, id, async { Ok(json!({ "ok": true })) });
-                }
+                self.acknowledge(answers, usage.id);
             }
+            FromChild::Emit(emit) => {
+                context.emit(emit.text.map_or(emit.value, Value::String));
+                self.acknowledge(answers, emit.id);
+            }
+            FromChild::Progress { id, value } => match (context.progress(value), id) {
+                (Ok(()), id) => self.acknowledge(answers, id),
+                (Err(error), Some(id)) => self.answer(answers, id, async { Err(error) }),
+                (Err(_), None) => {}
+            },
             FromChild::Hello(_) | FromChild::Outcome(_) => {}
         }
     }
@@ -170,6 +177,13 @@ impl Session {
             // Whoever asked may be gone.
             let _ = answers.send(answer).await;
         });
+    }
+
+    /// Answers a message that needs no answer, if it has an id.
+    fn acknowledge(&self, answers: &Answers, id: Option<u64>) {
+        if let Some(id) = id {
+            self.answer(answers, id, async { Ok(json!({ "ok": true })) });
+        }
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

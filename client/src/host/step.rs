@@ -30,6 +30,7 @@ pub(super) fn step(context: &StepContext, input: Value, socket: Option<&Socket>)
         remaining_ms: inner.deadline.map(|at| millis(at.saturating_duration_since(Instant::now()))),
         input,
         woken: inner.woken.as_ref().map(woken),
+        last_progress: inner.last_progress.as_ref().map(json::payload),
         bundle,
         checkpoints: recorded.map(|(name, value)| (name, json::payload(&value))).collect(),
         socket: socket.map(ToString::to_string),

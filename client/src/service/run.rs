@@ -107,7 +107,10 @@ impl RunWatch {
             return Ok(None);
         }
         let change = self.stream.next(open).await?;
-        self.stream.request.from_revision = change.revision;
+        if change.run.is_some() {
+            self.stream.request.from_revision = change.revision;
+        }
+        self.stream.request.after = change.place.or(self.stream.request.after);
         self.over = change.closed;
         Ok(Some(change))
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use pinrail_proto::limits;
 use pinrail_proto::v1::work_request::Message;
 use pinrail_proto::v1::{self, Payload};
 use serde::Serialize;
@@ -64,7 +66,8 @@ pub struct Usage {
 pub(crate) struct Command {
     pub(crate) token: Token,
     pub(crate) message: Message,
-    pub(crate) reply: Reply,
+    /// Nobody waits for an answer to what a step emits.
+    pub(crate) reply: Option<Reply>,
 }
 
 /// What the loop tells a step.
@@ -73,6 +76,14 @@ pub(crate) enum Signal {
     Run,
     Stop { reason: CancelReason, until: Instant },
     Drop,
+}
+
+/// How far a step is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) value: Option<Payload>,
+    /// A heartbeat of the present stream had it.
+    pub(crate) told: bool,
 }
 
 /// One attempt of one step. Cheap to clone.
@@ -97,6 +108,10 @@ pub(crate) struct Inner {
     pub(crate) suppress: bool,
     pub(crate) woken: Option<v1::Woken>,
     pub(crate) join: Option<v1::Join>,
+    pub(crate) last_progress: Option<Payload>,
+    pub(crate) progress: Mutex<Progress>,
+    /// How many chunks were emitted.
+    pub(crate) emitted: AtomicU64,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) usage: Mutex<UsageSum>,
     /// Memory writes that the completion carries, by key.
@@ -291,6 +306,52 @@ impl StepContext {
         });
     }
 
+    /// Says something to those who watch the run: a token of a model's answer, say. A string reaches them as it is, anything else
+    /// as JSON. Nothing is recorded, and nothing waits for it: what a broken stream or a slow watcher loses is told to them as
+    /// a gap. At most 64 KiB; more is left out.
+    pub fn emit(&self, value: impl Serialize) {
+        let Ok(value) = payload::encode(&value) else { return };
+        let sequence = self.inner.emitted.fetch_add(1, Ordering::Relaxed) + 1;
+        if value.data.len() > limits::CHUNK_BYTES {
+            tracing::warn!(bytes = value.data.len(), "a chunk that is too large is left out");
+            return;
+        }
+        let message = Message::Emit(v1::Emit {
+            token: Some(self.inner.token.into()),
+            sequence,
+            value: Some(value),
+            attempt: self.inner.attempt,
+        });
+        let command = Command { token: self.inner.token, message, reply: None };
+        // A loop that cannot take it leaves a gap.
+        let _ = self.inner.commands.try_send(command);
+    }
+
+    /// Says how far the step is: goes with the next heartbeat, and to the next attempt. The last word counts. At most 16 KiB; more
+    /// is left out.
+    ///
+    /// # Errors
+    /// When the value cannot be JSON.
+    pub fn progress(&self, value: impl Serialize) -> StepResult<()> {
+        let value = payload::encode(&value)?;
+        if value.data.len() > limits::PROGRESS_BYTES {
+            tracing::warn!(bytes = value.data.len(), "a progress that is too large is left out");
+            return Ok(());
+        }
+        *self.inner.progress.lock() = Progress { value: Some(value), told: false };
+        Ok(())
+    }
+
+    /// How far an earlier attempt said that it came; `None` when none did.
+    ///
+    /// # Errors
+    /// When it is not what `T` takes: another attempt would not help.
+    pub fn last_progress<T: DeserializeOwned>(&self) -> StepResult<Option<T>> {
+        let Some(last) = &self.inner.last_progress else { return Ok(None) };
+        let value = payload::decode(Some(last));
+        Ok(Some(value.map_err(|error| StepError::fatal("INVALID_PROGRESS", error))?))
+    }
+
     /// Waits until the step is asked to stop. After a grace the step is dropped where it waits.
     pub async fn cancelled(&self) -> CancelReason {
         let mut signal = self.inner.signal.clone();
@@ -329,7 +390,7 @@ impl StepContext {
     /// Hands a message to the worker's loop and waits for the cluster's answer.
     pub(crate) async fn send(&self, message: Message) -> StepResult<u64> {
         let (reply, answer) = oneshot::channel();
-        let command = Command { token: self.inner.token, message, reply };
+        let command = Command { token: self.inner.token, message, reply: Some(reply) };
         // Without its loop the worker holds no lease any more.
         self.inner.commands.send(command).await.map_err(|_| StepError::stale())?;
         answer.await.map_err(|_| StepError::stale())?

@@ -1,6 +1,7 @@
 //! One attempt from its assignment to its end: runs the handler until it returns, is dropped, or has no more time.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
@@ -80,6 +81,9 @@ pub(crate) fn context(
         suppress: assignment.suppress_side_effects,
         woken: assignment.woken.clone(),
         join: assignment.join,
+        last_progress: assignment.last_progress.clone(),
+        progress: Mutex::default(),
+        emitted: AtomicU64::new(0),
         journal: Mutex::new(Journal::new(assignment.checkpoints.clone())),
         usage: Mutex::new(UsageSum::default()),
         on_complete: Mutex::default(),
@@ -206,6 +210,7 @@ fn fail(context: &StepContext, handler: &Handler, error: StepError) -> Message {
         token: Some(inner.token.into()),
         failure: Some(failure),
         usage: Some(inner.usage.lock().sum()),
+        progress: inner.progress.lock().value.clone(),
     })
 }
 
@@ -215,5 +220,6 @@ fn hand_back(context: &StepContext) -> Message {
         run_id: inner.run_id.clone(),
         step: inner.step,
         token: Some(inner.token.into()),
+        progress: inner.progress.lock().value.clone(),
     })
 }

@@ -61,7 +61,12 @@ pub(crate) fn heartbeat(held: &BTreeMap<Token, Lease>, free_slots: u32) -> v1::H
     } else {
         Vec::new()
     };
-    v1::Heartbeat { held_digest: digest(held.keys().copied()), held: held_list, free_slots }
+    v1::Heartbeat {
+        held_digest: digest(held.keys().copied()),
+        held: held_list,
+        free_slots,
+        progress: Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -205,6 +205,7 @@ impl Entry {
             token: complete.token,
             failure: Some(error.into_failure()),
             usage: complete.usage.clone(),
+            progress: None,
         });
         true
     }
@@ -217,7 +218,8 @@ impl Entry {
             | Message::MemoryPut(_)
             | Message::Hello(_)
             | Message::Credit(_)
-            | Message::Heartbeat(_) => None,
+            | Message::Heartbeat(_)
+            | Message::Emit(_) => None,
         };
         if let Some(reply) = self.reply {
             // Nobody waits any more when the step was dropped meanwhile.

@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::retry::{Verdict, backoff, judge};
 use crate::worker::bundle::BundleView;
-use crate::worker::context::{CancelReason, Command, Signal};
+use crate::worker::context::{CancelReason, Command, Signal, StepContext};
 use crate::worker::execute::{Finished, Surroundings, at, context, execute};
 use crate::worker::handler::Handlers;
 use crate::worker::held::{Lease, Token, heartbeat, list};
@@ -33,6 +33,8 @@ use crate::worker::slots::Slots;
 
 /// Messages of steps that wait for the loop.
 const COMMANDS: usize = 1_024;
+/// Steps whose progress goes with one heartbeat: the others have the next one.
+const PROGRESSES: usize = 64;
 /// How long a full stream is left alone.
 const CROWDED: Duration = Duration::from_millis(20);
 /// After the grace of a shutdown: time for the last answers.
@@ -55,6 +57,12 @@ pub(crate) struct Plan {
     pub(crate) shutdown_grace: Duration,
 }
 
+/// A step at work.
+struct Running {
+    tell: watch::Sender<Signal>,
+    context: StepContext,
+}
+
 /// A worker at work.
 pub(crate) struct Runtime {
     plan: Plan,
@@ -71,7 +79,7 @@ pub(crate) struct Runtime {
     outbox: Outbox,
     /// Leases until the cluster said that they are over.
     held: BTreeMap<Token, Lease>,
-    running: BTreeMap<Token, watch::Sender<Signal>>,
+    running: BTreeMap<Token, Running>,
     tasks: JoinSet<Finished>,
     slots: Slots,
     heartbeat: Interval,
@@ -226,6 +234,7 @@ impl Runtime {
         self.heartbeat = interval(every);
         self.heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.link = Some(link);
+        self.tell_progress_again();
         self.failures = 0;
         self.refusals = 0;
         self.slots.stream_opened();
@@ -319,7 +328,7 @@ impl Runtime {
         let (tell, signal) = watch::channel(Signal::Run);
         let now = Instant::now();
         let context = context(&around, &handler, &assignment, token, signal.clone(), now);
-        self.running.insert(token, tell);
+        self.running.insert(token, Running { tell, context: context.clone() });
         self.tasks.spawn(execute(handler, context, assignment.input, signal));
     }
 
@@ -339,6 +348,7 @@ impl Runtime {
             run_id: assignment.run_id.clone(),
             step: assignment.step,
             token: Some(token.into()),
+            progress: None,
         });
         self.outbox.push(token, message, None);
     }
@@ -351,7 +361,7 @@ impl Runtime {
             step: assignment.step,
             token: Some(token.into()),
             failure: Some(error.into_failure()),
-            usage: None,
+            ..v1::FailStep::default()
         });
         self.outbox.push(token, message, None);
     }
@@ -362,29 +372,38 @@ impl Runtime {
             tracing::info!(run = cancel.run_id, step = cancel.step, "lease lost; step dropped");
             self.lease_over(token, false);
             self.outbox.drop_lease(token);
-            if let Some(tell) = self.running.remove(&token) {
-                tell.send_replace(Signal::Drop);
+            if let Some(running) = self.running.remove(&token) {
+                running.tell.send_replace(Signal::Drop);
             }
             return;
         }
         let grace = cancel.grace.as_ref().and_then(pinrail_proto::time::millis).unwrap_or(0);
         let until = Instant::now() + Duration::from_millis(grace);
-        if let Some(tell) = self.running.get(&token) {
-            tell.send_replace(Signal::Stop { reason: reason(cancel.reason()), until });
+        if let Some(running) = self.running.get(&token) {
+            running.tell.send_replace(Signal::Stop { reason: reason(cancel.reason()), until });
         }
     }
 
     fn command(&mut self, command: Command) {
-        if self.held.contains_key(&command.token) {
-            self.outbox.push(command.token, command.message, Some(command.reply));
-        } else {
+        let held = self.held.contains_key(&command.token);
+        match command.reply {
+            Some(reply) if held => self.outbox.push(command.token, command.message, Some(reply)),
             // Whoever waits may be gone already.
-            drop(command.reply.send(Err(StepError::stale())));
+            Some(reply) => drop(reply.send(Err(StepError::stale()))),
+            // What does not fit leaves a gap: only its moment counts.
+            None if held => {
+                self.send(v1::WorkRequest { sequence: 0, message: Some(command.message) });
+            }
+            None => {}
         }
     }
 
     fn finished(&mut self, finished: Finished) {
         self.running.remove(&finished.token);
+        // What the step said before its end goes before it.
+        while let Ok(command) = self.commands.try_recv() {
+            self.command(command);
+        }
         if !self.held.contains_key(&finished.token) {
             return;
         }
@@ -423,9 +442,30 @@ impl Runtime {
 
     fn beat(&mut self) {
         let free = if self.takes_work() { self.slots.free(self.held.len()) } else { 0 };
-        let heartbeat = work_request::Message::Heartbeat(heartbeat(&self.held, free));
+        let progress = self.progress();
+        let beat = v1::Heartbeat { progress, ..heartbeat(&self.held, free) };
+        let heartbeat = work_request::Message::Heartbeat(beat);
         // One that does not fit is made good by the next.
-        self.send(v1::WorkRequest { sequence: 0, message: Some(heartbeat) });
+        if !self.send(v1::WorkRequest { sequence: 0, message: Some(heartbeat) }) {
+            self.tell_progress_again();
+        }
+    }
+
+    /// What steps say of how far they are, and have not said on this stream.
+    fn progress(&self) -> Vec<v1::StepProgress> {
+        let news = |(token, running): (&Token, &Running)| {
+            let mut progress = running.context.inner().progress.lock();
+            let value = progress.value.clone().filter(|_| !progress.told)?;
+            progress.told = true;
+            Some(v1::StepProgress { token: Some((*token).into()), value: Some(value) })
+        };
+        self.running.iter().filter_map(news).take(PROGRESSES).collect()
+    }
+
+    fn tell_progress_again(&self) {
+        for running in self.running.values() {
+            running.context.inner().progress.lock().told = false;
+        }
     }
 
     /// Asks for no more work and tells the steps; they have the grace to end.
@@ -433,8 +473,8 @@ impl Runtime {
         let until = Instant::now() + self.plan.shutdown_grace;
         tracing::info!(held = self.held.len(), "worker is stopping");
         self.stop_at = Some(until);
-        for tell in self.running.values() {
-            tell.send_if_modified(|signal| {
+        for running in self.running.values() {
+            running.tell.send_if_modified(|signal| {
                 let tells = matches!(signal, Signal::Run);
                 if tells {
                     *signal = Signal::Stop { reason: CancelReason::Shutdown, until };

@@ -18,6 +18,7 @@ use super::lease::{Lease, Leases, Token, WorkerKey};
 use super::pace::Pace;
 use super::proposed::Proposed;
 use super::queues::{Match, Queues, SessionId, Waiting};
+use super::rings::Rings;
 use super::session::{Introduction, Outgoing, Session, SessionEnd, lease_lost, next_id};
 
 /// Commands that a leader proposes at once.
@@ -75,6 +76,7 @@ pub(crate) struct Desk {
     /// Assignments that are on their way.
     proposed: Proposed,
     paces: BTreeMap<u32, Pace>,
+    pub(crate) rings: Rings,
     /// Effects up to this revision have been taken in.
     seen_revision: u64,
 }
@@ -82,7 +84,7 @@ pub(crate) struct Desk {
 impl Desk {
     /// An empty desk. Sessions of different terms have different ids.
     pub(crate) fn for_term(term: u64) -> Self {
-        Self { last_session: term << 32, ..Self::default() }
+        Self { last_session: term << 32, rings: Rings::for_term(term), ..Self::default() }
     }
 
     /// Takes in what a command did.
@@ -134,7 +136,7 @@ impl Desk {
                 self.queues.reopen_all(*agent);
                 wake.assign = true;
             }
-            Effect::RunClosed { agent: _, run_id: _ } => {}
+            Effect::RunClosed { agent, run_id } => self.rings.closed(*agent, run_id, now),
         }
         wake
     }
@@ -349,6 +351,7 @@ impl Desk {
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.heard(now, now_ms);
+        beat.progress.iter().for_each(|progress| self.leases.set_progress(progress));
         let worker = session.intro.key();
         if beat.held_digest == self.leases.digest(&worker) {
             session.settle_credits(beat.free_slots);
@@ -414,6 +417,16 @@ impl Desk {
         session.disconnect();
         let worker = session.intro.key();
         self.refresh(&worker);
+    }
+
+    /// A step has something to say to those who watch its run.
+    pub(crate) fn emit(&mut self, it: v1::Emit, now: Instant) {
+        let Some(lease) = it.token.as_ref().map(Token::from).and_then(|of| self.leases.get(of))
+        else {
+            return;
+        };
+        let StepId { agent, run_id, step } = lease.step.clone();
+        self.rings.emit(agent, &run_id, step, it, now);
     }
 
     /// Tells a worker to take no more. None when there is no such worker.

@@ -46,11 +46,12 @@ pub(super) async fn run(dispatch: Dispatch) {
 async fn expire(dispatch: &Dispatch, due: Vec<(Token, Lease)>) {
     let commands = due.iter().map(|(token, lease)| {
         let (step, token) = (Some(step_ref(&lease.step)), Some((*token).into()));
+        let progress = lease.progress.clone();
         encode(if lease.sent {
-            Kind::ExpireLease(log::ExpireLease { step, token })
+            Kind::ExpireLease(log::ExpireLease { step, token, progress })
         } else {
             // Its worker never saw it: that costs no attempt.
-            Kind::HandBackStep(log::HandBackStep { step, token })
+            Kind::HandBackStep(log::HandBackStep { step, token, progress })
         })
     });
     let replica = &dispatch.inner.replica;

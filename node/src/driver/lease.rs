@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pinrail_proto::{log, v1};
+use pinrail_proto::{limits, log, v1};
 use pinrail_state_machine::effect::{Rank, StepId};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
@@ -60,6 +60,8 @@ pub(crate) struct Lease {
     pub(crate) since: Instant,
     /// The assignment was put on the worker's stream, or an earlier leader may have done so.
     pub(crate) sent: bool,
+    /// What its worker said last of how far the step is.
+    pub(crate) progress: Option<v1::Payload>,
     /// A report that ends it is on its way through the log: its end is no news to the worker.
     pub(crate) ending: bool,
 }
@@ -82,6 +84,7 @@ impl Lease {
             deadline: now + ttl,
             since: now,
             sent: false,
+            progress: None,
             ending: false,
         }
     }
@@ -220,6 +223,17 @@ impl Leases {
         }
     }
 
+    /// How far a held step is. More than a progress may have is left out: the worker's library keeps to the limit.
+    pub(crate) fn set_progress(&mut self, progress: &v1::StepProgress) {
+        let size = progress.value.as_ref().map_or(0, |value| value.data.len());
+        let Some(token) = progress.token.as_ref().map(Token::from) else { return };
+        if size <= limits::PROGRESS_BYTES
+            && let Some(lease) = self.leases.get_mut(&token)
+        {
+            lease.progress.clone_from(&progress.value);
+        }
+    }
+
     /// The worker was heard of: the lease has a full ttl again.
     pub(crate) fn touch(&mut self, token: Token, now: Instant) {
         if let Some(ttl) = self.leases.get(&token).map(|lease| lease.ttl) {
@@ -250,6 +264,7 @@ impl Leases {
             self.set_deadline(token, known.deadline);
             if let Some(lease) = self.leases.get_mut(&token) {
                 (lease.since, lease.ending) = (known.since, known.ending);
+                lease.progress.clone_from(&known.progress);
             }
         }
     }
@@ -299,6 +314,7 @@ mod tests {
             deadline: now + TTL,
             since: now,
             sent: false,
+            progress: None,
             ending: false,
         }
     }

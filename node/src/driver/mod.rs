@@ -24,6 +24,7 @@ mod pace;
 mod proposed;
 mod queues;
 mod report;
+mod rings;
 mod session;
 mod state;
 mod sweep;
@@ -48,6 +49,7 @@ use queues::SessionId;
 use session::Outgoing;
 
 pub use metrics::describe as describe_metrics;
+pub(crate) use rings::Emitted;
 pub use session::SessionEnd;
 
 /// How long a proposal of the driver may take before its outcome counts as unknown.
@@ -246,6 +248,21 @@ impl Dispatch {
         })
     }
 
+    /// What steps of a run emitted behind a place, and what tells of more. None: this node does not lead and does not know.
+    pub(crate) fn chunks(
+        &self,
+        agent: u32,
+        run_id: &str,
+        after: v1::ChunkPlace,
+    ) -> Option<Emitted> {
+        self.with_desk(|desk| desk.rings.read(agent, run_id, after))
+    }
+
+    /// What tells of chunks of a run. None: this node does not lead and does not know.
+    pub(crate) fn chunk_signal(&self, agent: u32, run_id: &str) -> Option<Arc<Notify>> {
+        self.with_desk(|desk| desk.rings.signal(agent, run_id))
+    }
+
     /// Ends the leader's work and all worker streams, so that workers look for another node. For good.
     pub fn close(&self) {
         self.inner.stop.cancel();
@@ -314,6 +331,10 @@ impl Inbox {
                 | Message::HandBack(_)
                 | Message::MemoryPut(_),
             ) => self.reports.send(request).await.is_ok(),
+            Some(Message::Emit(_)) => {
+                let Some(Message::Emit(it)) = request.message else { return true };
+                self.dispatch.with_desk(|desk| desk.emit(it, now)).is_some()
+            }
             // A second introduction, or a message of a later version: its worker waits for no answer that we could give.
             Some(Message::Hello(_)) | None => true,
         }

@@ -247,6 +247,7 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
             let kind = Kind::HandBackStep(log::HandBackStep {
                 step: Some(step_ref(&step)),
                 token: Some(token.into()),
+                progress: it.progress,
             });
             (step, token, kind, Some(metrics::StepOutcome::HandedBack))
         }
@@ -254,7 +255,8 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
             let (step, token) = subject(intro, &it.run_id, it.step, it.token.as_ref())?;
             (step.clone(), token, memory(intro, &step, token, it)?, None)
         }
-        Some(Request::Hello(_) | Request::Credit(_) | Request::Heartbeat(_)) | None => {
+        Some(Request::Hello(_) | Request::Credit(_) | Request::Heartbeat(_) | Request::Emit(_))
+        | None => {
             return Err(bad("not a report"));
         }
     };
@@ -384,6 +386,7 @@ fn fail(step: &StepId, token: Token, it: v1::FailStep) -> Kind {
         token: Some(token.into()),
         failure: Some(failure),
         usage: it.usage,
+        progress: it.progress,
     })
 }
 

@@ -207,7 +207,8 @@ fn keep_alive(stream: &WorkerStream, of: &[&v1::Assignment]) -> tokio::task::Abo
     let held: Vec<_> = of.iter().map(|of| held(of)).collect();
     let beat = async move {
         loop {
-            let heartbeat = v1::Heartbeat { held_digest: 1, held: held.clone(), free_slots: 0 };
+            let heartbeat =
+                v1::Heartbeat { held_digest: 1, held: held.clone(), ..Default::default() };
             let message = Some(Request::Heartbeat(heartbeat));
             inbox.receive(v1::WorkRequest { sequence: 0, message }).await;
             sleep(Duration::from_millis(LEASE_MS / 4)).await;

@@ -232,7 +232,14 @@ async fn events(
         Some(text) => text.parse().map_err(|_| Problem::bad(format!("Last-Event-ID: {text:?}")))?,
     };
     let namespace = params.namespace.clone();
-    let request = v1::WatchRunRequest { namespace, agent_id, run_id, from_revision };
+    let request = v1::WatchRunRequest {
+        namespace,
+        agent_id,
+        run_id,
+        from_revision,
+        chunks: params.chunks,
+        after: None,
+    };
     let changes = Runs(node).watch_run(params.call(request)?).await?.into_inner();
     let events = changes.map(|change| Ok(event(change)));
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(QUIET)))
@@ -240,6 +247,10 @@ async fn events(
 
 fn event(change: Result<v1::WatchRunResponse, tonic::Status>) -> Event {
     match change {
+        // Without an id: who comes back begins behind the last change.
+        Ok(chunks) if chunks.run.is_none() => {
+            Event::default().event("chunks").data(json::of(&chunks).to_string())
+        }
         Ok(change) => {
             let name = if change.closed { "end" } else { "change" };
             let event = Event::default().event(name).id(change.revision.to_string());

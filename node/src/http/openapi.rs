@@ -14,6 +14,7 @@ const PARAMS: &[(&str, &str, &str)] = &[
     ("timeout", "string", "How long the call may take: `10s` by default, at most 60 s."),
     ("local", "boolean", "Answer from this node's own state, without a quorum."),
     ("wait", "string", "How long to wait for the run's end, at most 60 s: `30s`."),
+    ("chunks", "boolean", "Also what the run's steps emit, as events `chunks`."),
     ("key", "string", "Session or run id, for shares of a route."),
     (
         "bundle",
@@ -198,7 +199,7 @@ const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
-        params: WRITE,
+        params: &["namespace", "timeout", "chunks"],
         ..operation(
             "get",
             "/v1/agents/{agent}/runs/{run}/events",

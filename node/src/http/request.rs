@@ -31,6 +31,7 @@ pub(super) struct Params {
     wait: Option<String>,
     /// Answer from this node's own state, without a quorum.
     local: bool,
+    pub(super) chunks: bool,
     pub(super) key: String,
     pub(super) bundle: String,
     pub(super) run: String,

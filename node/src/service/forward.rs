@@ -10,9 +10,12 @@ use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Node, error};
+use crate::raft::PeerInfo;
 
 /// A node that forwards says so: the one it asks does not forward again.
 pub(super) const FORWARDED: &str = "pinrail-forwarded";
+/// How long a stream or call waits for a leader that it can be relayed to.
+const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the leader may take to say which workers it has: the answer is worth it only when it comes soon.
 const WORKERS: Duration = Duration::from_millis(1_500);
 
@@ -31,6 +34,17 @@ impl Node {
             }
             leader => Err(error::no_leader(leader.as_ref())),
         }
+    }
+
+    /// The leader, once it is another node that has said where clients find it: one that is just elected may not have yet.
+    pub(super) async fn other_leader(&self) -> Option<PeerInfo> {
+        let own = self.replica.status().node_id;
+        let mut leadership = self.replica.leadership();
+        let elsewhere = leadership.wait_for(|now| {
+            let other = now.leader.as_ref().filter(|leader| leader.node_id != own);
+            other.is_some_and(|leader| !leader.grpc_address.is_empty())
+        });
+        timeout(LEADER_WITHIN, elsewhere).await.ok()?.ok()?.leader.clone()
     }
 
     pub(super) fn cluster_at_leader<T>(

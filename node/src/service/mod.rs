@@ -3,6 +3,7 @@
 
 mod agent;
 mod bundle;
+mod chunks;
 mod cluster;
 pub(crate) mod error;
 mod event;

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::error::refuse;
 use super::read::timeout_of;
 use super::write::{agent_ref, mismatch};
-use super::{Node, validate, watch};
+use super::{Node, chunks, validate, watch};
 
 #[derive(Debug)]
 pub(crate) struct Runs(pub(crate) Node);
@@ -225,9 +225,14 @@ impl RunService for Runs {
         request: Request<v1::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
         let timeout = timeout_of(&request);
-        let it = request.into_inner();
+        let it = request.get_ref();
         validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
-        Ok(Response::new(watch::run(self.0.clone(), it, timeout).await?))
+        let node = self.0.clone();
+        Ok(Response::new(match (it.chunks, node.dispatch.leads()) {
+            (true, true) => chunks::run(node, request.into_inner(), timeout).await?,
+            (true, false) => chunks::relay(&node, request).await?,
+            (false, _) => watch::run(node, request.into_inner(), timeout).await?,
+        }))
     }
 
     async fn cancel_run(

@@ -23,7 +23,7 @@ use super::{Node, error};
 /// The longest that one call waits for a result; callers ask again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Answers that a watcher may leave unread before its stream stops filling.
-const BUFFER: usize = 128;
+pub(super) const BUFFER: usize = 128;
 /// Events read at once.
 const PAGE: usize = 500;
 /// How often a watcher without events hears how far the stream is.
@@ -32,10 +32,10 @@ pub(super) const PROGRESS: Duration = Duration::from_secs(5);
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Counts a watcher as long as it lives.
-struct Watching(Arc<AtomicUsize>);
+pub(super) struct Watching(Arc<AtomicUsize>);
 
 impl Watching {
-    fn begin(node: &Node) -> Result<Self, Status> {
+    pub(super) fn begin(node: &Node) -> Result<Self, Status> {
         let watchers = Arc::clone(&node.watchers);
         if watchers.fetch_add(1, Ordering::Relaxed) >= limits::WATCHERS {
             watchers.fetch_sub(1, Ordering::Relaxed);
@@ -135,7 +135,10 @@ pub(super) async fn run(
 }
 
 /// Waits until something about a run was applied. False: the node ends.
-async fn changed(feed: &mut broadcast::Receiver<Arc<AppliedBatch>>, run_id: &str) -> bool {
+pub(super) async fn changed(
+    feed: &mut broadcast::Receiver<Arc<AppliedBatch>>,
+    run_id: &str,
+) -> bool {
     loop {
         match feed.recv().await {
             Ok(batch) if batch.applied.is_empty() || concerns(&batch, run_id) => return true,
@@ -159,7 +162,7 @@ fn concerns(batch: &AppliedBatch, run_id: &str) -> bool {
     })
 }
 
-fn look(node: &Node, it: &v1::WatchRunRequest) -> Result<v1::WatchRunResponse, Status> {
+pub(super) fn look(node: &Node, it: &v1::WatchRunRequest) -> Result<v1::WatchRunResponse, Status> {
     let ((run, step), at) = node.query_now(|read| {
         let run = query::run(read, &it.namespace, &it.agent_id, &it.run_id)?;
         let step = query::step(read, &it.namespace, &it.agent_id, &it.run_id, run.steps)?;
@@ -171,6 +174,7 @@ fn look(node: &Node, it: &v1::WatchRunRequest) -> Result<v1::WatchRunResponse, S
         closed: run.ended_at.is_some(),
         run: Some(run),
         step,
+        ..v1::WatchRunResponse::default()
     })
 }
 

@@ -34,8 +34,6 @@ const RELAYED_BY: &str = "pinrail-relayed-by";
 const LEADER: &str = "pinrail-leader";
 /// From the opening of a stream to its introduction.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stream or call waits for a leader that it can be relayed to.
-const LEADER_WITHIN: Duration = Duration::from_secs(2);
 /// A relayed unary call.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Leaders whose connection is kept.
@@ -79,23 +77,13 @@ impl WorkerService {
         &self.node.dispatch
     }
 
-    /// The leader to relay to: not this node, and not again. A leader that is just elected may not have said yet where
-    /// clients find it.
+    /// The leader to relay to: not this node, and not again.
     async fn relay_to(&self, metadata: &MetadataMap) -> Result<PeerInfo, Status> {
-        let mut leadership = self.node.replica.leadership();
+        let no_leader = || no_leader(self.dispatch().leader().as_ref());
         if metadata.contains_key(RELAYED_BY) {
-            return Err(no_leader(self.dispatch().leader().as_ref()));
+            return Err(no_leader());
         }
-        let own = self.name.clone();
-        let elsewhere = leadership.wait_for(|now| {
-            let other = now.leader.as_ref().filter(|leader| leader.name != own);
-            other.is_some_and(|leader| !leader.grpc_address.is_empty())
-        });
-        let leader = match timeout(LEADER_WITHIN, elsewhere).await {
-            Ok(Ok(now)) => now.leader.clone(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        leader.ok_or_else(|| no_leader(self.dispatch().leader().as_ref()))
+        self.node.other_leader().await.ok_or_else(no_leader)
     }
 
     fn client(&self, leader: &PeerInfo) -> WorkerServiceClient<Channel> {

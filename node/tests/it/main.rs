@@ -5,6 +5,7 @@
 mod bad_input;
 mod binary;
 mod dead_letter;
+mod emit;
 mod exec;
 mod families;
 mod fan_out;

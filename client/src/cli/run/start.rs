@@ -14,6 +14,7 @@ use super::super::problem::Problem;
 use super::super::table::pairs;
 use super::super::view::View;
 use super::result::wait_for;
+use super::watch;
 
 /// What is known about workers is only a hint: nobody waits longer for it.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,6 +75,9 @@ pub struct Start {
     /// Wait for the result and print it; exits 11 when the run did not complete
     #[arg(long)]
     wait: bool,
+    /// Print what the run's steps emit as it comes, then the result; exits 11 when the run did not complete
+    #[arg(long, conflicts_with = "wait")]
+    follow: bool,
     #[command(flatten)]
     write: WriteFlags,
 }
@@ -97,6 +101,10 @@ pub(super) async fn start(context: &Context, args: &Start) -> Done {
     }
     if answer.state() != v1::RunState::Scheduled {
         warn_without_workers(context, &agent, &answer.bundle_id).await;
+    }
+    if args.follow {
+        eprintln!("run {} on {}", answer.run_id, human::or_dash(&answer.bundle_id));
+        return watch::follow(context, &agent, &answer.run_id).await;
     }
     if args.wait {
         eprintln!("run {} on {}", answer.run_id, human::or_dash(&answer.bundle_id));

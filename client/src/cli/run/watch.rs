@@ -1,4 +1,4 @@
-//! `run watch`: the durable changes of a run as they happen.
+//! `run watch`: the durable changes of a run as they happen, and what its steps emit.
 
 use clap::Args;
 use pinrail_proto::v1;
@@ -19,10 +19,16 @@ pub struct Watch {
     /// Only changes after this revision; 0: the present state first
     #[arg(long, value_name = "REVISION", default_value_t = 0)]
     from: u64,
+    /// Print what the steps of the run emit as it comes; changes go to stderr then
+    #[arg(long)]
+    chunks: bool,
 }
 
 pub(super) async fn watch(context: &Context, args: &Watch) -> Done {
     let (agent_id, run_id) = args.run.parts()?;
+    if args.chunks {
+        return follow(context, &agent_id, &run_id).await;
+    }
     let mut changes = context.client.runs().watch(v1::WatchRunRequest {
         agent_id,
         run_id,
@@ -35,6 +41,66 @@ pub(super) async fn watch(context: &Context, args: &Watch) -> Done {
         last = change.run.or(last);
     }
     end(context.output(), last)
+}
+
+/// Prints what the steps of a run emit, then its result.
+pub(super) async fn follow(context: &Context, agent_id: &str, run_id: &str) -> Done {
+    let output = context.output();
+    let mut changes = context.client.runs().watch(v1::WatchRunRequest {
+        agent_id: agent_id.to_owned(),
+        run_id: run_id.to_owned(),
+        chunks: true,
+        ..Default::default()
+    });
+    let mut last = None;
+    let mut in_line = false;
+    while let Some(change) = changes.next().await? {
+        if output.is_structured() || output == Output::Name {
+            print(output, &change)?;
+        } else {
+            in_line = tell(&change, in_line)?;
+        }
+        last = change.run.or(last);
+    }
+    if in_line {
+        write(b"\n")?;
+    }
+    end(output, last)
+}
+
+/// Chunks to stdout, the rest to stderr. Whether stdout is in the middle of a line.
+fn tell(change: &v1::WatchRunResponse, mut in_line: bool) -> Result<bool, Problem> {
+    let say = |text: &str, in_line: &mut bool| {
+        if std::mem::take(in_line) {
+            eprintln!();
+        }
+        eprintln!("{text}");
+    };
+    if change.gap {
+        say("some of the output was lost", &mut in_line);
+    }
+    for chunk in &change.chunks {
+        if chunk.restarted {
+            let (step, attempt) = (chunk.step, chunk.attempt);
+            say(&format!("step {step} begins anew, attempt {attempt}"), &mut in_line);
+        }
+        let text = emitted(chunk.value.as_ref());
+        in_line = !text.ends_with(b"\n");
+        write(&text)?;
+    }
+    if change.run.is_some() {
+        say(&line(change), &mut in_line);
+    }
+    Ok(in_line)
+}
+
+/// A string as it is, anything else as the worker sent it.
+fn emitted(value: Option<&v1::Payload>) -> Vec<u8> {
+    let Some(value) = value else { return Vec::new() };
+    match json::payload(value) {
+        serde_json::Value::String(text) => text.into_bytes(),
+        _ => value.data.to_vec(),
+    }
 }
 
 fn print(output: Output, change: &v1::WatchRunResponse) -> Result<(), Problem> {

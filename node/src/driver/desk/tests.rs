@@ -172,7 +172,7 @@ async fn a_heartbeat_that_agrees_keeps_the_leases() {
     desk.effect(&leased("a", "w", 5), now);
     desk.leases.set_sent(token(5));
     let digest = desk.leases.digest(&(1, "w".to_owned()));
-    let beat = v1::Heartbeat { held_digest: digest, held: vec![], free_slots: 0 };
+    let beat = v1::Heartbeat { held_digest: digest, ..Default::default() };
     let later = now + Duration::from_secs(29);
     desk.heartbeat(id, &beat, later, 1);
     assert!(desk.look(now + TTL).is_empty());
@@ -185,7 +185,7 @@ async fn a_lease_that_its_worker_lacks_ends_after_the_grace() {
     desk.effect(&leased("a", "w", 5), now);
     desk.leases.set_sent(token(5));
     let nothing =
-        v1::Heartbeat { held_digest: Leases::empty_digest(), held: vec![], free_slots: 1 };
+        v1::Heartbeat { held_digest: Leases::empty_digest(), free_slots: 1, ..Default::default() };
     desk.heartbeat(id, &nothing, now + Duration::from_secs(1), 1);
     assert!(desk.look(now + Duration::from_secs(1)).is_empty(), "it may be on its way");
     let later = now + SENT_WITHIN;
@@ -197,8 +197,11 @@ async fn a_lease_that_its_worker_lacks_ends_after_the_grace() {
 async fn a_token_that_the_state_does_not_know_is_taken_away() {
     let (mut desk, id, mut outgoing, now) = desk(1);
     desk.seen(9);
-    let beat =
-        |revision| v1::Heartbeat { held_digest: 1, held: vec![held("a", revision)], free_slots: 0 };
+    let beat = |revision| v1::Heartbeat {
+        held_digest: 1,
+        held: vec![held("a", revision)],
+        ..Default::default()
+    };
     desk.heartbeat(id, &beat(10), now, 1);
     assert_eq!(next(&mut outgoing), None, "its effect is not here yet");
     desk.heartbeat(id, &beat(9), now, 1);

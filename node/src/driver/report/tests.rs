@@ -65,7 +65,7 @@ fn malformed_reports_are_refused_before_the_log() {
     assert_eq!(refused(Request::Complete(completion(done(limit + 1)))), too_large);
     let invalid = Some("INVALID_REQUEST".to_owned());
     assert_eq!(refused(Request::Complete(completion(None))), invalid);
-    let no_token = v1::HandBack { run_id: "r".into(), step: 1, token: None };
+    let no_token = v1::HandBack { run_id: "r".into(), step: 1, ..Default::default() };
     assert_eq!(refused(Request::HandBack(no_token)), invalid);
     let ttl = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     let put = |key: &str, ttl| v1::WorkerMemoryPut {
@@ -108,6 +108,7 @@ fn long_failure_messages_are_cut_at_a_character() {
         token: TOKEN,
         failure: Some(failure),
         usage: None,
+        progress: None,
     };
     let (kind, _) = judge(Request::Fail(failed)).expect("it is well formed");
     let Kind::FailStep(command) = kind else { panic!("{kind:?}") };

@@ -185,6 +185,7 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),
         suppress_side_effects: false,
         woken: woken(read, id)?,
+        last_progress: step.progress,
     })
 }
 

@@ -139,6 +139,7 @@ fn message(
         branches_open: step.branches_open,
         wait_child: step.wait_child.clone(),
         held: step.held,
+        progress: step.progress.clone(),
         wait_signal: step.wait_signal.clone(),
         wait_until: match step.state() {
             StepState::Waiting => timestamp(step.timer_ms),

@@ -9,7 +9,7 @@ use crate::outcome::Stop;
 use crate::run::{Subject, is_over, stop_if_ending};
 use crate::txn::Txn;
 
-use super::fail::{failure, retry_or_end};
+use super::fail::{failure, note_progress, retry_or_end};
 use super::held;
 use super::queue::{enqueue, unleash};
 
@@ -17,6 +17,7 @@ use super::queue::{enqueue, unleash};
 pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, Stop> {
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
     unleash(txn, &mut subject);
+    note_progress(&mut subject, it.progress.as_ref());
     if let Some(step) = &mut subject.step {
         step.attempt = step.attempt.saturating_sub(1);
     }
@@ -29,6 +30,7 @@ pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, 
 pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop> {
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
     unleash(txn, &mut subject);
+    note_progress(&mut subject, it.progress.as_ref());
     let (name, attempt, used_up) = subject.step.as_ref().map_or_else(Default::default, |s| {
         (s.name.clone(), s.attempt, s.attempt >= s.max_attempts)
     });

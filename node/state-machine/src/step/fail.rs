@@ -4,7 +4,7 @@ use pinrail_proto::limits;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{FailStep, StepResult};
 use pinrail_proto::time::millis;
-use pinrail_proto::v1::{Failure, StepState};
+use pinrail_proto::v1::{Failure, Payload, StepState};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bundle::{self, StepPolicy};
@@ -26,6 +26,7 @@ pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     }
     let failure = clip::failure(it.failure.as_ref());
     unleash(txn, &mut subject);
+    note_progress(&mut subject, it.progress.as_ref());
     retry_or_end(txn, &mut subject, failure)?;
     subject.save(txn);
     Ok(Answer::Step(StepResult {
@@ -33,6 +34,15 @@ pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
         token: None,
         step: subject.run.step,
     }))
+}
+
+/// Keeps how far an attempt said that it came, for the next one.
+pub(super) fn note_progress(subject: &mut Subject, progress: Option<&Payload>) {
+    if let Some(progress) = progress.filter(|it| it.data.len() <= limits::PROGRESS_BYTES)
+        && let Some(step) = &mut subject.step
+    {
+        step.progress = Some(progress.clone());
+    }
 }
 
 /// The attempt took longer than start-to-close allows.

@@ -29,6 +29,7 @@ pub(crate) fn take_back(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), 
         }
         if let Some(step) = &mut subject.step {
             step.checkpoints = 0;
+            step.progress = None;
             // What was held is what was tried last: it may be tried once more there.
             step.max_attempts = step.max_attempts.max(step.attempt + 1);
         }

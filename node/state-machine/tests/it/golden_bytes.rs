@@ -306,6 +306,7 @@ fn work() -> Vec<(&'static str, log::Command)> {
                     ..v1::Failure::default()
                 }),
                 usage: None,
+                progress: None,
             })),
         ),
     ]
@@ -364,6 +365,7 @@ fn retry() -> Vec<(&'static str, log::Command)> {
                 token: Some(Token { incarnation: 3, revision: 36 }),
                 failure: Some(v1::Failure { non_retryable: true, ..v1::Failure::default() }),
                 usage: None,
+                progress: None,
             })),
         ),
         (

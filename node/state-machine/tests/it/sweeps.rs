@@ -259,6 +259,7 @@ fn an_attempt_past_start_to_close_is_stale_before_any_sweep() {
     let hand_back = Command::HandBackStep(log::HandBackStep {
         step: Some(StepRef { agent: 1, run_id: "run".to_owned(), step: 1 }),
         token: Some(token),
+        progress: None,
     });
     replica.now_ms += 12_000;
     assert_eq!(reason(&replica.apply(hand_back)), Some("LEASE_STALE"));

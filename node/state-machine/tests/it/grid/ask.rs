@@ -92,7 +92,7 @@ fn complete_stale(scene: &Scene) -> Option<Command> {
 fn fail(scene: &Scene, non_retryable: bool) -> Option<Command> {
     let (step, token) = was_leased(scene)?.newest();
     let failure = Some(failure(non_retryable));
-    Some(Command::FailStep(log::FailStep { step, token, failure, usage: None }))
+    Some(Command::FailStep(log::FailStep { step, token, failure, usage: None, progress: None }))
 }
 
 fn checkpoint(scene: &Scene) -> Option<Command> {
@@ -121,12 +121,12 @@ fn put(scene: &Scene) -> Option<Command> {
 
 fn hand_back(scene: &Scene) -> Option<Command> {
     let (step, token) = was_leased(scene)?.newest();
-    Some(Command::HandBackStep(log::HandBackStep { step, token }))
+    Some(Command::HandBackStep(log::HandBackStep { step, token, progress: None }))
 }
 
 fn expire(scene: &Scene) -> Option<Command> {
     let (step, token) = was_leased(scene)?.newest();
-    Some(Command::ExpireLease(log::ExpireLease { step, token }))
+    Some(Command::ExpireLease(log::ExpireLease { step, token, progress: None }))
 }
 
 /// The verdict in words, and where it left the run.

@@ -140,6 +140,7 @@ fn held() -> Scene {
         token,
         failure: Some(failure(false)),
         usage: Some(v1::Usage { models: Vec::new(), tools: vec![tool] }),
+        progress: None,
     }));
     scene.rolled_back(v1::InFlight::Restart).swept()
 }
@@ -245,13 +246,19 @@ impl Scene {
 
     fn expired(self) -> Self {
         let (step, token) = self.newest();
-        self.with(Command::ExpireLease(log::ExpireLease { step, token }))
+        self.with(Command::ExpireLease(log::ExpireLease { step, token, progress: None }))
     }
 
     fn failed(self, non_retryable: bool) -> Self {
         let (step, token) = self.newest();
         let failure = Some(failure(non_retryable));
-        self.with(Command::FailStep(log::FailStep { step, token, failure, usage: None }))
+        self.with(Command::FailStep(log::FailStep {
+            step,
+            token,
+            failure,
+            usage: None,
+            progress: None,
+        }))
     }
 
     fn completed(self, next: &str) -> Self {

@@ -198,7 +198,13 @@ impl Player {
                     ..v1::Failure::default()
                 };
                 let usage = destructive.then(usage);
-                Command::FailStep(log::FailStep { step, token, failure: Some(failure), usage })
+                Command::FailStep(log::FailStep {
+                    step,
+                    token,
+                    failure: Some(failure),
+                    usage,
+                    progress: None,
+                })
             }
             Op::Checkpoint { run, back, name, value } => {
                 let (step, token) = self.held(*run, *back)?;
@@ -212,11 +218,11 @@ impl Player {
             }
             Op::HandBack { run, back } => {
                 let (step, token) = self.held(*run, *back)?;
-                Command::HandBackStep(log::HandBackStep { step, token })
+                Command::HandBackStep(log::HandBackStep { step, token, progress: None })
             }
             Op::Expire { run, back } => {
                 let (step, token) = self.held(*run, *back)?;
-                Command::ExpireLease(log::ExpireLease { step, token })
+                Command::ExpireLease(log::ExpireLease { step, token, progress: None })
             }
             Op::Cancel { agent: a, run } => Command::CancelRun(log::CancelRun {
                 agent: agent(AGENTS[usize::from(*a)]),

@@ -212,10 +212,11 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
             })
         }
         "fail" => {
+            let progress = line.option("progress").map(payload);
             let mut failure = failure(line.word());
             failure.non_retryable = line.flag("final");
             let usage = usage(line);
-            Kind::FailStep(log::FailStep { step, token, failure: Some(failure), usage })
+            Kind::FailStep(log::FailStep { step, token, failure: Some(failure), usage, progress })
         }
         "checkpoint" => Kind::RecordCheckpoint(log::RecordCheckpoint {
             step,
@@ -224,8 +225,14 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
             value: Some(payload(line.word())),
             order: 1,
         }),
-        "hand-back" => Kind::HandBackStep(log::HandBackStep { step, token }),
-        _ => Kind::ExpireLease(log::ExpireLease { step, token }),
+        "hand-back" => {
+            let progress = line.option("progress").map(payload);
+            Kind::HandBackStep(log::HandBackStep { step, token, progress })
+        }
+        _ => {
+            let progress = line.option("progress").map(payload);
+            Kind::ExpireLease(log::ExpireLease { step, token, progress })
+        }
     })
 }
 

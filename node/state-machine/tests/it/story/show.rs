@@ -365,6 +365,9 @@ pub(super) fn step_row(it: &v1::Step) -> String {
     let output = it.output.as_ref().map_or_else(String::new, |output| {
         format!(", answered {:?}", String::from_utf8_lossy(&output.data))
     });
+    let progress = it.progress.as_ref().map_or_else(String::new, |progress| {
+        format!(", came to {:?}", String::from_utf8_lossy(&progress.data))
+    });
     let state = word(it.state().as_str_name(), "STEP_STATE_");
-    format!("{} {} is {state}{of}{joins}{output}", it.number, it.name)
+    format!("{} {} is {state}{of}{joins}{output}{progress}", it.number, it.name)
 }
