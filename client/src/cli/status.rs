@@ -138,6 +138,7 @@ fn text(cluster: &Cluster, answer: &v1::GetAgentStatusResponse) -> String {
     }
     lines.push(("runs", join(answer.bundles.iter().map(|it| runs(it, now)))));
     lines.push(("workers", join(answer.bundles.iter().map(workers))));
+    lines.push(("ALARM", join(answer.bundles.iter().filter_map(alarm))));
     let last = answer.recent_events.iter().take(LAST_EVENTS);
     lines.push((
         "last",
@@ -206,6 +207,13 @@ fn workers(status: &v1::BundleStatus) -> String {
     }
 }
 
+/// What somebody should look at now.
+fn alarm(status: &v1::BundleStatus) -> Option<String> {
+    let open = open_pins(status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref()));
+    let runs = human::count(open, "open run");
+    status.stranded.then(|| format!("{} has {runs} and no live worker", name(status)))
+}
+
 /// Commands that fit the situation, the most likely first.
 fn next(agent: &v1::Agent, bundles: &[v1::BundleStatus]) -> Vec<String> {
     let id = &agent.agent_id;
@@ -221,6 +229,9 @@ fn next(agent: &v1::Agent, bundles: &[v1::BundleStatus]) -> Vec<String> {
     }
     if !route.standby_bundle_id.is_empty() {
         lines.push(format!("pinrail rollback {id}"));
+    }
+    if bundles.iter().any(|status| status.stranded) {
+        lines.push(format!("pinrail worker list {id}"));
     }
     let open = |status: &&v1::BundleStatus| {
         open_pins(status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref())) > 0
@@ -296,6 +307,7 @@ mod tests {
         };
         let old = v1::BundleStatus {
             drained_by: time::timestamp(now + 3_600_000),
+            stranded: true,
             ..bundle("v41", 3, 0)
         };
         let live = v1::BundleStatus { oldest_open_run_started_at: ago(41), ..bundle("v42", 57, 9) };
@@ -322,8 +334,9 @@ mod tests {
              route    v42 live 46m (since 21:27Z)   standby v41   epoch 120\n\
              runs     v42 57 open, oldest 41m       v41 3 open, drained by 23:13Z at the latest\n\
              workers  v42 9, 71 of 288 slots free       v41 none\n\
+             ALARM    v41 has 3 open runs and no live worker\n\
              last     21:27Z route.switched v42 by ci-main \"SUP-812\"\n\
-             next     pinrail rollback support       pinrail run list support --bundle v42 --open\n"
+             next     pinrail rollback support       pinrail worker list support       pinrail run list support --bundle v42 --open\n"
         );
     }
 

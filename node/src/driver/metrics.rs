@@ -19,6 +19,8 @@ pub(crate) const READY: &str = "pinrail_ready_steps";
 pub(crate) const OLDEST_READY: &str = "pinrail_oldest_ready_seconds";
 /// Pins that are not over.
 pub(crate) const OPEN_PINS: &str = "pinrail_open_pins";
+/// Pins that are not over, of a bundle that no connected worker serves though workers execute its runs.
+pub(crate) const STRANDED_PINS: &str = "pinrail_stranded_pins";
 /// Connected workers.
 pub(crate) const WORKERS: &str = "pinrail_workers";
 /// Free slots of connected workers.
@@ -59,6 +61,7 @@ pub fn describe() {
     metrics::describe_gauge!(READY, "Steps that wait for a worker");
     metrics::describe_gauge!(OLDEST_READY, "Age of the step that waits longest");
     metrics::describe_gauge!(OPEN_PINS, "Pins that are not over");
+    metrics::describe_gauge!(STRANDED_PINS, "Open pins of a bundle without a worker");
     metrics::describe_gauge!(WORKERS, "Connected workers");
     metrics::describe_gauge!(FREE_SLOTS, "Free slots of connected workers");
     metrics::describe_gauge!(LEASES, "Leased steps");
@@ -172,16 +175,16 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         let leases = u32::try_from(desk.leases.len()).unwrap_or(u32::MAX);
         gauges.insert((LEASES, String::new(), String::new()), f64::from(leases));
     });
-    let mut oldest = Duration::ZERO;
     for (number, bundle, depth, age) in depths {
-        oldest = oldest.max(age);
         let name = numbers.entry(number).or_insert_with(|| {
             agent_name(&dispatch.inner.replica, number).map(|(_, name)| name).unwrap_or_default()
         });
         let depth = u32::try_from(depth).unwrap_or(u32::MAX);
+        // Agents of two namespaces may share a name.
+        let oldest = gauges.entry((OLDEST_READY, name.clone(), bundle.clone())).or_default();
+        *oldest = oldest.max(age.as_secs_f64());
         *gauges.entry((READY, name.clone(), bundle)).or_default() += f64::from(depth);
     }
-    gauges.insert((OLDEST_READY, String::new(), String::new()), oldest.as_secs_f64());
     open_pins(dispatch, &mut gauges);
     gauges
 }
@@ -192,19 +195,27 @@ fn open_pins(dispatch: &Dispatch, gauges: &mut Gauges) {
         for namespace in query::namespaces(read)? {
             let (agents, _) = query::agents(read, &namespace.namespace, AGENTS, "")?;
             for agent in agents {
+                let runs = agent.policy.as_ref().and_then(|policy| policy.runs.as_ref());
+                let by_workers =
+                    runs.is_none_or(|runs| runs.execution() != v1::Execution::External);
                 let (bundles, _) =
                     query::bundles(read, &namespace.namespace, &agent.agent_id, AGENTS, "")?;
                 let of = |bundle: v1::Bundle| {
                     let open = bundle.open_pins.map_or(0, |open| open.total);
-                    (agent.agent_id.clone(), bundle.bundle_id, open)
+                    (agent.agent_id.clone(), bundle.bundle_id, open, by_workers)
                 };
                 pins.extend(bundles.into_iter().map(of));
             }
         }
         Ok(pins)
     });
-    for (agent, bundle, open) in pins.unwrap_or_default() {
+    for (agent, bundle, open, by_workers) in pins.unwrap_or_default() {
         let open = u32::try_from(open).unwrap_or(u32::MAX);
+        let worked = gauges.contains_key(&(WORKERS, agent.clone(), bundle.clone()));
+        if by_workers && !worked && open > 0 {
+            let key = (STRANDED_PINS, agent.clone(), bundle.clone());
+            *gauges.entry(key).or_default() += f64::from(open);
+        }
         *gauges.entry((OPEN_PINS, agent, bundle)).or_default() += f64::from(open);
     }
 }

@@ -31,7 +31,12 @@ fn changed(answer: (Answer, u64)) -> Result<(AgentResult, u64), Status> {
 
 impl Agents {
     /// Adds what only the leader knows.
-    async fn add_workers(&self, it: &v1::GetAgentStatusRequest, bundles: &mut [v1::BundleStatus]) {
+    async fn add_workers(
+        &self,
+        it: &v1::GetAgentStatusRequest,
+        is_external: bool,
+        bundles: &mut [v1::BundleStatus],
+    ) {
         let Some(workers) = self.0.workers(&it.namespace, &it.agent_id).await else { return };
         for status in bundles {
             let id = status.bundle.as_ref().map_or("", |bundle| bundle.bundle_id.as_str());
@@ -40,6 +45,8 @@ impl Agents {
             status.slots = slots;
             status.free_slots = free;
             status.workers_known = true;
+            let pins = status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref());
+            status.stranded = count == 0 && !is_external && pins.is_some_and(|pins| pins.total > 0);
         }
     }
 }
@@ -162,7 +169,9 @@ impl AgentService for Agents {
             Ok((agent, bundles, events))
         });
         let ((agent, mut bundles, recent_events), at) = status.await?;
-        self.add_workers(&it, &mut bundles).await;
+        let runs = agent.policy.as_ref().and_then(|policy| policy.runs.as_ref());
+        let is_external = runs.is_some_and(|runs| runs.execution() == v1::Execution::External);
+        self.add_workers(&it, is_external, &mut bundles).await;
         Ok(Response::new(v1::GetAgentStatusResponse {
             agent: Some(agent),
             bundles,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pinrail_client::worker::{Next, StepContext, StepResult};
 use pinrail_client::{Client, Worker, v1};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::nodes::{Nodes, agent};
+use crate::nodes::{Nodes, SOON, agent};
 
 async fn start(client: &Client, run_id: &str, priority: u32, fairness_key: &str) {
     let request = v1::StartRunRequest {
@@ -94,6 +94,36 @@ async fn a_keys_limit_holds_and_others_go_on() {
         client.wait_for_result("support", run_id).await.expect("it completes");
     }
     assert_eq!(most.load(Ordering::SeqCst), 2);
+    worker.abort();
+    nodes.stop_all().await;
+}
+
+async fn is_stranded(client: &Client) -> bool {
+    let request = v1::GetAgentStatusRequest { agent_id: "support".into(), ..Default::default() };
+    let status = client.agents().status(request).await.expect("the node answers");
+    status.bundles.iter().any(|bundle| bundle.stranded)
+}
+
+#[tokio::test]
+async fn a_bundle_with_open_runs_and_no_worker_is_an_alarm_until_one_comes() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    assert!(!is_stranded(&client).await, "it has no open runs");
+    start(&client, "r", 0, "").await;
+    assert!(is_stranded(&client).await);
+    let never = |_: StepContext, _: Option<u32>| std::future::pending::<StepResult<Next>>();
+    let worker = Worker::builder(client.clone())
+        .agent("support")
+        .bundle("v1")
+        .code("abc")
+        .step("main", never);
+    let worker = tokio::spawn(worker.run_until(std::future::pending()));
+    let deadline = Instant::now() + SOON;
+    while is_stranded(&client).await {
+        assert!(Instant::now() < deadline, "its worker does not count");
+        sleep(Duration::from_millis(10)).await;
+    }
     worker.abort();
     nodes.stop_all().await;
 }
