@@ -102,6 +102,14 @@ chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
 chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
 	@$(BIN)/chaos failover --trials 20
 
+.PHONY: chaos-flood
+chaos-flood: build ## one agent's queue wait beside 100,000 waiting steps of another
+	@$(BIN)/chaos flood
+
+.PHONY: chaos-many-runs
+chaos-many-runs: build ## pages of filtered lists among a million finished runs, and their removal while serving
+	@$(BIN)/chaos many-runs
+
 .PHONY: chaos-switch-cost
 chaos-switch-cost: build ## a switch with 10,000 open pins against one with none; then their expiry
 	@$(BIN)/chaos switch-cost

@@ -11,7 +11,7 @@ use pinrail_chaos_tests::demo::{DemoOptions, demo};
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
+    Setting, degraded, failover, flood, kill_all, many_runs, snapshot, storm, switch_cost,
 };
 
 /// Faults against real Pinrail processes, judged by an independent model.
@@ -58,6 +58,21 @@ enum Command {
         pins: usize,
         #[arg(long, default_value_t = 200)]
         switches: usize,
+    },
+    /// One agent's queue wait beside another with many steps that wait.
+    Flood {
+        #[arg(long, default_value_t = 100_000)]
+        steps: usize,
+        #[arg(long, default_value_t = 3)]
+        pairs: usize,
+    },
+    /// Pages of filtered lists among many finished runs, and their removal.
+    ManyRuns {
+        #[arg(long, default_value_t = 1_000_000)]
+        runs: usize,
+        /// How long they are kept: longer than they take to be made and listed.
+        #[arg(long, default_value = "6m", value_parser = humantime::parse_duration)]
+        retention: Duration,
     },
     /// A follower that was down past the log's tail.
     Snapshot,
@@ -131,6 +146,16 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             let cost = switch_cost::switch_cost(setting, Size { pins, switches }).await?;
             print!("{cost}");
             cost.passed()
+        }
+        Command::Flood { steps, pairs } => {
+            let found = flood::flood(setting, flood::Size { steps, pairs }).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::ManyRuns { runs, retention } => {
+            let found = many_runs::many_runs(setting, many_runs::Size { runs, retention }).await?;
+            print!("{found}");
+            found.passed()
         }
         Command::Snapshot => {
             let report = snapshot::snapshot(setting).await?;

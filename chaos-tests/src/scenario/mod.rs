@@ -6,8 +6,11 @@
 mod conclude;
 pub mod degraded;
 pub mod failover;
+pub mod flood;
 pub mod kill_all;
 mod load;
+pub mod many_runs;
+mod measured;
 mod nemesis;
 pub mod plan;
 pub mod snapshot;
