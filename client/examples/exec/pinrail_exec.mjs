@@ -133,6 +133,11 @@ export class Step {
     return output;
   }
 
+  /** Starts a run of another agent, once however often the step is tried, and gives its id. It waits for nothing. */
+  async startRun(agent, input = null) {
+    return (await this.#connection.ask("run.start", { agent, input: plain(input) })).run_id;
+  }
+
   /** What a model used: model, served_model, input_tokens, output_tokens, cost_micros. Adds up. */
   usage(used) {
     this.#connection.send({ type: "usage", ...used });

@@ -150,6 +150,10 @@ class Step:
         self._connection.ask("tool.end", name=name, key=answer["key"], output=output)
         return output
 
+    def start_run(self, agent, input=None):
+        """Starts a run of another agent, once however often the step is tried, and gives its id. It waits for nothing."""
+        return self._connection.ask("run.start", agent=agent, input=input)["run_id"]
+
     def usage(self, **used):
         """What a model used: model, served_model, input_tokens, output_tokens, cost_micros. Adds up."""
         self._connection.send({"type": "usage", **used})

@@ -60,6 +60,13 @@ pub(super) enum FromChild {
         #[serde(default)]
         output: Value,
     },
+    #[serde(rename = "run.start")]
+    StartRun {
+        id: u64,
+        agent: String,
+        #[serde(default)]
+        input: Value,
+    },
     #[serde(rename = "usage")]
     Usage(Usage),
     #[serde(rename = "emit")]

@@ -135,6 +135,14 @@ impl Session {
                     }),
                 }
             }
+            FromChild::StartRun { id, agent, input } => {
+                let place = context.start_place(&agent);
+                self.answer(answers, id, async move {
+                    let input = crate::payload::encode(&input)?;
+                    let run_id = context.start_at(place?, &agent, input).await?;
+                    Ok(json!({ "ok": true, "run_id": run_id }))
+                });
+            }
             FromChild::Usage(usage) => {
                 context.report(crate::worker::Usage {
                     model: usage.model,

@@ -34,6 +34,7 @@ mod outcome;
 mod runtime;
 mod shutdown;
 mod slots;
+mod start;
 mod tool;
 mod usage;
 

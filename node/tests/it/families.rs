@@ -1,14 +1,15 @@
 //! Runs that come of other runs, over whole nodes: children, runs that continue others, and runs that begin later; and the
 //! brake of one run.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pinrail_client::worker::{Next, StepContext, StepResult};
+use pinrail_client::worker::{Next, StepContext, StepError, StepResult};
 use pinrail_client::{Client, Worker, payload, v1};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::nodes::{Nodes, SOON, agent};
+use crate::nodes::{Nodes, SOON, agent, agent_named};
 
 /// What the input asks for: `child`, `broken child`, `loop` or a plain answer.
 async fn main(ctx: StepContext, ask: String) -> StepResult<Next> {
@@ -191,6 +192,52 @@ async fn a_paused_run_is_given_to_no_worker_until_it_is_resumed() {
     becomes(&client, "held", v1::RunState::Completed).await;
     let error = client.runs().resume(request).await.expect_err("it is over");
     assert_eq!(error.reason(), "RUN_CLOSED");
+    worker.abort();
+    nodes.stop_all().await;
+}
+
+/// Starts a run of another agent in every attempt, and fails behind it until the third.
+async fn bills(ctx: StepContext, _: Option<u32>) -> StepResult<Next> {
+    let run_id = ctx.start_run("billing", 7).await?;
+    let again = ctx.start_run("billing", 8).await?;
+    if ctx.attempt() < 3 {
+        return Err(StepError::retry_after(Duration::ZERO, "it stumbled"));
+    }
+    Ok(Next::done((run_id, again)))
+}
+
+#[tokio::test]
+async fn a_run_of_another_agent_is_started_once_however_often_its_step_is_tried() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    agent_named(&client, "billing").await;
+    crate::nodes::start(&client, "order").await;
+    let worker = Worker::builder(client.clone())
+        .agent("support")
+        .bundle("v1")
+        .code("abc")
+        .step("main", bills);
+    let worker = tokio::spawn(worker.run_until(std::future::pending()));
+    let result = client.wait_for_result("support", "order").await.expect("it completes");
+    let output = result.output.expect("an output").data;
+    let (first, second): (String, String) = serde_json::from_slice(&output).expect("two ids");
+    let request = v1::ListRunsRequest { agent_id: "billing".into(), ..Default::default() };
+    let runs = client.runs().list(request).await.expect("they are listed").runs;
+    let ids: BTreeSet<String> = runs.iter().map(|run| run.run_id.clone()).collect();
+    assert_eq!((runs.len(), ids), (2, BTreeSet::from([first, second])));
+    let request = v1::GetRunRequest {
+        agent_id: "support".into(),
+        run_id: "order".into(),
+        ..Default::default()
+    };
+    let run = client.runs().get(request).await.expect("it is read").run.expect("it is there");
+    let tools = run.usage.expect("it used something").tools;
+    assert_eq!(tools.len(), 1);
+    assert_eq!(
+        (tools[0].tool.as_str(), tools[0].side_effects.as_str()),
+        ("start_run", "destructive")
+    );
     worker.abort();
     nodes.stop_all().await;
 }

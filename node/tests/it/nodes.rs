@@ -97,7 +97,12 @@ impl Nodes {
 }
 
 pub(crate) async fn agent(client: &Client) {
-    let agent_id = || "support".to_owned();
+    agent_named(client, "support").await;
+}
+
+/// An agent with one live bundle `v1`.
+pub(crate) async fn agent_named(client: &Client, name: &str) {
+    let agent_id = || name.to_owned();
     let request = v1::CreateAgentRequest { agent_id: agent_id(), ..Default::default() };
     client.agents().create(request).await.expect("the agent is created");
     let code = v1::CodePart { git_commit: "abc".into(), ..Default::default() };
