@@ -16,8 +16,8 @@ use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
 use prost::Message as _;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::snapshot::{
@@ -255,6 +255,12 @@ fn open_db(path: &Path) -> io::Result<DB> {
     table.set_bloom_filter(10.0, false);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // The filter of a file with two million keys is larger than a shard of the cache: in one piece, every read of a key
+    // would read and check all of it again.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(4 << 10);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_format_version(6);
     let mut options = Options::default();
     options.create_if_missing(true);
