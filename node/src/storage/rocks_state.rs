@@ -259,8 +259,6 @@ fn open_db(path: &Path) -> io::Result<DB> {
     // would read and check all of it again.
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
-    table.set_metadata_block_size(4 << 10);
-    table.set_pin_top_level_index_and_filter(true);
     table.set_format_version(6);
     let mut options = Options::default();
     options.create_if_missing(true);
