@@ -61,6 +61,7 @@ pub fn parse(file: &str, text: &str) -> Result<v1::Policy, FileError> {
         rollback: Some(section(&mut top, "rollback", |table| rollback(table, &later))?),
         memory: Some(section(&mut top, "memory", |table| memory(table, &later))?),
         sessions: Some(section(&mut top, "sessions", sessions)?),
+        ..v1::Policy::default()
     };
     later::sections(&mut top, &later)?;
     top.finish()?;
@@ -100,6 +101,7 @@ fn switch(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::SwitchPolic
         drain_cap: table.duration("drain_cap", Duration::ZERO..=MONTH)?,
         on_drain: table.word("on_drain", &on_drain)?.map_or(0, Into::into),
         grace: table.duration("grace", Duration::ZERO..=HOUR)?,
+        ..v1::SwitchPolicy::default()
     })
 }
 
@@ -131,6 +133,7 @@ fn memory(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::MemoryPolic
     Ok(v1::MemoryPolicy {
         quota_bytes: table.size("quota", 0..=1 << 50)?,
         versions: table.duration("versions", Duration::ZERO..=YEAR)?,
+        ..v1::MemoryPolicy::default()
     })
 }
 

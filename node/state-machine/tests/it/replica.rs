@@ -125,6 +125,7 @@ pub(super) fn policy(external: bool) -> v1::Policy {
             on_drain: v1::OnDrain::Repin.into(),
             drain_cap: Some(duration(20_000)),
             grace: Some(duration(5_000)),
+            ..v1::SwitchPolicy::default()
         }),
         memory: Some(v1::MemoryPolicy {
             versions: Some(duration(10_000)),

@@ -401,11 +401,13 @@ fn policy(line: &mut Line) -> v1::Policy {
             "repin" => v1::OnDrain::Repin.into(),
             _ => v1::OnDrain::Unspecified.into(),
         },
+        ..v1::SwitchPolicy::default()
     };
     let in_flight = in_flight(&line.text("in-flight"));
     let memory = v1::MemoryPolicy {
         quota_bytes: line.number("quota"),
         versions: line.span("versions").map(duration),
+        ..v1::MemoryPolicy::default()
     };
     let overlap = match line.text("overlap").as_str() {
         "parallel" => v1::Overlap::Parallel,
