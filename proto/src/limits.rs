@@ -95,6 +95,12 @@ pub const MEMORY_CONFLICTS: usize = 100;
 pub const COMPLETION_WRITES: usize = 100;
 /// Keys that a rollback counts as hidden at most.
 pub const HIDDEN_KEYS: u64 = 10_000;
+/// Releases of an agent that are remembered.
+pub const RELEASES_KEPT: u32 = 200;
+/// Longest time of an optional stage in a release that is started with `--fast`.
+pub const FAST_STAGE_MS: u64 = 10_000;
+/// Reason and evidence of one verdict.
+pub const EVIDENCE_BYTES: usize = 64 << 10;
 
 const _: () =
     assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");

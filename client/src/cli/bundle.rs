@@ -33,6 +33,9 @@ pub enum Bundle {
     /// What differs between two bundles, part by part
     #[command(after_help = "Example:\n  pinrail bundle diff support v41 v42")]
     Diff(Diff),
+    /// Give up the environment and memory of a bundle that nobody returns to; refused while something needs it
+    #[command(after_help = "Example:\n  pinrail bundle recycle support v39")]
+    Recycle(Recycle),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -87,12 +90,25 @@ pub struct Diff {
     to: String,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Recycle {
+    /// Name of the agent
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// Id of the bundle
+    #[arg(value_name = "BUNDLE")]
+    bundle: String,
+    #[command(flatten)]
+    write: WriteFlags,
+}
+
 pub(super) async fn run(context: &Context, verb: &Bundle) -> Done {
     match verb {
         Bundle::Create(args) => create(context, args).await,
         Bundle::List(args) => list(context, args).await,
         Bundle::Show(args) => show(context, args).await,
         Bundle::Diff(args) => diff(context, args).await,
+        Bundle::Recycle(args) => recycle(context, args).await,
     }
 }
 
@@ -238,6 +254,24 @@ async fn diff(context: &Context, args: &Diff) -> Done {
     let names = answer.changes.iter().map(|it| format!("{}.{}", it.part, it.name)).collect();
     let table = changes(&answer.changes);
     context.show(&View::list(&answer, "changes", names, table))
+}
+
+async fn recycle(context: &Context, args: &Recycle) -> Done {
+    let (agent_id, bundle_id) = (context.agent(&args.agent)?, named(&args.bundle)?);
+    context.confirm(&args.write, &format!("Give up the memory of {bundle_id}?"))?;
+    let request = v1::RecycleBundleRequest {
+        agent_id,
+        bundle_id,
+        options: context.write(&args.write)?,
+        ..Default::default()
+    };
+    let answer = context.client.releases().recycle(request).await?;
+    if answer.already {
+        eprintln!("it was recycled already");
+    }
+    let text =
+        pairs(&[("recycled", answer.bundle_id.clone()), ("revision", answer.revision.to_string())]);
+    context.show(&View::object(&answer, &args.bundle, text))
 }
 
 /// Differences as a table; `run explain` shows the same.

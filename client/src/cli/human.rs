@@ -100,6 +100,10 @@ words! {
     health HealthState "HEALTH_STATE_";
     in_flight InFlight "IN_FLIGHT_";
     side_effects SideEffects "SIDE_EFFECTS_";
+    release_state ReleaseState "RELEASE_STATE_";
+    stage Stage "STAGE_";
+    stage_mode StageMode "STAGE_MODE_";
+    verdict Verdict "VERDICT_";
 }
 
 /// A payload on one line, cut to so many characters.

@@ -29,6 +29,8 @@ mod memory;
 mod namespace;
 mod pin;
 mod problem;
+mod quarantine;
+mod release;
 mod route;
 mod run;
 mod session;
@@ -77,6 +79,12 @@ pub enum Command {
     /// Workers that are connected
     #[command(subcommand, alias = "workers")]
     Worker(worker::Worker),
+    /// The procedure from a bundle's first check to live
+    #[command(subcommand, alias = "releases")]
+    Release(release::Release),
+    /// The bundle before the last switch, kept to return to
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
     /// Make a bundle live, in one command
     Switch(route::Switch),
     /// Return to the bundle that was live before, in one command; never asks
@@ -158,6 +166,8 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Pin(args) => pin::run(context, &args).await,
         Command::Drain(args) => drain::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
+        Command::Release(args) => release::run(context, &args).await,
+        Command::Quarantine(args) => quarantine::run(context, &args).await,
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,

@@ -22,7 +22,7 @@ pub use memory::{Memory, MemoryWatch};
 pub use namespace::Namespaces;
 pub use pin::Pins;
 use pinrail_proto::v1;
-pub use release::Releases;
+pub use release::{ReleaseWatch, Releases};
 pub use run::{RunWatch, Runs};
 pub use worker::Workers;
 

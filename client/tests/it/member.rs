@@ -194,8 +194,40 @@ pub(crate) fn status(code: Code, reason: &str) -> Status {
     )
 }
 
+/// Calls that no test makes.
+macro_rules! unasked {
+    ($($method:ident($request:ident) -> $answer:ty;)*) => {
+        $(fn $method<'a: 'f, 'f>(
+            &'a self,
+            _: Request<v1::$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<$answer>, Status>> + Send + 'f>>
+        where
+            Self: 'f,
+        {
+            Box::pin(async { Err(Status::unimplemented("not in this test")) })
+        })*
+    };
+}
+
 #[tonic::async_trait]
 impl ReleaseService for Script {
+    type WatchReleaseStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchReleaseResponse, Status>> + Send>>;
+
+    unasked! {
+        plan_release(PlanReleaseRequest) -> v1::PlanReleaseResponse;
+        start_release(StartReleaseRequest) -> v1::StartReleaseResponse;
+        get_release(GetReleaseRequest) -> v1::GetReleaseResponse;
+        list_releases(ListReleasesRequest) -> v1::ListReleasesResponse;
+        watch_release(WatchReleaseRequest) -> Self::WatchReleaseStream;
+        promote_release(PromoteReleaseRequest) -> v1::PromoteReleaseResponse;
+        hold_release(HoldReleaseRequest) -> v1::HoldReleaseResponse;
+        resume_release(ResumeReleaseRequest) -> v1::ResumeReleaseResponse;
+        abort_release(AbortReleaseRequest) -> v1::AbortReleaseResponse;
+        extend_quarantine(ExtendQuarantineRequest) -> v1::ExtendQuarantineResponse;
+        recycle_bundle(RecycleBundleRequest) -> v1::RecycleBundleResponse;
+    }
+
     async fn switch(
         &self,
         request: Request<v1::SwitchRequest>,

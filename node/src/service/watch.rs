@@ -178,6 +178,75 @@ pub(super) fn look(node: &Node, it: &v1::WatchRunRequest) -> Result<v1::WatchRun
     })
 }
 
+/// A release now, then after each change, until its end.
+pub(super) async fn release(
+    node: Node,
+    it: v1::WatchReleaseRequest,
+    timeout: Duration,
+) -> Result<Answers<v1::WatchReleaseResponse>, Status> {
+    let watching = Watching::begin(&node)?;
+    let mut feed = node.replica.feed();
+    let first = node.query(None, timeout, |read| {
+        let number = query::agent_number(read, &it.namespace, &it.agent_id)?;
+        Ok((number, query::release(read, &it.namespace, &it.agent_id, &it.release_id)?))
+    });
+    let ((agent, mut release), mut at) = first.await?;
+    // From here on that one, whatever is started beside it.
+    let release_id = release.release_id.clone();
+    let (answers, stream) = mpsc::channel(BUFFER);
+    tokio::spawn(async move {
+        let _watching = watching;
+        let mut seen = 0;
+        loop {
+            let ended = release.ended_at.is_some();
+            if release.revision > seen {
+                seen = release.revision;
+                let answer =
+                    v1::WatchReleaseResponse { release: Some(release), revision: at.revision };
+                if answers.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+            if ended {
+                return;
+            }
+            tokio::select! {
+                changed = agent_changed(&mut feed, agent) => if !changed { return },
+                () = answers.closed() => return,
+            }
+            let query = |read: &dyn pinrail_state_machine::store::Read| {
+                query::release(read, &it.namespace, &it.agent_id, &release_id)
+            };
+            match node.query_now(query) {
+                Ok(now) => (release, at) = now,
+                Err(status) => {
+                    let _ = answers.send(Err(status)).await;
+                    return;
+                }
+            }
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+/// Waits until route, release or policy of an agent changed. False: the node ends.
+async fn agent_changed(feed: &mut broadcast::Receiver<Arc<AppliedBatch>>, agent: u32) -> bool {
+    use pinrail_state_machine::effect::Effect;
+    let concerns = |batch: &AppliedBatch| {
+        batch.applied.iter().flat_map(|applied| &applied.effects).any(
+            |effect| matches!(effect, Effect::AgentChanged { agent: changed } if *changed == agent),
+        )
+    };
+    loop {
+        match feed.recv().await {
+            Ok(batch) if batch.applied.is_empty() || concerns(&batch) => return true,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return true,
+            Err(RecvError::Closed) => return false,
+        }
+    }
+}
+
 /// Events after a revision, then as they happen.
 pub(super) async fn events(
     node: Node,

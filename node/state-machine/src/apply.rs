@@ -17,7 +17,7 @@ use crate::key::{Key, Kind};
 use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
-use crate::{agent, bundle, cluster, dedupe, memory, namespace, route, run, step, tick};
+use crate::{agent, bundle, cluster, dedupe, memory, namespace, release, route, run, step, tick};
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
 /// together with the log position that it belongs to.
@@ -172,6 +172,15 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::Switch(it) => route::switch(txn, it),
         Command::Rollback(it) => route::rollback(txn, it),
         Command::SetDrain(it) => route::set_drain(txn, it),
+        Command::StartRelease(it) => release::start(txn, it),
+        Command::RecordVerdict(it) => release::record_verdict(txn, it),
+        Command::AdvanceCanary(it) => release::advance_canary(txn, it),
+        Command::PromoteRelease(it) => release::promote(txn, it),
+        Command::HoldRelease(it) => release::hold(txn, it),
+        Command::ResumeRelease(it) => release::resume(txn, it),
+        Command::AbortRelease(it) => release::abort(txn, it),
+        Command::ExtendQuarantine(it) => release::extend_quarantine(txn, it),
+        Command::RecycleBundle(it) => release::recycle(txn, it),
         Command::Tick(it) => tick::tick(txn, it),
     }
 }

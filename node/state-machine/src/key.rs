@@ -90,6 +90,14 @@ pub enum Kind {
     Dedupe = 0x60,
     /// `revision index(4)` → `EventRecord`.
     Event = 0x70,
+    /// `agent# release#` → `ReleaseRecord`.
+    Release = 0x90,
+    /// `agent# release#` → `PolicyRecord`: what the policy said when the release began. Written once.
+    ReleasePolicy = 0x91,
+    /// `agent# release# stage(1) attempt#` → `GateRecord`.
+    ReleaseGate = 0x92,
+    /// `agent# release# index(4)` → `MoveRecord`: the history of a release, oldest first. Written once.
+    ReleaseMove = 0x93,
 }
 
 /// What a row of the deadline index is about.
@@ -138,6 +146,8 @@ pub enum Timer {
     Session = 20,
     /// Nothing: memory versions that were kept long enough.
     MemoryVersions = 34,
+    /// `layer#`: the layer of a recycled bundle loses what no other layer sees; the value is the cursor of the sweep.
+    LayerDrop = 54,
 }
 
 impl Timer {
@@ -146,8 +156,8 @@ impl Timer {
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
             AttemptEnd, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard, DrainSoft,
-            Events, KeepAlive, MemoryTtl, MemoryVersions, Retention, RollbackSweep, RunExpires,
-            RunHardEnd, Session, SessionTurn, StartBy, StartDue, Wait,
+            Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention, RollbackSweep,
+            RunExpires, RunHardEnd, Session, SessionTurn, StartBy, StartDue, Wait,
         };
         [
             RunExpires,
@@ -171,6 +181,7 @@ impl Timer {
             SessionTurn,
             Session,
             MemoryVersions,
+            LayerDrop,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)
@@ -321,7 +332,7 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=20).chain([34]) {
+        for number in (1..=20).chain([34, 54]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
         assert_eq!(Timer::from_number(21), None);

@@ -23,6 +23,7 @@ mod namespace;
 mod nearest;
 pub mod outcome;
 pub mod query;
+mod release;
 mod route;
 mod run;
 mod step;

@@ -102,6 +102,7 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             dedupe::forget(txn, &text());
         }
         Timer::MemoryVersions => return memory::drop_old(txn, agent, key, left),
+        Timer::LayerDrop => return memory::drop_layer(txn, agent, (key, value), &object, left),
         Timer::MemoryTtl => {
             txn.delete(key.to_vec());
             memory::expire(txn, agent, &object)?;
@@ -156,6 +157,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::Events
             | Timer::MemoryTtl
             | Timer::MemoryVersions
+            | Timer::LayerDrop
             | Timer::StartDue
             | Timer::SessionTurn
             | Timer::Session
@@ -201,6 +203,7 @@ fn sweep(
         | Timer::Events
         | Timer::MemoryTtl
         | Timer::MemoryVersions
+        | Timer::LayerDrop
         | Timer::ChildOver
         | Timer::StartDue
         | Timer::SessionTurn

@@ -120,6 +120,10 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::LayerKey,
         Kind::Cost,
         Kind::Session,
+        Kind::Release,
+        Kind::ReleasePolicy,
+        Kind::ReleaseGate,
+        Kind::ReleaseMove,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {

@@ -191,6 +191,14 @@ pub(crate) fn message(
     })
 }
 
+/// A bundle that is released or switched to counts again, should it have been recycled.
+pub(crate) fn revive(agent: &mut AgentRecord, record: &mut BundleRecord) {
+    if record.recycled {
+        record.recycled = false;
+        agent.bundles += 1;
+    }
+}
+
 /// A change to the counter of open pins: `+1` or `-1` for one kind of run.
 pub(crate) fn count_pin(record: &mut BundleRecord, kind: v1::RunKind, more: bool) {
     let pins = record.open_pins.get_or_insert_default();

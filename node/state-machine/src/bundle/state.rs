@@ -6,7 +6,8 @@ use pinrail_proto::v1::BundleState;
 use super::open_pins;
 
 /// ```text
-/// registered ──switch──> live ──switch──> standby ──switch of another──> lingering ──pins 0──> recyclable
+/// registered ──switch──> live ──switch──> standby ──switch of another──> lingering ──pins 0──> recyclable ──> recycled
+///     └──release──> candidate ──> canary ──> live
 ///                         └─────rollback──> rejected
 /// ```
 pub(crate) fn state(agent: &AgentRecord, bundle: &BundleRecord) -> BundleState {
@@ -14,6 +15,10 @@ pub(crate) fn state(agent: &AgentRecord, bundle: &BundleRecord) -> BundleState {
         BundleState::Live
     } else if bundle.bundle_id == agent.standby_bundle_id {
         BundleState::Standby
+    } else if bundle.bundle_id == agent.candidate_bundle_id {
+        if agent.canary_bp == 0 { BundleState::Candidate } else { BundleState::Canary }
+    } else if bundle.recycled {
+        BundleState::Recycled
     } else if bundle.rejected {
         BundleState::Rejected
     } else if !bundle.was_live {

@@ -8,6 +8,7 @@ mod join;
 mod layer;
 mod lease;
 mod pin;
+mod release;
 mod result;
 mod route;
 mod session;
@@ -53,6 +54,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::counts_are_exact(&scene, &mut found)?;
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
+        release::releases_are_what_the_agent_says(&scene, &mut found)?;
         wait::waits_end_once(&scene, &mut found)?;
         session::sessions_go_on(&scene, &mut found)?;
         child::children_have_their_parents_pin(&scene, &mut found);

@@ -137,6 +137,8 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         // A version may be overwritten or dropped before its time.
         Timer::MemoryTtl => true,
         Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,
+        // Of a layer whose bundle is recycled.
+        Timer::LayerDrop => true,
         Timer::Dedupe | Timer::Events => false,
     }
 }

@@ -70,7 +70,7 @@ fn must_be_idle(txn: &Txn<'_>, agent: &AgentRecord, layer: &LayerRecord) -> Resu
 }
 
 /// Drops the versions of a key that were written behind the last freeze. Answers how many.
-fn drop_own(
+pub(super) fn drop_own(
     txn: &mut Txn<'_>,
     agent: &mut AgentRecord,
     layer: &mut LayerRecord,

@@ -65,6 +65,21 @@ pub(crate) fn candidate(txn: &mut Txn<'_>, agent: &mut AgentRecord, to: &mut Bun
     record.number
 }
 
+/// Fixes the base of a candidate's layer at what is live now: the release is over. A layer that stands on a fixed base
+/// already stays as it is.
+pub(crate) fn fix_base(txn: &mut Txn<'_>, agent: &AgentRecord, number: u32) -> Result<(), Stop> {
+    let candidate = layer(txn.read(), agent.number, number)?.filter(|layer| layer.moving);
+    let Some(candidate) = candidate else { return Ok(()) };
+    let live = bundle::find(txn.read(), agent.number, &agent.live_bundle_id)?;
+    let ancestors = match live {
+        Some(live) if live.layer != 0 => freeze(txn, agent.number, live.layer)?,
+        Some(_) | None => Vec::new(),
+    };
+    let record = LayerRecord { moving: false, ancestors, ..candidate };
+    txn.put(layer_key(agent.number, record.number), &record);
+    Ok(())
+}
+
 /// Freezes a layer as the base of another one: what that sees of it ends at this revision.
 fn freeze(txn: &mut Txn<'_>, agent: u32, number: u32) -> Result<Vec<Ancestor>, Stop> {
     let mut base = layer(txn.read(), agent, number)?

@@ -5,6 +5,7 @@
 //! the same however much there is.
 
 mod discard;
+mod drop;
 mod keys;
 mod layer;
 mod promote;
@@ -14,8 +15,9 @@ mod visible;
 mod write;
 
 pub(crate) use discard::discard;
+pub(crate) use drop::{drop_layer, drop_unseen};
 pub(crate) use keys::Keys;
-pub(crate) use layer::{candidate, late_behind, layer, open_layer_for_switch};
+pub(crate) use layer::{candidate, fix_base, late_behind, layer, open_layer_for_switch};
 pub(crate) use promote::promote;
 pub(crate) use retention::drop_old;
 pub(crate) use version::cost;

@@ -13,9 +13,32 @@ pub(super) fn page(
     size: u32,
     token: &str,
 ) -> Result<(Vec<Row>, String), Stop> {
-    let size = size_of(size) as usize;
     let rest = resume(range, token)?;
-    let mut rows = read.scan(&rest, Order::Ascending, size + 1)?;
+    cut(read, &rest, Order::Ascending, size)
+}
+
+/// The same, last row first.
+pub(super) fn page_back(
+    read: &dyn Read,
+    range: &KeyRange,
+    size: u32,
+    token: &str,
+) -> Result<(Vec<Row>, String), Stop> {
+    let mut rest = range.clone();
+    if !token.is_empty() {
+        rest.end = place(range, token)?;
+    }
+    cut(read, &rest, Order::Descending, size)
+}
+
+fn cut(
+    read: &dyn Read,
+    rest: &KeyRange,
+    order: Order,
+    size: u32,
+) -> Result<(Vec<Row>, String), Stop> {
+    let size = size_of(size) as usize;
+    let mut rows = read.scan(rest, order, size + 1)?;
     let next = if rows.len() > size {
         rows.truncate(size);
         rows.last().map_or_else(String::new, |(key, _)| hex::encode(key))
@@ -30,12 +53,17 @@ pub(super) fn resume(range: &KeyRange, token: &str) -> Result<KeyRange, Stop> {
     if token.is_empty() {
         return Ok(range.clone());
     }
+    Ok(range.clone().after(&place(range, token)?))
+}
+
+/// The key that a token stands for.
+fn place(range: &KeyRange, token: &str) -> Result<Vec<u8>, Stop> {
     let forged = || reject(reason::INVALID_REQUEST, "the page token is not one of this list");
     let key = hex::decode(token).map_err(|_| forged())?;
     if key < range.start || key >= range.end {
         return Err(forged());
     }
-    Ok(range.clone().after(&key))
+    Ok(key)
 }
 
 /// The size of a page: the default for 0, never more than the limit.

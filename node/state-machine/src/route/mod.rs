@@ -5,6 +5,7 @@
 //! done run by run follows in bounded sweeps, and nothing waits for them: each command that touches a run
 //! checks the deadline and the rollback's mark itself.
 
+mod candidate;
 mod drain;
 mod rollback;
 mod switch;
@@ -14,12 +15,13 @@ use pinrail_proto::log::AgentRecord;
 use crate::effect::Effect;
 use crate::txn::Txn;
 
-pub(crate) use drain::{message as drain_message, oldest_pin_ms, set_drain};
+pub(crate) use candidate::leave as leave_candidate;
+pub(crate) use drain::{clear as clear_drain, message as drain_message, oldest_pin_ms, set_drain};
 pub(crate) use rollback::rollback;
-pub(crate) use switch::switch;
+pub(crate) use switch::{make_live, switch};
 
 /// Notes that the route moved.
-fn moved(txn: &mut Txn<'_>, agent: &mut AgentRecord) {
+pub(crate) fn moved(txn: &mut Txn<'_>, agent: &mut AgentRecord) {
     agent.epoch += 1;
     agent.route_changed_ms = txn.now;
     agent.route_revision = txn.revision;

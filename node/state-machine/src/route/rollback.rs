@@ -9,7 +9,7 @@ use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, namespace};
+use crate::{agent, bundle, event, memory, namespace, release};
 
 use super::{drain, moved};
 
@@ -20,7 +20,9 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
     if unnamed && is_recent(txn, &agent) {
         return Err(ambiguous(txn, &agent)?);
     }
+    // The newest bundle with traffic.
     let from_id = match it.from_bundle_id.as_str() {
+        "" if release::is_canary(&agent) => agent.candidate_bundle_id.clone(),
         "" => agent.live_bundle_id.clone(),
         named => named.to_owned(),
     };
@@ -28,11 +30,21 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
         return Err(reject(reason::NO_LIVE_BUNDLE, "no bundle is live: there is nothing to leave"));
     }
     let from = bundle::load(txn, agent.number, &from_id)?;
+    if release::is_canary(&agent) && from_id == agent.candidate_bundle_id {
+        let in_flight = in_flight(txn, &agent, it.in_flight())?;
+        return leave_canary(txn, agent, &from_id, in_flight);
+    }
     if from_id != agent.live_bundle_id {
         return again(txn, &agent, from, it.in_flight());
     }
     if agent.standby_bundle_id.is_empty() {
         let message = format!("there is no bundle to return to from {from_id}");
+        let gone = bundle::all(txn.read(), agent.number)?.into_iter().find(|b| b.recycled);
+        if let Some(gone) = gone {
+            return Err(reject(reason::STANDBY_RECYCLED, message)
+                .with("recycled", &gone.bundle_id)
+                .with("next_1", format!("pinrail switch {} {}", agent.agent_id, gone.bundle_id)));
+        }
         return Err(reject(reason::NOTHING_TO_ROLL_BACK, message));
     }
     let in_flight = in_flight(txn, &agent, it.in_flight())?;
@@ -45,6 +57,7 @@ fn go_back(
     mut from: BundleRecord,
     in_flight: v1::InFlight,
 ) -> Result<Answer, Stop> {
+    release::end_by_rollback(txn, agent)?;
     let mut to = bundle::load(txn, agent.number, &agent.standby_bundle_id)?;
     drain::clear(txn, agent.number, &mut to);
     to.revision = txn.revision;
@@ -59,7 +72,37 @@ fn go_back(
     // Sessions on it are over, however many there are.
     from.session_floor = agent.epoch;
     drain::begin(txn, agent, &mut from);
-    mark(txn, agent, &mut from, &to, in_flight);
+    let answer = report(txn, agent, from, &to, in_flight)?;
+    agent::save(txn, agent);
+    Ok(Answer::Rollback(answer))
+}
+
+/// Leaves the candidate of a canary: the live bundle stays what it is, and has all of the traffic again.
+fn leave_canary(
+    txn: &mut Txn<'_>,
+    mut agent: AgentRecord,
+    from_id: &str,
+    in_flight: v1::InFlight,
+) -> Result<Answer, Stop> {
+    super::candidate::leave(txn, &mut agent, from_id, true)?;
+    release::leave_canary(txn, &mut agent)?;
+    agent.last_rollback_ms = txn.now;
+    let from = bundle::load(txn, agent.number, from_id)?;
+    let to = bundle::load(txn, agent.number, &agent.live_bundle_id)?;
+    let answer = report(txn, &agent, from, &to, in_flight)?;
+    agent::save(txn, &agent);
+    Ok(Answer::Rollback(answer))
+}
+
+/// Marks what becomes of the open runs, and says what was left and what that cannot undo.
+fn report(
+    txn: &mut Txn<'_>,
+    agent: &AgentRecord,
+    mut from: BundleRecord,
+    to: &BundleRecord,
+    in_flight: v1::InFlight,
+) -> Result<v1::RollbackResponse, Stop> {
+    mark(txn, agent, &mut from, to, in_flight);
     bundle::save(txn, agent.number, &from);
     let answer = v1::RollbackResponse {
         agent_id: agent.agent_id.clone(),
@@ -77,14 +120,13 @@ fn go_back(
     };
     from.last_rollback = Some(answer.clone());
     bundle::save(txn, agent.number, &from);
-    agent::save(txn, agent);
     txn.event(
         event::of_bundle("route.rolled_back", agent, &to.bundle_id)
             .with("from", &from.bundle_id)
             .with("epoch", agent.epoch)
             .with("in_flight", word(in_flight)),
     );
-    Ok(Answer::Rollback(answer))
+    Ok(answer)
 }
 
 /// The bundle has no traffic any more: the earlier answer, and perhaps a stricter policy for its runs. A repeat

@@ -1,16 +1,18 @@
 //! The switch: the atomic route change that makes a bundle live. Only this is called a switch.
 
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{AgentRecord, Switch};
+use pinrail_proto::log::{AgentRecord, BundleRecord, Switch};
 use pinrail_proto::{reason, v1};
 
 use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory};
+use crate::{agent, bundle, event, memory, release};
 
 use super::{drain, moved};
 
+/// A switch by hand: a release with the stages prepare and switch only. The first live bundle has nothing to be compared
+/// with and nothing to return to: its switch is no release.
 pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     agent::expect_revision(txn, agent.revision)?;
@@ -21,23 +23,55 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
             .with("live_bundle_id", &agent.live_bundle_id));
     }
     let mut to = bundle::load(txn, agent.number, &it.bundle_id)?;
+    let mut answer = v1::SwitchResponse {
+        agent_id: agent.agent_id.clone(),
+        to_bundle_id: it.bundle_id.clone(),
+        revision: txn.revision,
+        ..v1::SwitchResponse::default()
+    };
     if agent.live_bundle_id == it.bundle_id {
-        return answer(&agent, "", &it.bundle_id, true, None, txn.revision);
+        return Ok(Answer::Switch(v1::SwitchResponse {
+            epoch: agent.epoch,
+            already: true,
+            ..answer
+        }));
     }
-    let forced = to.rejected;
-    if forced && (!it.force || txn.header.reason.is_empty()) {
+    if to.rejected && (!it.force || txn.header.reason.is_empty()) {
         let message = format!("bundle {} was rolled back", to.bundle_id);
         return Err(
             reject(reason::BUNDLE_REJECTED, message).with("override", "--force with --reason")
         );
     }
+    answer.from_bundle_id.clone_from(&agent.live_bundle_id);
+    if agent.live_bundle_id.is_empty() && agent.active_release == 0 {
+        bundle::revive(&mut agent, &mut to);
+        answer.drain = make_live(txn, &mut agent, to)?;
+    } else {
+        let (mut release, skipped) = release::by_hand(txn, &mut agent, &mut to, it)?;
+        bundle::save(txn, agent.number, &to);
+        answer.drain = release::switch(txn, &mut agent, &mut release)?;
+        release::save(txn, agent.number, &mut release);
+        answer.release_id = release::id(release.number);
+        answer.skipped = skipped.into_iter().map(Into::into).collect();
+    }
+    agent::save(txn, &agent);
+    answer.epoch = agent.epoch;
+    Ok(Answer::Switch(answer))
+}
 
+/// Makes a bundle live, whatever led there. Answers the drain of the bundle that was. The caller saves the agent.
+pub(crate) fn make_live(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    mut to: BundleRecord,
+) -> Result<Option<v1::Drain>, Stop> {
     let from = match agent.live_bundle_id.as_str() {
         "" => None,
         live => Some(bundle::load(txn, agent.number, live)?),
     };
-    memory::open_layer_for_switch(txn, &mut agent, &mut to, from.as_ref())?;
+    memory::open_layer_for_switch(txn, agent, &mut to, from.as_ref())?;
     drain::clear(txn, agent.number, &mut to);
+    let was_rejected = to.rejected;
     to.rejected = false;
     to.was_live = true;
     to.last_rollback = None;
@@ -47,40 +81,20 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     let left = agent.live_bundle_id.clone();
     agent.standby_bundle_id.clone_from(&left);
     agent.live_bundle_id.clone_from(&to.bundle_id);
-    moved(txn, &mut agent);
+    moved(txn, agent);
     let drain = match from {
         None => None,
         Some(mut from) => {
-            drain::begin(txn, &agent, &mut from);
+            drain::begin(txn, agent, &mut from);
             bundle::save(txn, agent.number, &from);
-            Some(drain::message(txn.read(), &agent, &from)?)
+            Some(drain::message(txn.read(), agent, &from)?)
         }
     };
-    agent::save(txn, &agent);
     let mut switched =
-        event::of_bundle("route.switched", &agent, &to.bundle_id).with("epoch", agent.epoch);
+        event::of_bundle("route.switched", agent, &to.bundle_id).with("epoch", agent.epoch);
     if !left.is_empty() {
         switched = switched.with("from", &left);
     }
-    txn.event(if forced { switched.with("forced", true) } else { switched });
-    answer(&agent, &left, &to.bundle_id, false, drain, txn.revision)
-}
-
-fn answer(
-    agent: &AgentRecord,
-    from: &str,
-    to: &str,
-    already: bool,
-    drain: Option<v1::Drain>,
-    revision: u64,
-) -> Result<Answer, Stop> {
-    Ok(Answer::Switch(v1::SwitchResponse {
-        agent_id: agent.agent_id.clone(),
-        from_bundle_id: from.to_owned(),
-        to_bundle_id: to.to_owned(),
-        epoch: agent.epoch,
-        already,
-        drain,
-        revision,
-    }))
+    txn.event(if was_rejected { switched.with("forced", true) } else { switched });
+    Ok(drain)
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::agent::policy::{check_labels, too_large};
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, memory};
+use crate::{agent, bundle, memory, release};
 
 use super::begin::{begin, record};
 use super::child::start_beside;
@@ -56,7 +56,13 @@ pub(super) fn route(
     run.bundle_id.clone_from(&bundle.bundle_id);
     run.set_pin_reason(pin_reason);
     run.epoch = agent.epoch;
-    if pin_reason == PinReason::Route {
+    if release::is_canary(&agent)
+        && bundle.bundle_id == agent.candidate_bundle_id
+        && pin_reason != PinReason::Explicit
+    {
+        run.set_kind(RunKind::Canary);
+    }
+    if matches!(pin_reason, PinReason::Route | PinReason::Canary) {
         session::pin(txn, &agent, &run.session, &bundle.bundle_id);
     }
     run.expires_ms = txn.now
@@ -183,6 +189,10 @@ pub(super) fn choose(
         if agent.live_bundle_id.is_empty() {
             let message = format!("agent {} has no live bundle", agent.agent_id);
             return Err(reject(reason::NO_LIVE_BUNDLE, message));
+        }
+        if release::draws(txn.read(), agent, run)? {
+            let candidate = bundle::load(txn, agent.number, &agent.candidate_bundle_id)?;
+            return Ok((candidate, PinReason::Canary));
         }
         return Ok((bundle::load(txn, agent.number, &agent.live_bundle_id)?, PinReason::Route));
     }

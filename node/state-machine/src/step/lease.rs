@@ -82,10 +82,11 @@ pub(super) fn grant(
     let number = subject.agent.number;
     let name = subject.step.as_ref().map_or_else(String::new, |step| step.name.clone());
     let policy = bundle::step_policy(txn.read(), number, &subject.bundle.bundle_id, &name)?;
-    let Subject { agent, run, step: Some(step), .. } = subject else {
+    let Subject { agent, bundle, run, step: Some(step) } = subject else {
         return Err(not_ready("the run has no open step"));
     };
     turn(txn, number, run, step, StepState::Leased);
+    bundle.had_worker = true;
     step.attempt += 1;
     step.token = Some(token);
     step.worker_id.clone_from(&taker.worker_id);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What a type of event begins with.
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 13] = [
     "cluster",
     "namespace",
     "agent",
@@ -12,6 +12,8 @@ const NOUNS: [&str; 11] = [
     "bundle",
     "drain",
     "route",
+    "release",
+    "gate",
     "rollback",
     "run",
     "step",

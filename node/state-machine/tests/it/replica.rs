@@ -179,5 +179,6 @@ pub(super) fn switch(agent_id: &str, bundle_id: &str) -> Command {
         bundle_id: bundle_id.to_owned(),
         force: false,
         expected_epoch: 0,
+        capacity: None,
     })
 }

@@ -251,6 +251,7 @@ impl Player {
                 bundle_id: bundle_id(*bundle),
                 force: *force,
                 expected_epoch: 0,
+                capacity: None,
             }),
             Op::Rollback { agent: a, from, in_flight } => Command::Rollback(log::Rollback {
                 agent: agent(AGENTS[usize::from(*a)]),

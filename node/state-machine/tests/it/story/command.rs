@@ -7,8 +7,8 @@ use pinrail_proto::v1;
 use pinrail_state_machine::query;
 
 use super::line::{Line, span};
-use super::show;
 use super::world::{Held, World};
+use super::{release, show};
 
 /// Carries a line out and tells what came of it.
 pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
@@ -32,6 +32,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
     let verb = line.verb.clone();
     administration(line, &verb)
         .or_else(|| route(line, &verb))
+        .or_else(|| release::command(world, line, &verb))
         .or_else(|| run(line, &verb))
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
@@ -89,6 +90,15 @@ fn route(line: &mut Line, verb: &str) -> Option<Kind> {
         "switch" => Kind::Switch(log::Switch {
             force: line.flag("force"),
             expected_epoch: line.number("epoch").unwrap_or(0),
+            capacity: line.number("workers").map(|workers| log::Capacity {
+                workers,
+                free_slots: workers,
+                steps: line
+                    .option("serves")
+                    .map(|s| s.split(',').map(str::to_owned).collect())
+                    .unwrap_or_default(),
+                any: line.flag("any"),
+            }),
             agent: agent(line),
             bundle_id: line.word(),
         }),
@@ -118,6 +128,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             bundle_id: line.text("bundle"),
             parent_run_id: line.text("parent"),
             delay_ms: line.span("delay").unwrap_or(0),
+            labels: line.all("label:").into_iter().collect(),
             session: line.text("session"),
             repinnable: line.flag("repinnable").then_some(true),
             priority: line.number("priority").map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
@@ -348,7 +359,7 @@ fn carried(line: &mut Line) -> Vec<log::MemoryWrite> {
 
 /// `support` or `billing/support`.
 #[expect(clippy::unnecessary_wraps, reason = "the commands' fields are optional")]
-fn agent(line: &mut Line) -> Option<AgentRef> {
+pub(super) fn agent(line: &mut Line) -> Option<AgentRef> {
     Some(agent_ref(&line.word()))
 }
 
@@ -419,7 +430,7 @@ fn policy(line: &mut Line) -> v1::Policy {
         cutoff: line.span("cutoff").map(duration),
         overlap: overlap.into(),
     };
-    v1::Policy {
+    let policy = v1::Policy {
         memory: Some(memory),
         sessions: Some(sessions),
         description: line.text("description"),
@@ -428,7 +439,8 @@ fn policy(line: &mut Line) -> v1::Policy {
         switch: Some(switch),
         rollback: Some(v1::RollbackPolicy { in_flight: in_flight.into() }),
         ..v1::Policy::default()
-    }
+    };
+    release::policy(line, policy)
 }
 
 fn in_flight(word: &str) -> v1::InFlight {

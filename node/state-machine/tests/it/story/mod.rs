@@ -11,6 +11,7 @@ mod bounds;
 mod command;
 mod line;
 mod question;
+mod release;
 mod script;
 mod show;
 mod world;
@@ -64,6 +65,10 @@ stories! {
     ranks
     repin
     sessions
+    release_to_the_end
+    release_fails
+    release_holds
+    canary_and_rollback
     retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks

@@ -8,8 +8,8 @@ use pinrail_state_machine::query::{self, EventFilter, RunFilter};
 
 use super::command::agent_ref;
 use super::line::{Line, span};
-use super::show;
 use super::world::World;
+use super::{release, show};
 
 /// Answers a question; `None` when the line is none.
 pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
@@ -24,6 +24,9 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "bundles" => bundles(world, line),
         "manifest" => manifest(world, line),
         "diff" => diff(world, line),
+        "release" => release::release(world, line),
+        "releases" => release::releases(world, line),
+        "plan" => release::plan(world, line),
         "drains" => drains(world, line),
         "environments" => environments(world, line),
         "resolve" => resolve(world, line),

@@ -52,6 +52,13 @@ fn answer(result: &Answer) -> Vec<String> {
             let again = again(it.already);
             vec![format!("{} {verb} {}{again}", run_state(it.state()), it.bundle_id)]
         }
+        Answer::Release(it) => {
+            let release = it.release.clone().unwrap_or_default();
+            vec![format!("{}{}", super::release::shown(&release), again(it.already))]
+        }
+        Answer::RecycleBundle(it) => {
+            vec![format!("{} is recycled{}", it.bundle_id, again(it.already))]
+        }
         Answer::Session(it) => vec![session(it)],
         Answer::DiscardMemory(it) => {
             vec![format!(
