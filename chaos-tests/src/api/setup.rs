@@ -63,6 +63,14 @@ impl Policy {
                 grace: Some(convert::duration(self.grace_ms)),
                 ..v1::SwitchPolicy::default()
             }),
+            // Workers are killed here: a switch by hand is not to depend on which of them live.
+            gates: Some(v1::GatesPolicy {
+                prepare: Some(v1::PrepareGate {
+                    mode: v1::StageMode::Off.into(),
+                    ..v1::PrepareGate::default()
+                }),
+                ..v1::GatesPolicy::default()
+            }),
             ..v1::Policy::default()
         }
     }

@@ -20,7 +20,7 @@ use super::desk::Desk;
 use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
-use super::{Dispatch, dispatch as assigning, expiry, metrics, sweep};
+use super::{Dispatch, dispatch as assigning, expiry, metrics, release, sweep};
 use crate::raft::{AppliedBatch, ReadError};
 
 /// Rows that one look at the state takes; then others have their turn.
@@ -62,6 +62,7 @@ fn begin(dispatch: &Dispatch, term: u64) -> JoinSet<()> {
     tasks.spawn(expiry::run(dispatch.clone()));
     tasks.spawn(sweep::run(dispatch.clone()));
     tasks.spawn(metrics::run(dispatch.clone()));
+    tasks.spawn(release::run(dispatch.clone(), dispatch.inner.replica.feed()));
     tasks
 }
 

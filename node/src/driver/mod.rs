@@ -10,6 +10,7 @@
 //!   report    what a worker reports, in its order: CompleteStep, FailStep, RecordCheckpoint, HandBackStep, memory
 //!   expiry    leases that nobody keeps alive: ExpireLease
 //!   sweep     what is due by cluster time: Tick
+//!   release   what releases wait for: RecordVerdict, AdvanceCanary
 //! ```
 //! Locking: the desk's lock is held for bookkeeping only and never across an await.
 
@@ -23,6 +24,7 @@ mod metrics;
 mod pace;
 mod proposed;
 mod queues;
+mod release;
 mod report;
 mod rings;
 mod session;

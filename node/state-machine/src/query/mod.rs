@@ -30,7 +30,7 @@ pub use memory_diff::{MemoryDiff, memory_diff};
 pub use memory_watch::{MemoryFilter, memory_changes};
 pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
-pub use release::{plan_release, release, releases};
+pub use release::{Attended, agents_with_releases, attended, plan_release, release, releases};
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};
 pub use session::{session, sessions};

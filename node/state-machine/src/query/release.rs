@@ -1,12 +1,12 @@
 //! Reads of releases, and what a release would be.
 
-use pinrail_proto::log::StagePlan;
+use pinrail_proto::log::{AgentRecord, ReleaseRecord, StagePlan};
 use pinrail_proto::time::{duration, millis, timestamp};
 use pinrail_proto::{reason, v1};
 
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
-use crate::store::Read;
+use crate::store::{Fault, Order, Read};
 use crate::txn::decode;
 use crate::{agent as agents, bundle, release as releases_of, route};
 
@@ -126,4 +126,67 @@ fn stage(plan: &StagePlan, canary_ms: u64) -> v1::PlannedStage {
         at_least: is_canary.then(|| duration(canary_ms)),
         hold_before: plan.hold_before,
     }
+}
+
+/// A release that something may still happen to, and what it is judged by.
+#[derive(Debug, Clone)]
+pub struct Attended {
+    pub namespace: String,
+    pub agent_id: String,
+    /// The agent's number.
+    pub agent: u32,
+    pub release: ReleaseRecord,
+    /// As it was when the release began.
+    pub policy: v1::Policy,
+    /// Steps that the candidate's workers have to serve.
+    pub steps: Vec<String>,
+    /// Open pins of the bundle that was live before.
+    pub baseline_pins: u64,
+    /// Cluster time in milliseconds.
+    pub now_ms: u64,
+}
+
+/// The active release of an agent and the one in quarantine.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn attended(read: &dyn Read, agent: u32) -> Result<Vec<Attended>, Fault> {
+    let Some(record) = agents::by_number(read, agent)? else { return Ok(Vec::new()) };
+    let now_ms = super::position(read)?.now_ms;
+    let mut all = Vec::new();
+    for number in [record.active_release, record.quarantine_release] {
+        let Some(release) = releases_of::find(read, agent, number)? else { continue };
+        let candidate = bundle::find(read, agent, &release.bundle_id)?.unwrap_or_default();
+        let mut steps = bundle::declared_steps(read, agent, &release.bundle_id)?;
+        steps.insert(candidate.entry);
+        steps.retain(|step| !step.is_empty());
+        let baseline = bundle::find(read, agent, &release.baseline_bundle_id)?;
+        all.push(Attended {
+            namespace: record.namespace.clone(),
+            agent_id: record.agent_id.clone(),
+            agent,
+            policy: releases_of::policy(read, agent, number)?,
+            steps: steps.into_iter().collect(),
+            baseline_pins: baseline.as_ref().map_or(0, bundle::open_pins),
+            release,
+            now_ms,
+        });
+    }
+    Ok(all)
+}
+
+/// The numbers of all agents that have such a release.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn agents_with_releases(read: &dyn Read) -> Result<Vec<u32>, Fault> {
+    let rows = read.scan(&Key::new(Kind::Agent).range(), Order::Ascending, usize::MAX)?;
+    let mut found = Vec::new();
+    for (key, value) in rows {
+        let agent: AgentRecord = decode(&key, &value)?;
+        if agent.active_release != 0 || agent.quarantine_release != 0 {
+            found.push(agent.number);
+        }
+    }
+    Ok(found)
 }

@@ -93,7 +93,7 @@ fn prepare(
     live: Option<&BundleRecord>,
     candidate: &BundleRecord,
 ) -> StagePlan {
-    let gate = gates.prepare.clone().unwrap_or_default();
+    let gate = gates.prepare.unwrap_or_default();
     let mut planned = stage(Stage::Prepare, gate.mode(), gate.timeout.as_ref());
     if planned.skipped.is_empty() {
         match live {

@@ -24,7 +24,7 @@ pub(super) fn command(world: &World, line: &mut Line, verb: &str) -> Option<Kind
         "verdict" => verdict(world, line),
         "advance" => {
             let (number, release) = present(world, line);
-            let canary = release.canary.clone().unwrap_or_default();
+            let canary = release.canary.unwrap_or_default();
             Kind::AdvanceCanary(log::AdvanceCanary {
                 agent: number,
                 release: id(&release.release_id),

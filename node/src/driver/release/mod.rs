@@ -1,0 +1,207 @@
+//! The release driver: looks at what each release waits for, and says what it found.
+//!
+//! It only proposes; apply decides whether the stage and the attempt are still the present ones. It remembers nothing
+//! that the state does not hold, so another leader goes on where this one stopped: at worst it looks once more.
+//!
+//! ```text
+//!   prepare     live workers of the candidate: which steps, how many free slots
+//!   smoke       runs of the policy's cases, and what their outputs must satisfy
+//!   canary      the hold of the present share, then the next one
+//!   quarantine  its time; then the last pins of the standby
+//! ```
+
+mod canary;
+mod expect;
+mod leftovers;
+mod prepare;
+mod quarantine;
+mod smoke;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pinrail_proto::log::command::Kind;
+use pinrail_proto::log::outcome::Result as Answer;
+use pinrail_proto::log::{self, RecordVerdict};
+use pinrail_proto::v1::{HoldCause, Stage, Verdict};
+use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::query::{self, Attended};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::{Duration, sleep};
+
+use super::{Dispatch, PROPOSE_TIMEOUT};
+use crate::raft::AppliedBatch;
+
+/// How often releases are looked at when nothing changes.
+const EVERY: Duration = Duration::from_millis(500);
+/// Who the driver's commands are by.
+const ACTOR: &str = "pinrail";
+
+/// What a look at a stage comes to.
+#[derive(Debug, PartialEq)]
+enum Finding {
+    /// Not yet. The reason is the verdict's when the stage's time is over.
+    Wait(String),
+    Judged {
+        verdict: Verdict,
+        reason: String,
+        evidence: serde_json::Value,
+    },
+    /// The next share of the canary.
+    Advance {
+        evidence: serde_json::Value,
+    },
+}
+
+impl Finding {
+    fn pass(reason: impl Into<String>, evidence: serde_json::Value) -> Self {
+        Self::Judged { verdict: Verdict::Pass, reason: reason.into(), evidence }
+    }
+
+    fn fail(reason: impl Into<String>, evidence: serde_json::Value) -> Self {
+        Self::Judged { verdict: Verdict::Fail, reason: reason.into(), evidence }
+    }
+}
+
+/// Attends to releases until its task is ended with the leadership.
+pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<AppliedBatch>>) {
+    let mut agents: BTreeSet<u32> = BTreeSet::new();
+    let mut seen: BTreeMap<(u32, u32), leftovers::Seen> = BTreeMap::new();
+    let mut again = true;
+    loop {
+        if again {
+            match dispatch.inner.replica.read(query::agents_with_releases) {
+                Ok(all) => agents.extend(all),
+                Err(error) => tracing::warn!(%error, "releases cannot be read"),
+            }
+            again = false;
+        }
+        for agent in agents.clone() {
+            if !attend(&dispatch, agent, &mut seen).await {
+                agents.remove(&agent);
+            }
+        }
+        tokio::select! {
+            () = sleep(EVERY) => {}
+            batch = feed.recv() => match batch {
+                Ok(batch) => agents.extend(changed(&batch)),
+                Err(RecvError::Lagged(_)) => again = true,
+                Err(RecvError::Closed) => return,
+            }
+        }
+        // What came in the meantime is looked at in one go.
+        while let Ok(batch) = feed.try_recv() {
+            agents.extend(changed(&batch));
+        }
+    }
+}
+
+fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
+    batch.applied.iter().flat_map(|applied| &applied.effects).filter_map(|effect| match effect {
+        Effect::AgentChanged { agent } => Some(*agent),
+        Effect::StepReady { .. }
+        | Effect::StepWithdrawn { .. }
+        | Effect::Leased { .. }
+        | Effect::LeaseEnded { .. }
+        | Effect::CancelRequested { .. }
+        | Effect::RunClosed { .. }
+        | Effect::DeadlineSet { .. } => None,
+    })
+}
+
+/// Looks at the releases of one agent. False: it has none.
+async fn attend(
+    dispatch: &Dispatch,
+    agent: u32,
+    seen: &mut BTreeMap<(u32, u32), leftovers::Seen>,
+) -> bool {
+    let all = match dispatch.inner.replica.read(|read| query::attended(read, agent)) {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::warn!(agent, %error, "releases cannot be read");
+            return true;
+        }
+    };
+    leftovers::clear(dispatch, agent, &all, seen).await;
+    for it in &all {
+        if it.release.hold() != HoldCause::Unspecified {
+            continue;
+        }
+        let finding = look(dispatch, it).await;
+        let over = it.release.deadline_ms != 0 && it.now_ms >= it.release.deadline_ms;
+        match finding {
+            Finding::Wait(reason) if over => {
+                let evidence = serde_json::json!({ "waited_for": reason });
+                say(dispatch, it, Verdict::InsufficientData, reason, &evidence).await;
+            }
+            Finding::Wait(_) => {}
+            Finding::Judged { verdict, reason, evidence } => {
+                say(dispatch, it, verdict, reason, &evidence).await;
+            }
+            Finding::Advance { evidence } => canary::advance(dispatch, it, &evidence).await,
+        }
+    }
+    !all.is_empty()
+}
+
+async fn look(dispatch: &Dispatch, it: &Attended) -> Finding {
+    match it.release.stage() {
+        Stage::Prepare => prepare::look(dispatch, it),
+        Stage::Smoke => smoke::look(dispatch, it).await,
+        Stage::Evals => Finding::Wait("0 of 1 reports".to_owned()),
+        Stage::Shadow => {
+            let gate = it.policy.gates.as_ref().and_then(|gates| gates.shadow.as_ref());
+            Finding::Wait(format!("0 of {} pairs", gate.map_or(0, |gate| gate.min_pairs())))
+        }
+        Stage::Canary => canary::look(it),
+        Stage::Quarantine => quarantine::look(it),
+        Stage::Recycle => quarantine::look_at_pins(it),
+        Stage::Unspecified | Stage::Switch => Finding::Wait(String::new()),
+    }
+}
+
+async fn say(
+    dispatch: &Dispatch,
+    it: &Attended,
+    verdict: Verdict,
+    reason: String,
+    evidence: &serde_json::Value,
+) {
+    let command = Kind::RecordVerdict(RecordVerdict {
+        agent: it.agent,
+        release: it.release.number,
+        stage: it.release.stage,
+        attempt: it.release.attempt,
+        verdict: verdict.into(),
+        reason,
+        evidence: evidence.to_string(),
+    });
+    propose(dispatch, it, command).await;
+}
+
+/// Proposes about a release. What became of it shows in the next look.
+async fn propose(dispatch: &Dispatch, it: &Attended, kind: Kind) -> Option<Answer> {
+    use prost::Message as _;
+    let header = log::Header { actor: ACTOR.to_owned(), ..log::Header::default() };
+    let command = log::Command { header: Some(header), kind: Some(kind) };
+    let commands = vec![command.encode_to_vec().into()];
+    match dispatch.inner.replica.propose_here(commands, PROPOSE_TIMEOUT).await {
+        Ok(mut outcomes) => {
+            let answer = outcomes.pop().and_then(|outcome| outcome.result);
+            if let Some(Answer::Rejection(refused)) = &answer {
+                tracing::debug!(
+                    agent = it.agent_id,
+                    bundle = it.release.bundle_id,
+                    reason = refused.reason,
+                    "a release is elsewhere by now: {}",
+                    refused.message
+                );
+            }
+            answer
+        }
+        Err(error) => {
+            tracing::debug!(agent = it.agent_id, %error, "a verdict could not be recorded yet");
+            None
+        }
+    }
+}
