@@ -159,6 +159,9 @@ pub(crate) fn by_hand(
     it: &Switch,
 ) -> Result<(ReleaseRecord, Vec<Stage>), Stop> {
     let forced = it.force && !txn.header.reason.is_empty();
+    if agent.active_release != 0 && !forced {
+        return Err(is_active(agent).with("override", "--force with --reason"));
+    }
     let policy = agent::policy(txn.read(), agent.number)?;
     let Planned { stages, .. } = plan(txn.read(), agent, to, &policy, false)?;
     let min_slots = policy.environment.as_ref().map_or(1, |it| it.min_slots());
@@ -183,12 +186,7 @@ pub(crate) fn by_hand(
         },
         Err(stop) => return Err(stop),
     };
-    if agent.active_release != 0 {
-        if !forced {
-            return Err(is_active(agent).with("override", "--force with --reason"));
-        }
-        super::abort_active(txn, agent, "a switch by hand took its place")?;
-    }
+    super::abort_active(txn, agent, "a switch by hand took its place")?;
     if !forced && to.bundle_id != agent.standby_bundle_id {
         drained(txn.read(), agent, &policy)?;
     }

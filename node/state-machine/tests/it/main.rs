@@ -3,6 +3,7 @@
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
 //! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
 //! in every state, `sweeps` holds the ends of pins to their bounds,
+//! `releases` asks every command in every stage of a release,
 //! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read, `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -14,6 +15,7 @@ mod golden_bytes;
 mod grid;
 mod memory_cost;
 mod properties;
+mod releases;
 mod replica;
 mod run_list;
 mod story;
