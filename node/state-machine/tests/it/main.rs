@@ -3,10 +3,12 @@
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
 //! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
 //! in every state, `sweeps` holds the ends of pins to their bounds,
-//! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read, `forged` reads with whatever text somebody sends.
+//! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read,
+//! `agent_list` what a page of agents holds, `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent_list;
 mod counting;
 mod event_list;
 mod forged;

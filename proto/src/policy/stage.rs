@@ -1,0 +1,15 @@
+//! Stages of a release by the names that a policy uses.
+
+/// All of them, in their order.
+pub const ALL: [&str; 8] =
+    ["prepare", "smoke", "evals", "shadow", "canary", "switch", "quarantine", "recycle"];
+
+/// Those that `release.hold_before` may name. Quarantine begins with the switch: nothing lies between them.
+pub const HELD: [&str; 7] = ["prepare", "smoke", "evals", "shadow", "canary", "switch", "recycle"];
+
+/// Those that a hook may gate: the hook answers 2xx before the stage passes.
+pub const GATED: [&str; 7] =
+    ["prepare", "smoke", "evals", "shadow", "canary", "switch", "quarantine"];
+
+/// Parts of a bundle that `gates.canary.auto_parts` may name.
+pub const PARTS: [&str; 5] = ["code", "prompts", "model", "index", "tools"];
