@@ -1,9 +1,5 @@
 //! Stages of a release by the names that a policy uses.
 
-/// All of them, in their order.
-pub const ALL: [&str; 8] =
-    ["prepare", "smoke", "evals", "shadow", "canary", "switch", "quarantine", "recycle"];
-
 /// Those that `release.hold_before` may name. Quarantine begins with the switch: nothing lies between them.
 pub const HELD: [&str; 7] = ["prepare", "smoke", "evals", "shadow", "canary", "switch", "recycle"];
 
