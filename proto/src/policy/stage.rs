@@ -1,7 +1,7 @@
 //! Stages of a release by the names that a policy uses.
 
-/// Those that `release.hold_before` may name. Quarantine begins with the switch: nothing lies between them.
-pub const HELD: [&str; 7] = ["prepare", "smoke", "evals", "shadow", "canary", "switch", "recycle"];
+/// Those that `release.hold_before` may name: quarantine begins with the switch, and recycle waits for blockers only.
+pub const HELD: [&str; 6] = ["prepare", "smoke", "evals", "shadow", "canary", "switch"];
 
 /// Those that a hook may gate: the hook answers 2xx before the stage passes.
 pub const GATED: [&str; 7] =
