@@ -7,6 +7,7 @@ pub mod id;
 #[cfg(feature = "json")]
 pub mod json;
 pub mod limits;
+pub mod policy;
 pub mod reason;
 pub mod time;
 

@@ -44,6 +44,23 @@ pub const LABEL_KEY_BYTES: usize = 63;
 pub const LABEL_VALUE_BYTES: usize = 256;
 /// A bundle's manifest, encoded.
 pub const MANIFEST_BYTES: usize = 1 << 20;
+/// An agent's policy, encoded and complete.
+pub const POLICY_BYTES: usize = 512 << 10;
+/// Cases of the smoke gate.
+pub const SMOKE_CASES: usize = 100;
+/// JSON Schema of a smoke case.
+pub const SMOKE_SCHEMA_BYTES: usize = 64 << 10;
+/// Texts that the output of a smoke case must hold.
+pub const SMOKE_CONTAINS: usize = 100;
+/// JSON pointers that shadow leaves out of a comparison.
+pub const SHADOW_IGNORED: usize = 100;
+pub const CANARY_STEPS: usize = 20;
+/// Values of one label that always go to the candidate.
+pub const CANARY_INCLUDED: usize = 100;
+/// Hooks of an agent.
+pub const HOOKS: usize = 100;
+/// Patterns of event types of one hook.
+pub const HOOK_EVENTS: usize = 100;
 pub const MEMORY_KEY_BYTES: usize = 1 << 10;
 pub const MEMORY_KEY_SEGMENTS: usize = 16;
 pub const NAMESPACES: usize = 1_000;
@@ -116,3 +133,5 @@ const _: () = assert!(
     "a page of branches fits an answer"
 );
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");
+const _: () =
+    assert!(PAGE_BYTES + POLICY_BYTES < API_MESSAGE_BYTES, "a page of agents fits an answer");

@@ -3,18 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pinrail_proto::{limits, reason, time, v1};
+use pinrail_proto::{limits, policy, reason, v1};
 
 use super::reader::Reader;
-use super::steps::{self, DAY, HOUR, MINUTE, MONTH, SECOND, Whose};
+use super::steps::{self, HOUR, MONTH, SECOND, Whose};
 use super::{FileError, later, tree};
 
 /// Longest time that finished runs are kept.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-/// A duration of so many seconds, as the API says it.
-const fn seconds(seconds: u64) -> prost_types::Duration {
-    prost_types::Duration { seconds: seconds.cast_signed(), nanos: 0 }
-}
 
 /// Reads a policy from a file.
 ///
@@ -28,7 +24,7 @@ pub fn load(path: &Path) -> Result<v1::Policy, FileError> {
 /// The policy that an empty file gives: every default of docs/FILES.md.
 #[must_use]
 pub fn default_policy() -> v1::Policy {
-    parse("agent.toml", "").expect("an empty file is valid: a test parses it")
+    policy::default()
 }
 
 /// Reads a policy from text; `file` names it in errors.
@@ -65,7 +61,7 @@ pub fn parse(file: &str, text: &str) -> Result<v1::Policy, FileError> {
     };
     later::sections(&mut top, &later)?;
     top.finish()?;
-    complete(&mut policy);
+    policy::fill(&mut policy);
     Ok(policy)
 }
 
@@ -137,58 +133,6 @@ fn memory(table: &mut Reader<'_>, later: &tree::Table) -> Result<v1::MemoryPolic
     })
 }
 
-/// Fills in the defaults, so that two policies can be compared and what is sent says everything.
-fn complete(policy: &mut v1::Policy) {
-    let runs = policy.runs.get_or_insert_default();
-    if runs.execution == 0 {
-        runs.execution = v1::Execution::Workers.into();
-    }
-    let max_age = *runs.max_age.get_or_insert(seconds(6 * HOUR.as_secs()));
-    runs.retention.get_or_insert(seconds(7 * DAY.as_secs()));
-    runs.max_open.get_or_insert(100_000);
-    runs.keep_alive.get_or_insert(seconds(0));
-    runs.repinnable.get_or_insert(false);
-    runs.restart_step.get_or_insert(false);
-
-    let steps = policy.steps.get_or_insert_default();
-    steps.start_to_close.get_or_insert(seconds(15 * MINUTE.as_secs()));
-    steps.schedule_to_start.get_or_insert(seconds(0));
-    steps.schedule_to_close.get_or_insert(seconds(0));
-    steps.lease.get_or_insert(seconds(30));
-    steps.max_attempts.get_or_insert(4);
-    steps.max_running.get_or_insert(10_000);
-    steps.max_running_per_key.get_or_insert(0);
-    steps.max_per_second.get_or_insert(0);
-    if steps.on_exhausted == 0 {
-        steps.on_exhausted = v1::OnExhausted::Fail.into();
-    }
-    let backoff = steps.backoff.get_or_insert_default();
-    backoff.initial.get_or_insert(seconds(1));
-    backoff.factor_permille.get_or_insert(2_000);
-    backoff.max.get_or_insert(seconds(60));
-    backoff.jitter_permille.get_or_insert(200);
-
-    let switch = policy.switch.get_or_insert_default();
-    switch.drain_cap.get_or_insert(max_age);
-    if switch.on_drain == 0 {
-        switch.on_drain = v1::OnDrain::Cancel.into();
-    }
-    switch.grace.get_or_insert(time::duration(30_000));
-    let rollback = policy.rollback.get_or_insert_default();
-    if rollback.in_flight == 0 {
-        rollback.in_flight = v1::InFlight::Keep.into();
-    }
-    let memory = policy.memory.get_or_insert_default();
-    memory.quota_bytes.get_or_insert(10 << 30);
-    memory.versions.get_or_insert(seconds(DAY.as_secs()));
-    let sessions = policy.sessions.get_or_insert_default();
-    sessions.max_age.get_or_insert(seconds(DAY.as_secs()));
-    sessions.cutoff.get_or_insert(seconds(30 * MINUTE.as_secs()));
-    if sessions.overlap == 0 {
-        sessions.overlap = v1::Overlap::Queue.into();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +142,11 @@ mod tests {
 
     fn error(text: &str) -> String {
         parse("agent.toml", text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_policy() {
+        assert_eq!(parse("agent.toml", "").expect("valid"), default_policy());
     }
 
     #[test]

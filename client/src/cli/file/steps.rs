@@ -8,7 +8,6 @@ use super::FileError;
 use super::reader::Reader;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// Longest life of a pin, and so of anything within it.

@@ -1,7 +1,8 @@
 //! Reads of namespaces and agents.
 
 use pinrail_proto::log::NamespaceRecord;
-use pinrail_proto::v1;
+use pinrail_proto::{limits, v1};
+use prost::Message as _;
 
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
@@ -39,7 +40,8 @@ pub fn agent(read: &dyn Read, namespace: &str, agent: &str) -> Result<v1::Agent,
     Ok(agents_of::message(read, &record)?)
 }
 
-/// A page of a namespace's agents, by name, and the token of the next page.
+/// A page of a namespace's agents, by name, and the token of the next page. It ends early behind so many bytes of
+/// policies that more might not fit an answer.
 ///
 /// # Errors
 /// `INVALID_REQUEST` for a forged token.
@@ -50,16 +52,23 @@ pub fn agents(
     token: &str,
 ) -> Result<(Vec<v1::Agent>, String), Stop> {
     let range = Key::new(Kind::AgentName).text(namespace::or_default(namespace)).range();
-    let (rows, next) = page(read, &range, page_size, token)?;
+    let (rows, mut next) = page(read, &range, page_size, token)?;
     let mut agents = Vec::with_capacity(rows.len());
-    for (key, value) in rows {
+    let mut bytes = 0;
+    for (at, (key, value)) in rows.iter().enumerate() {
         let number = value
             .as_ref()
             .try_into()
             .map(u32::from_be_bytes)
-            .map_err(|_| Fault(format!("row {} has no number", hex::encode(&key))))?;
+            .map_err(|_| Fault(format!("row {} has no number", hex::encode(key))))?;
         if let Some(record) = agents_of::by_number(read, number)? {
-            agents.push(agents_of::message(read, &record)?);
+            let agent = agents_of::message(read, &record)?;
+            bytes += agent.encoded_len();
+            agents.push(agent);
+        }
+        if bytes > limits::PAGE_BYTES && at + 1 < rows.len() {
+            next = hex::encode(key);
+            break;
         }
     }
     Ok((agents, next))

@@ -4,10 +4,12 @@
 //! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
 //! in every state, `sweeps` holds the ends of pins to their bounds,
 //! `releases` asks every command in every stage of a release,
-//! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read, `forged` reads with whatever text somebody sends.
+//! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read,
+//! `agent_list` what a page of agents holds, `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent_list;
 mod counting;
 mod event_list;
 mod forged;
