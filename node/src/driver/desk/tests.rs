@@ -1,9 +1,13 @@
 //! The leader's memory, told as what workers and commands do to it.
 
 use pinrail_proto::log;
+use pinrail_state_machine::effect::Rank;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::assign::BLOCKED;
 use super::*;
+use crate::driver::queues::Match;
+use crate::driver::session::{Introduction, Outgoing};
 
 const TTL: Duration = Duration::from_secs(30);
 const OPEN: Gate =
