@@ -18,14 +18,14 @@ use pinrail_proto::{time, v1};
 use pinrail_state_machine::effect::{Effect, StepId};
 use tokio::time::Instant;
 
+use super::gates::Gates;
 use super::lease::{Lease, Leases, Token, WorkerKey};
-use super::pace::Pace;
 use super::proposed::Proposed;
 use super::queues::{Queues, SessionId, Waiting};
 use super::rings::Rings;
 use super::session::{Session, SessionEnd, lease_lost};
 
-pub(crate) use assign::{Assigned, Gate};
+pub(crate) use assign::Assigned;
 
 /// Commands that a leader proposes at once.
 pub(crate) const PROPOSALS: usize = 256;
@@ -49,11 +49,9 @@ pub(crate) struct Desk {
     last_session: SessionId,
     /// By agent: when the sweep has to look, in cluster time.
     pub(crate) due: BTreeMap<u32, u64>,
-    gates: BTreeMap<(u32, String), Gate>,
-    blocked: BTreeMap<(u32, String), Instant>,
+    gates: Gates,
     /// Assignments that are on their way.
     proposed: Proposed,
-    paces: BTreeMap<u32, Pace>,
     pub(crate) rings: Rings,
     /// Effects up to this revision have been taken in.
     seen_revision: u64,
@@ -63,6 +61,11 @@ impl Desk {
     /// An empty desk. Sessions of different terms have different ids.
     pub(crate) fn for_term(term: u64) -> Self {
         Self { last_session: term << 32, rings: Rings::for_term(term), ..Self::default() }
+    }
+
+    /// Whether a session is one of this desk's, even if it is over.
+    fn is_of_this_term(&self, session: SessionId) -> bool {
+        session >> 32 == self.last_session >> 32
     }
 
     /// Takes in what a command did.
@@ -109,8 +112,7 @@ impl Desk {
                 wake.sweep = true;
             }
             Effect::AgentChanged { agent } => {
-                self.gates.retain(|(of, _), _| of != agent);
-                self.blocked.retain(|(of, _), _| of != agent);
+                self.gates.changed(*agent);
                 self.queues.reopen_all(*agent);
                 wake.assign = true;
             }
@@ -211,7 +213,7 @@ impl Desk {
     /// Before everything is read from the state again: sessions and their slots stay.
     pub(crate) fn forget_state(&mut self) -> Leases {
         self.queues.clear_ready();
-        self.gates.clear();
+        self.gates.forget();
         self.due.clear();
         std::mem::take(&mut self.leases)
     }
@@ -222,6 +224,11 @@ impl Desk {
         for worker in self.by_worker.keys().cloned().collect::<Vec<_>>() {
             self.refresh(&worker);
         }
+    }
+
+    /// When queues that were held back by the clock should be looked at again, at the latest after `most`.
+    pub(crate) fn look_again_in(&self, now: Instant, most: Duration) -> Duration {
+        self.gates.look_again_in(now, most)
     }
 
     /// Tells the queues how many slots of a worker are free now.

@@ -1,35 +1,16 @@
 //! Who gets which step: what is taken together with a free slot, and what became of it.
 
-use std::time::Duration;
-
 use pinrail_proto::v1;
 use pinrail_proto::v1::work_response::Message;
 use pinrail_state_machine::effect::{Rank, StepId};
 use tokio::time::Instant;
 
+use crate::driver::gates::Gate;
 use crate::driver::lease::{Lease, Token};
-use crate::driver::pace::Pace;
-use crate::driver::queues::{Match, SessionId};
+use crate::driver::queues::{Match, SessionId, Waiting};
 use crate::driver::session::Introduction;
 
 use super::{Desk, PROPOSALS};
-
-/// A queue whose step was refused for the agent's sake (paused, full) is left alone for so long.
-pub(super) const BLOCKED: Duration = Duration::from_millis(250);
-/// Queues that a pace holds back are looked at no sooner: what became due meanwhile goes out together.
-const LEAST_WAIT: Duration = Duration::from_millis(10);
-
-/// Whether an agent lets steps of a bundle out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gate {
-    pub(crate) paused: bool,
-    /// Leased steps of the agent at once.
-    pub(crate) max_running: u64,
-    /// Of one key; 0: no limit.
-    pub(crate) max_running_per_key: u64,
-    /// Steps handed out in a second; 0: no limit.
-    pub(crate) max_per_second: u64,
-}
 
 /// What became of a proposed assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +31,11 @@ impl Desk {
         now: Instant,
         mut load: impl FnMut(u32, &str) -> Option<Gate>,
     ) -> Vec<Match> {
-        self.blocked.retain(|_, until| *until > now);
+        self.gates.tidy(now);
         let mut taken = Vec::new();
         while taken.len() < PROPOSALS {
             let Some(next) = self.take_one(now, &mut load) else { break };
-            self.proposed.add(&next.waiting);
-            if let Some(session) = self.sessions.get_mut(&next.session) {
-                session.propose();
-            }
+            self.on_its_way(&next);
             taken.push(next);
         }
         taken
@@ -68,50 +46,65 @@ impl Desk {
         now: Instant,
         load: &mut impl FnMut(u32, &str) -> Option<Gate>,
     ) -> Option<Match> {
-        let Self { queues, leases, gates, blocked, proposed, paces, .. } = self;
+        let Self { queues, leases, gates, proposed, .. } = self;
         let allowed = |agent: u32, bundle: &str| {
-            let key = (agent, bundle.to_owned());
-            if blocked.contains_key(&key) {
-                return None;
-            }
-            let gate = gates.get(&key).copied().or_else(|| load(agent, bundle))?;
-            gates.insert(key, gate);
-            let fits = leases.running(agent) + proposed.of_agent(agent) < gate.max_running;
-            let in_time = gate.max_per_second == 0
-                || paces.entry(agent).or_insert_with(|| Pace::new(now)).has_room(now);
-            (!gate.paused && fits && in_time).then_some(gate)
+            let running = leases.running(agent) + proposed.of_agent(agent);
+            gates.open(agent, bundle, running, now, load)
         };
         let room = |gate: &Gate, agent: u32, key: &str| {
-            let running = || leases.running_of(agent, key) + proposed.of_key(agent, key);
-            gate.max_running_per_key == 0 || running() < gate.max_running_per_key
+            gate.has_room(|| leases.running_of(agent, key) + proposed.of_key(agent, key))
         };
         let (next, gate) = queues.take(allowed, room)?;
-        if gate.max_per_second > 0
-            && let Some(pace) = paces.get_mut(&next.waiting.step.agent)
-        {
-            pace.step(now, gate.max_per_second);
-        }
+        gates.step(next.waiting.step.agent, &gate, now);
         Some(next)
     }
 
-    /// When queues that were held back by the clock should be looked at again, at the latest after `most`.
-    pub(crate) fn look_again_in(&self, now: Instant, most: Duration) -> Duration {
-        let waits = self.paces.values().filter_map(|pace| pace.wait(now));
-        waits.min().map_or(most, |wait| wait.clamp(LEAST_WAIT, most))
+    /// Takes a free worker for a step that does not wait yet: one of a run that is about to start. None when no worker
+    /// could have it at once, or when one that could has a step waiting that is as urgent.
+    pub(crate) fn reserve(
+        &mut self,
+        coming: Waiting,
+        now: Instant,
+        mut load: impl FnMut(u32, &str) -> Option<Gate>,
+    ) -> Option<Match> {
+        let Self { queues, leases, gates, proposed, .. } = self;
+        let (agent, key) = (coming.step.agent, &coming.rank.key);
+        let session = queues.idle(&coming)?;
+        let worker = self.sessions.get(&session)?.intro.key();
+        let running = leases.running(agent) + proposed.of_agent(agent);
+        let gate = gates.open(agent, &coming.bundle_id, running, now, &mut load)?;
+        if !gate.has_room(|| leases.running_of(agent, key) + proposed.of_key(agent, key)) {
+            return None;
+        }
+        gates.step(agent, &gate, now);
+        let taken = Match { waiting: coming, session };
+        self.on_its_way(&taken);
+        self.refresh(&worker);
+        Some(taken)
+    }
+
+    /// A step counts as running, and its worker's slot as taken, before the state says so.
+    fn on_its_way(&mut self, taken: &Match) {
+        self.proposed.add(&taken.waiting);
+        if let Some(session) = self.sessions.get_mut(&taken.session) {
+            session.propose();
+        }
     }
 
     /// Whether a worker may go on with the next step of the run whose step it holds by this token. Not when a more urgent
     /// step waits, and not past the agent's steps in a second.
     pub(crate) fn may_go_on(&self, intro: &Introduction, token: Token) -> bool {
         let Some(lease) = self.leases.get(token) else { return false };
-        let gate = self.gates.get(&(intro.agent, intro.bundle_id.clone()));
         let best = self.queues.best_priority(intro.agent, &intro.bundle_id, &intro.profile);
-        gate.is_none_or(|gate| gate.max_per_second == 0)
+        !self.gates.is_paced(intro.agent, &intro.bundle_id)
             && best.is_none_or(|best| best >= lease.rank.priority)
     }
 
     /// Takes in what became of an assignment. True: the assignment is to be sent.
     pub(crate) fn settle(&mut self, taken: Match, became: Assigned, now: Instant) -> bool {
+        if !self.is_of_this_term(taken.session) {
+            return false;
+        }
         let agent = taken.waiting.step.agent;
         self.proposed.remove(&taken.waiting);
         if !matches!(became, Assigned::Leased(_)) {
@@ -123,9 +116,7 @@ impl Desk {
             }
             Assigned::Gone => false,
             Assigned::NotNow => {
-                let key = (agent, taken.waiting.bundle_id.clone());
-                self.gates.remove(&key);
-                self.blocked.insert(key, now + BLOCKED);
+                self.gates.block(agent, &taken.waiting.bundle_id, now);
                 self.queues.ready(taken.waiting);
                 false
             }
@@ -169,5 +160,4 @@ impl Desk {
             self.leases.set_sent(token);
         }
     }
-
 }

@@ -152,5 +152,4 @@ impl Desk {
             self.by_worker.remove(&intro.key());
         }
     }
-
 }
