@@ -12,7 +12,8 @@ use pinrail_state_machine::query;
 use prost::Message as _;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::desk::{Assigned, Gate};
+use super::desk::Assigned;
+use super::gates::Gate;
 use super::lease::Token;
 use super::queues::{Match, SessionId};
 use super::state::ask;
@@ -46,24 +47,26 @@ pub(super) async fn run(dispatch: Dispatch) {
 }
 
 fn take(dispatch: &Dispatch) -> Vec<Match> {
-    let load = |agent: u32, bundle: &str| {
-        let gate = ask(&dispatch.inner.replica, |read| {
-            Ok(query::dispatch::agent_gate(read, agent, bundle)?)
-        });
-        match gate {
-            Ok(gate) => Some(Gate {
-                paused: gate.paused,
-                max_running: gate.max_running,
-                max_running_per_key: gate.max_running_per_key,
-                max_per_second: gate.max_per_second,
-            }),
-            Err(error) => {
-                tracing::warn!(agent, bundle, %error, "the agent's gate cannot be read");
-                None
-            }
-        }
-    };
+    let load = |agent: u32, bundle: &str| load_gate(dispatch, agent, bundle);
     dispatch.with_desk(|desk| desk.take(Instant::now(), load)).unwrap_or_default()
+}
+
+/// Reads what holds a bundle's steps back.
+pub(super) fn load_gate(dispatch: &Dispatch, agent: u32, bundle: &str) -> Option<Gate> {
+    let gate =
+        ask(&dispatch.inner.replica, |read| Ok(query::dispatch::agent_gate(read, agent, bundle)?));
+    match gate {
+        Ok(gate) => Some(Gate {
+            paused: gate.paused,
+            max_running: gate.max_running,
+            max_running_per_key: gate.max_running_per_key,
+            max_per_second: gate.max_per_second,
+        }),
+        Err(error) => {
+            tracing::warn!(agent, bundle, %error, "the agent's gate cannot be read");
+            None
+        }
+    }
 }
 
 async fn assign(dispatch: &Dispatch, taken: Vec<Match>) {
@@ -145,7 +148,8 @@ fn became(outcome: &log::Outcome) -> Assigned {
     }
 }
 
-fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, Assigned)>) {
+/// Takes in what became of assignments, and sends those that were granted.
+pub(super) fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, Assigned)>) {
     let now = Instant::now();
     let mut granted = Vec::new();
     dispatch.with_desk(|desk| {

@@ -7,6 +7,7 @@
 //! ```text
 //!   lead      starts and stops everything below with the leadership; rebuilds the desk; takes effects in
 //!   dispatch  ready steps to free slots: LeaseStep, many at once
+//!   start     free slots to runs that are about to start: added to their StartRun
 //!   report    what a worker reports, in its order: CompleteStep, FailStep, RecordCheckpoint, HandBackStep, memory
 //!   expiry    leases that nobody keeps alive: ExpireLease
 //!   sweep     what is due by cluster time: Tick
@@ -17,6 +18,7 @@
 mod desk;
 mod dispatch;
 mod expiry;
+mod gates;
 mod hello;
 mod lead;
 mod lease;
@@ -28,6 +30,7 @@ mod release;
 mod report;
 mod rings;
 mod session;
+mod start;
 mod state;
 mod sweep;
 #[cfg(test)]
@@ -141,6 +144,7 @@ impl Dispatch {
                 stop: CancellationToken::new(),
             }),
         };
+        dispatch.inner.replica.set_adder(start::adder(Arc::downgrade(&dispatch.inner)));
         tokio::spawn(lead::run(dispatch.clone()));
         dispatch
     }

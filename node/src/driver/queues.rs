@@ -73,6 +73,8 @@ pub(crate) struct Queues {
     places: BTreeMap<StepId, Where>,
     /// Queues with a step and a free worker that serves it.
     matchable: BTreeSet<BundleKey>,
+    /// Queues with a free worker.
+    idle: BTreeSet<BundleKey>,
     /// By agent: keys that are held back, and in which bundles.
     shut: BTreeMap<u32, BTreeMap<String, BTreeSet<String>>>,
     /// The agent that was served last, and of each agent the bundle.
@@ -117,6 +119,17 @@ impl Queues {
         let bundle = (agent, bundle_id.to_owned());
         self.queues.entry(bundle.clone()).or_default().set_free(session, slots, profile);
         self.tidy(&bundle);
+    }
+
+    /// Whether any worker has a free slot.
+    pub(crate) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// The worker that a step would go to which does not wait yet. None when a step waits for it that is as urgent.
+    pub(crate) fn idle(&self, coming: &Waiting) -> Option<SessionId> {
+        let bundle = (coming.step.agent, coming.bundle_id.clone());
+        self.queues.get(&bundle)?.idle(&coming.name, coming.rank.priority)
     }
 
     /// Takes the next step that a worker can have, of a bundle that `allowed` lets through by a
@@ -247,6 +260,11 @@ impl Queues {
 
     fn tidy(&mut self, key: &BundleKey) {
         let Some(queue) = self.queues.get(key) else { return };
+        if queue.has_idle() {
+            self.idle.insert(key.clone());
+        } else {
+            self.idle.remove(key);
+        }
         if queue.matchable() {
             self.matchable.insert(key.clone());
         } else {

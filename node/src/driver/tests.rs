@@ -233,6 +233,100 @@ async fn a_run_goes_from_step_to_step_on_one_worker() {
     assert_eq!(node.state("r"), v1::RunState::Completed);
 }
 
+impl Node {
+    /// Starts a run; the revision of its start.
+    async fn start_with(&self, start: log::StartRun) -> u64 {
+        let start = log::StartRun { agent: agent(), input: Some(v1::Payload::default()), ..start };
+        let command = log::Command { header: None, kind: Some(Kind::StartRun(start)) };
+        let outcome = self.replica.propose(command, SOON).await.expect("it is written");
+        assert!(matches!(outcome.result, Some(Answer::StartRun(_))), "{outcome:?}");
+        outcome.revision
+    }
+
+    fn revision(&self) -> u64 {
+        self.replica.read(query::position).expect("the state can be read").revision
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_finds_a_worker_waiting_is_one_command_with_the_first_lease() {
+    let node = node().await;
+    let mut worker = node.worker("w", "v1", 1).await;
+    let run = |id: &str| log::StartRun { run_id: id.into(), ..Default::default() };
+    for number in 0..3 {
+        let before = node.revision();
+        let started = node.start_with(run(&format!("r{number}"))).await;
+        let first = assignment(&mut worker).await;
+        assert_eq!(first.token.expect("it has one").revision, started);
+        assert_eq!((started, node.revision()), (before + 1, before + 1), "one command");
+        say(&worker, 1, complete(&first, None)).await;
+        assert!(done(&mut worker).await.closed);
+        say(&worker, 0, Request::Credit(v1::Credit { slots: 1 })).await;
+    }
+    // The slot is taken: the next run waits for it, and gets it by a command of its own.
+    let started = node.start_with(run("held")).await;
+    let held = assignment(&mut worker).await;
+    assert_eq!(held.token.expect("it has one").revision, started);
+    let waits = node.start_with(run("waits")).await;
+    assert_eq!(node.state("waits"), v1::RunState::Queued);
+    say(&worker, 1, complete(&held, None)).await;
+    assert!(done(&mut worker).await.closed);
+    say(&worker, 0, Request::Credit(v1::Credit { slots: 1 })).await;
+    let late = assignment(&mut worker).await;
+    assert_eq!(late.run_id, "waits");
+    assert!(late.token.expect("it has one").revision > waits);
+}
+
+#[tokio::test]
+async fn a_start_again_leases_nothing_and_its_worker_stays_free() {
+    let node = node().await;
+    let mut worker = node.worker("w", "v1", 2).await;
+    let run = |id: &str| log::StartRun { run_id: id.into(), ..Default::default() };
+    node.start_with(run("r")).await;
+    let first = assignment(&mut worker).await;
+    node.start_with(run("r")).await;
+    let slots = Slots { workers: 1, slots: 2, free: 1 };
+    assert_eq!(node.dispatch.slots(1, "v1"), Some(slots));
+    say(&worker, 1, complete(&first, None)).await;
+    assert!(done(&mut worker).await.closed);
+    node.start_with(run("r")).await;
+    assert_eq!(node.dispatch.slots(1, "v1"), Some(slots), "no credit came for the other slot");
+}
+
+#[tokio::test]
+async fn a_guess_that_was_wrong_gives_the_slot_back_and_the_run_waits_as_any_other() {
+    let node = node().await;
+    let mut blue = node.worker("blue", "v1", 1).await;
+    let mut green = node.worker("green", "v2", 1).await;
+    // The switch is in the same entry, before a start that was looked at before it.
+    let start = log::StartRun {
+        agent: agent(),
+        run_id: "r".into(),
+        input: Some(v1::Payload::default()),
+        ..Default::default()
+    };
+    let encode =
+        |kind| Bytes::from(log::Command { header: None, kind: Some(kind) }.encode_to_vec());
+    let added = start::adder(Arc::downgrade(&node.dispatch.inner))(&encode(Kind::StartRun(start)));
+    let added = added.expect("blue waits");
+    assert_eq!(node.dispatch.slots(1, "v1").map(|slots| slots.free), Some(0), "it is reserved");
+    node.switch("v2").await;
+    let outcomes = node.replica.propose_here(vec![added.command], SOON).await.expect("written");
+    (added.heard)(outcomes.first());
+    assert_eq!(assignment(&mut green).await.run_id, "r");
+    assert_eq!(node.dispatch.slots(1, "v1").map(|slots| slots.free), Some(1));
+    // What nobody heard of is no slot lost either.
+    let start = log::StartRun { agent: agent(), run_id: "s".into(), ..Default::default() };
+    let start = log::StartRun { bundle_id: "v1".into(), ..start };
+    let added = start::adder(Arc::downgrade(&node.dispatch.inner))(&encode(Kind::StartRun(start)));
+    (added.expect("blue waits").heard)(None);
+    let explicit =
+        log::StartRun { run_id: "t".into(), bundle_id: "v1".into(), ..Default::default() };
+    let started = node.start_with(explicit).await;
+    let got = assignment(&mut blue).await;
+    assert_eq!((got.run_id.as_str(), got.token.map(|t| t.revision)), ("t", Some(started)));
+}
+
 #[tokio::test]
 async fn a_worker_of_other_code_or_of_no_bundle_is_refused() {
     let node = node().await;

@@ -10,6 +10,7 @@
 //!                              └─ apply ──> state_machine ──> feed           bootstrap, membership: who belongs to it
 //! ```
 
+mod addition;
 mod bootstrap;
 mod cluster_time;
 mod lead;
@@ -29,6 +30,7 @@ mod status;
 mod tests;
 mod types;
 
+pub use addition::{Added, Adder, Heard};
 pub use lead::Leadership;
 pub use membership::MemberError;
 pub use replica::{PeerInfo, ProposeError, ReadError, Replica};

@@ -237,7 +237,7 @@ impl PeerService for PeerServer {
         let request = request.into_inner();
         self.check(request.sender.as_ref())?;
         let timeout = Duration::from_millis(request.timeout_ms).min(PROPOSE);
-        let result = match self.replica.propose_here(request.commands, timeout).await {
+        let result = match self.replica.propose_for_callers(request.commands, timeout).await {
             Ok(outcomes) => {
                 let encode = |outcome: &log_pb::Outcome| outcome.encode_to_vec().into();
                 Outcome::Outcomes(pb::Outcomes { outcomes: outcomes.iter().map(encode).collect() })

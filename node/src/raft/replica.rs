@@ -1,8 +1,8 @@
 //! The handle to this member's part of the replicated state.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::env::Env;
 use crate::storage::{DataDir, Identity};
 
+use super::addition::Adder;
 use super::cluster_time::ClusterTime;
 use super::lead::Leadership;
 use super::log_store::LogStore;
@@ -93,6 +94,7 @@ pub(super) struct Inner {
     pub(super) network: Network,
     pub(super) time: Arc<ClusterTime>,
     pub(super) proposer: Proposer,
+    pub(super) adder: OnceLock<Adder>,
     pub(super) reads: Reads,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) peer_addr: std::net::SocketAddr,
@@ -154,7 +156,7 @@ impl Replica {
     ) -> Result<pb::Outcome, ProposeError> {
         let leader = self.inner.leadership.borrow().leader.clone().ok_or(ProposeError::NoLeader)?;
         let outcomes = if leader.node_id == self.inner.identity.node_id {
-            self.propose_here(vec![command], timeout).await?
+            self.propose_for_callers(vec![command], timeout).await?
         } else {
             self.propose_at(&leader, command, timeout).await?
         };
@@ -164,7 +166,7 @@ impl Replica {
             .ok_or_else(|| ProposeError::Unknown { why: "an empty answer".to_owned() })
     }
 
-    /// Proposes commands at this node, which must lead. They go into one log entry.
+    /// Proposes commands at this node, which must lead. They go into one log entry, as they are.
     ///
     /// # Errors
     /// See [`ProposeError`]: all but `Unknown` say that nothing was written.

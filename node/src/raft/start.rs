@@ -1,8 +1,8 @@
 //! The start of a replica: directory, storage, peer service, Raft, and the tasks around it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use openraft::Raft;
 use parking_lot::Mutex;
@@ -88,6 +88,7 @@ impl Replica {
         let replica = Self {
             inner: Arc::new(Inner {
                 proposer: Proposer::start(raft.clone(), Arc::clone(&time)),
+                adder: OnceLock::new(),
                 identity,
                 raft,
                 log,

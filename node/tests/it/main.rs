@@ -19,4 +19,5 @@ mod ranks;
 mod repin;
 mod replicas;
 mod sessions;
+mod start_and_lease;
 mod waits;

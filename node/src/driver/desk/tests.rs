@@ -1,9 +1,13 @@
 //! The leader's memory, told as what workers and commands do to it.
 
 use pinrail_proto::log;
+use pinrail_state_machine::effect::Rank;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
+use crate::driver::gates::{BLOCKED, Gate};
+use crate::driver::queues::Match;
+use crate::driver::session::{Introduction, Outgoing};
 
 const TTL: Duration = Duration::from_secs(30);
 const OPEN: Gate =
@@ -378,4 +382,95 @@ async fn a_worker_goes_on_with_a_run_unless_something_more_urgent_waits() {
     }
     desk.effect(&urgent, now);
     assert!(!desk.may_go_on(&who, token(5)));
+}
+
+fn coming(run: &str, key: &str) -> Waiting {
+    Waiting {
+        step: step(run),
+        bundle_id: "v1".into(),
+        name: "main".into(),
+        attempt: 1,
+        ready_revision: 0,
+        rank: rank(key),
+        since: Instant::now(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_about_to_start_takes_a_slot_and_gives_it_back_unless_it_got_the_lease() {
+    let (mut desk, _id, _outgoing, now) = desk(1);
+    let taken = desk.reserve(coming("a", "a"), now, |_, _| Some(OPEN)).expect("a worker waits");
+    assert_eq!(desk.reserve(coming("b", "b"), now, |_, _| Some(OPEN)), None, "its slot is taken");
+    desk.effect(&ready("c", 1), now);
+    assert!(desk.take(now, |_, _| Some(OPEN)).is_empty());
+    assert!(!desk.settle(taken, Assigned::Gone, now), "another bundle, say, or nobody knows");
+    assert_eq!(runs(&desk.take(now, |_, _| Some(OPEN))), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_came_with_a_lease_is_one_lease() {
+    let (mut desk, id, _outgoing, now) = desk(2);
+    let taken = desk.reserve(coming("a", "a"), now, |_, _| Some(OPEN)).expect("a worker waits");
+    desk.effect(&leased("a", "w", 5), now);
+    desk.seen(5);
+    assert!(desk.settle(taken, Assigned::Leased(token(5)), now));
+    assert_eq!(desk.leases.len(), 1);
+    let taken = desk.reserve(coming("b", "b"), now, |_, _| Some(OPEN)).expect("one slot is left");
+    assert!(desk.settle(taken, Assigned::Leased(token(6)), now));
+    assert_eq!(desk.reserve(coming("c", "c"), now, |_, _| Some(OPEN)), None);
+    desk.reported(token(5));
+    desk.credit(id, 1);
+    assert!(desk.reserve(coming("c", "c"), now, |_, _| Some(OPEN)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_about_to_start_passes_nothing_that_waits() {
+    let (mut desk, _id, _outgoing, now) = desk(2);
+    desk.effect(&ready("first", 1), now);
+    assert_eq!(desk.reserve(coming("a", "a"), now, |_, _| Some(OPEN)), None);
+    let mut urgent = coming("b", "b");
+    urgent.rank.priority = 1;
+    assert!(desk.reserve(urgent, now, |_, _| Some(OPEN)).is_some(), "what is less urgent waits");
+    assert_eq!(runs(&desk.take(now, |_, _| Some(OPEN))), ["first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_about_to_start_goes_by_the_limits_of_its_agent() {
+    let (mut desk, _id, _outgoing, now) = desk(9);
+    let paused = Gate { paused: true, ..OPEN };
+    assert_eq!(desk.reserve(coming("a", "k"), now, |_, _| Some(paused)), None);
+    desk.effect(&Effect::AgentChanged { agent: 1 }, now);
+    let gate = Gate { max_running: 3, max_running_per_key: 2, ..OPEN };
+    let first = desk.reserve(coming("a", "k"), now, |_, _| Some(gate)).expect("there is room");
+    assert!(desk.reserve(coming("b", "k"), now, |_, _| Some(gate)).is_some());
+    assert_eq!(desk.reserve(coming("c", "k"), now, |_, _| Some(gate)), None, "of the key");
+    assert!(desk.reserve(coming("d", "l"), now, |_, _| Some(gate)).is_some());
+    assert_eq!(desk.reserve(coming("e", "m"), now, |_, _| Some(gate)), None, "of the agent");
+    desk.settle(first, Assigned::Gone, now);
+    assert!(desk.reserve(coming("c", "k"), now, |_, _| Some(gate)).is_some());
+    desk.effect(&Effect::AgentChanged { agent: 1 }, now);
+    let gate = Gate { max_per_second: 20, ..OPEN };
+    let of = |number: u32| coming(&number.to_string(), &number.to_string());
+    let out = (0..9).filter(|n| desk.reserve(of(*n), now, |_, _| Some(gate)).is_some()).count();
+    assert_eq!(out, 3, "a tenth of a second's worth and one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_term_took_is_nothing_to_the_next() {
+    let (mut before, _id, _outgoing, now) = desk(1);
+    let old = before.reserve(coming("a", "k"), now, |_, _| Some(OPEN)).expect("a worker waits");
+    let mut desk = Desk::for_term(2);
+    let (id, _outgoing) = desk.open(intro("w", 2), &[], now, 1);
+    desk.credit(id, 2);
+    let gate = Gate { max_running_per_key: 1, ..OPEN };
+    let own = desk.reserve(coming("b", "k"), now, |_, _| Some(gate)).expect("a worker waits");
+    assert!(!desk.settle(old.clone(), Assigned::Leased(token(5)), now));
+    assert!(!desk.settle(old, Assigned::Gone, now));
+    assert_eq!(
+        desk.reserve(coming("c", "k"), now, |_, _| Some(gate)),
+        None,
+        "its own still counts"
+    );
+    desk.settle(own, Assigned::Gone, now);
+    assert!(desk.reserve(coming("c", "k"), now, |_, _| Some(gate)).is_some());
 }

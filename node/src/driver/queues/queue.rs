@@ -239,6 +239,19 @@ impl Queue {
         preferred.or_else(|| self.order.iter().rev().map(|(_, session)| *session).find(takes))
     }
 
+    /// The worker with the most free slots that serves a name, for a step that is not here yet. None when a step waits
+    /// that it could have and that is as urgent.
+    pub(super) fn idle(&self, name: &str, priority: u32) -> Option<SessionId> {
+        let free = |(_, session): &(u32, SessionId)| self.free.get_key_value(session);
+        let mut workers = self.order.iter().rev().filter_map(free);
+        let (session, (_, profile)) = workers.find(|(_, (_, profile))| profile.takes(name))?;
+        self.best_priority(profile).is_none_or(|best| best > priority).then_some(*session)
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// How many steps wait, and since when the oldest does.
     pub(super) fn depth(&self) -> Option<(usize, Instant)> {
         let (oldest, _) = self.ages.first_key_value()?;

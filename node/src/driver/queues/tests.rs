@@ -262,3 +262,27 @@ fn a_run_goes_back_to_the_worker_that_had_it_if_that_is_free() {
     let taken: Vec<_> = drain(&mut queues).into_iter().map(|(_, run, at)| (run, at)).collect();
     assert_eq!(taken, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
 }
+
+#[test]
+fn an_idle_worker_is_one_that_serves_the_step_and_has_none_waiting() {
+    let mut queues = Queues::default();
+    assert!(!queues.has_idle());
+    let serves = |names: &[&str]| {
+        let serves = names.iter().map(|name| (*name).to_owned()).collect();
+        Arc::new(Profile { worker_id: names.concat(), serves })
+    };
+    queues.set_free(1, "v1", 7, 1, &serves(&["other"]));
+    assert!(queues.has_idle());
+    let main = waiting(1, "v1", "a", 0);
+    assert_eq!(queues.idle(&main), None, "it has no handler for that");
+    queues.set_free(1, "v1", 8, 1, &serves(&["main"]));
+    assert_eq!(queues.idle(&main), Some(8));
+    assert_eq!(queues.idle(&waiting(1, "v2", "a", 0)), None);
+    queues.ready(waiting(1, "v1", "b", 5));
+    assert_eq!(queues.idle(&main), None);
+    let other = Waiting { name: "other".into(), ..waiting(1, "v1", "a", 0) };
+    assert_eq!(queues.idle(&other), Some(7), "the one that waits is not for this worker");
+    queues.set_free(1, "v1", 7, 0, &serves(&["other"]));
+    queues.set_free(1, "v1", 8, 0, &serves(&["main"]));
+    assert!(!queues.has_idle());
+}

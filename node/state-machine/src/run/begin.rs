@@ -1,6 +1,6 @@
 //! How every run begins, whatever asked for it: its record, its pin, its first step.
 
-use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun};
+use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun, Taker};
 use pinrail_proto::v1::{Payload, RunState};
 
 use crate::bundle;
@@ -33,13 +33,14 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
     }
 }
 
-/// Pins a run whose record says to what, and lets it begin.
+/// Pins a run whose record says to what, and lets it begin: with `taker`, if that may have its first step.
 pub(super) fn begin(
     txn: &mut Txn<'_>,
     agent: AgentRecord,
     bundle: BundleRecord,
     mut run: RunRecord,
     input: Option<&Payload>,
+    taker: Option<&Taker>,
 ) -> Result<Subject, Stop> {
     if !run.parent_run_id.is_empty() {
         check_room(txn, agent.number, &run.parent_run_id)?;
@@ -49,7 +50,7 @@ pub(super) fn begin(
     let mut subject = Subject { agent, bundle, run, step: None };
     txn.cluster.open_runs += 1;
     subject.agent.open_runs += 1;
-    go(txn, &mut subject)?;
+    go(txn, &mut subject, taker)?;
     subject.save(txn);
     Ok(subject)
 }
@@ -62,7 +63,11 @@ pub(super) fn enter(txn: &mut Txn<'_>, run: &mut RunRecord, agent: u32, input: O
 }
 
 /// Pins a run to what its record says and opens its first step. The caller saves the subject.
-pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+pub(super) fn go(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    taker: Option<&Taker>,
+) -> Result<(), Stop> {
     session::enter(txn, subject)?;
     let run = &mut subject.run;
     run.grace_ms = subject.agent.grace_ms;
@@ -75,7 +80,7 @@ pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     if subject.run.external {
         begin_external(txn, subject);
     } else if !subject.run.awaits_turn {
-        open_entry(txn, subject)?;
+        open_entry(txn, subject, taker)?;
     }
     let Subject { agent, run, .. } = subject;
     let mut started = event::of_run("run.started", agent, &run.bundle_id, &run.run_id);
@@ -87,12 +92,16 @@ pub(super) fn go(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
 }
 
 /// Opens the first step: the one that the start asked for, or the bundle's.
-pub(super) fn open_entry(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+pub(super) fn open_entry(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    taker: Option<&Taker>,
+) -> Result<(), Stop> {
     let entry = match subject.run.entry.as_str() {
         "" => subject.bundle.entry.clone(),
         asked => asked.to_owned(),
     };
-    step::open_first(txn, subject, &entry)
+    step::open_first(txn, subject, &entry, taker)
 }
 
 /// Sets up what every pin has: its row, its counter, its timers.

@@ -52,7 +52,7 @@ pub(crate) fn start_awaited(
     subject.run.has_children = true;
     // One agent and one bundle have one row each: parent and child take turns with them.
     let Subject { agent, bundle, .. } = subject;
-    let child = begin(txn, agent.clone(), bundle.clone(), run, it.input.as_ref())?;
+    let child = begin(txn, agent.clone(), bundle.clone(), run, it.input.as_ref(), None)?;
     subject.agent = child.agent;
     subject.bundle = child.bundle;
     Ok(())
@@ -85,7 +85,8 @@ pub(super) fn start_beside(
     if parent.run != before {
         parent.save(txn);
     }
-    begin(txn, parent.agent, parent.bundle, run, it.input.as_ref())
+    let (input, taker) = (it.input.as_ref(), it.lease_first.as_ref());
+    begin(txn, parent.agent, parent.bundle, run, input, taker)
 }
 
 /// The record of a child: pin, kind and at most the end of its parent.

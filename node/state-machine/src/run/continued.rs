@@ -32,12 +32,13 @@ pub(crate) fn continue_as_new(
     close(txn, subject, End::Continued)?;
     let (agent, bundle, next) = if it.on_live_bundle {
         bundle::save(txn, subject.agent.number, &subject.bundle);
-        let (live, pin_reason) = choose(txn, &subject.agent, &RunRecord::default())?;
+        let (live, pin_reason) =
+            choose(txn.read(), txn.now, &subject.agent, &RunRecord::default())?;
         route(txn, subject.agent.clone(), live, pin_reason, next)
     } else {
         (subject.agent.clone(), subject.bundle.clone(), next)
     };
-    let begun = begin(txn, agent, bundle, next, it.input.as_ref())?;
+    let begun = begin(txn, agent, bundle, next, it.input.as_ref(), None)?;
     subject.agent = begun.agent;
     if begun.bundle.bundle_id == subject.bundle.bundle_id {
         subject.bundle = begun.bundle;

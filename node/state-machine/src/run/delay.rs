@@ -40,7 +40,7 @@ pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(
     if subject.run.state() != RunState::Scheduled || txn.now < subject.run.due_ms {
         return Ok(());
     }
-    let (bundle, pin_reason) = match choose(txn, &subject.agent, &subject.run) {
+    let (bundle, pin_reason) = match choose(txn.read(), txn.now, &subject.agent, &subject.run) {
         Ok(chosen) => chosen,
         Err(Stop::Rejected(refused)) => {
             let failure =
@@ -57,5 +57,5 @@ pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(
     run.set_state(RunState::Unspecified);
     let (agent, bundle, run) = route(txn, subject.agent.clone(), bundle, pin_reason, run);
     *subject = Subject { agent, bundle, run, step: None };
-    go(txn, subject)
+    go(txn, subject, None)
 }

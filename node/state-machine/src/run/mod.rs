@@ -55,7 +55,7 @@ pub(crate) use retention::forget;
 pub(crate) use retry::retry;
 pub(crate) use settle::{ends, settle};
 pub(crate) use signal::{signal, take_room};
-pub(crate) use start::start;
+pub(crate) use start::{check as check_start, choose, start};
 use state::follow;
 pub(crate) use state::{is_over, set_state, state_of_steps};
 pub(crate) use usage::add as add_usage;

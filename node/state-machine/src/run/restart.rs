@@ -51,7 +51,7 @@ pub(super) fn restart(
     subject.run.stored_bytes = input_bytes(txn, subject)? + step::pending_bytes(txn, subject)?;
     if !subject.run.awaits_turn {
         let entry = asked.unwrap_or_else(|| subject.bundle.entry.clone());
-        step::open_first(txn, subject, &entry)?;
+        step::open_first(txn, subject, &entry, None)?;
     }
     txn.event(
         event::of_run("run.restarted", &subject.agent, &subject.run.bundle_id, &subject.run.run_id)

@@ -126,6 +126,15 @@ pub(super) fn leave(
     Ok(())
 }
 
+/// Whether a run of this session that starts now begins now.
+pub(crate) fn is_free(read: &dyn Read, agent: &AgentRecord, session: &str) -> Result<bool, Fault> {
+    if session.is_empty() || agent.session_overlap() == Overlap::Parallel {
+        return Ok(true);
+    }
+    let others = read.scan(&open_runs(agent.number, session).range(), Order::Ascending, 1)?;
+    Ok(others.is_empty())
+}
+
 /// Lets a run begin whose turn it is. Nothing happens when it is not.
 pub(crate) fn take_turn(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
     let Some(mut subject) = Subject::find(txn, agent, run_id)? else { return Ok(()) };
@@ -134,7 +143,7 @@ pub(crate) fn take_turn(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(
     let is_first = first.first().is_some_and(|(key, _)| run_of(key) == run_id);
     if subject.run.awaits_turn && is_first && !is_over(subject.run.state()) {
         subject.run.awaits_turn = false;
-        open_entry(txn, &mut subject)?;
+        open_entry(txn, &mut subject, None)?;
     }
     subject.save(txn);
     Ok(())

@@ -2,12 +2,13 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun, StartRunResult};
-use pinrail_proto::v1::{PinReason, RunKind, RunState};
+use pinrail_proto::v1::{PinReason, RunKind, RunState, StepState};
 use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::{check_labels, too_large};
 use crate::outcome::{Stop, reject};
+use crate::store::Read;
 use crate::txn::Txn;
 use crate::{agent, bundle, memory, release};
 
@@ -34,13 +35,14 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     if it.delay_ms != 0 {
         return Ok(answer(&schedule(txn, agent, run, it)?, false));
     }
-    let (bundle, pin_reason) = choose(txn, &agent, &run)?;
+    let (bundle, pin_reason) = choose(txn.read(), txn.now, &agent, &run)?;
     if bundle.paused && bundle.reject_starts {
         let message = format!("bundle {} is paused and refuses starts", bundle.bundle_id);
         return Err(reject(reason::AGENT_PAUSED, message).with("bundle_id", &bundle.bundle_id));
     }
     let (agent, bundle, run) = route(txn, agent, bundle, pin_reason, run);
-    Ok(answer(&begin(txn, agent, bundle, run, it.input.as_ref())?, false))
+    let taker = it.lease_first.as_ref();
+    Ok(answer(&begin(txn, agent, bundle, run, it.input.as_ref(), taker)?, false))
 }
 
 /// What the route says of a run: its bundle, its layer, and its end from now on.
@@ -89,7 +91,7 @@ fn start_again(
     if existing.first_bundle_id.is_empty() {
         // It begins later and has no pin yet.
         let state = existing.state;
-        return Ok(Answer::StartRun(StartRunResult { pin: None, state, already: true }));
+        return Ok(Answer::StartRun(StartRunResult { state, already: true, ..Default::default() }));
     }
     let bundle = bundle::load(txn, agent.number, &existing.first_bundle_id)?;
     let mut first = RunRecord {
@@ -107,19 +109,22 @@ fn start_again(
         pin: Some(pin_message(&first, &bundle)),
         state: existing.state,
         already: true,
+        token: None,
     }))
 }
 
 fn answer(subject: &Subject, already: bool) -> Answer {
     let is_pinned = subject.run.state() != RunState::Scheduled;
+    let leased = subject.step.as_ref().filter(|step| step.state() == StepState::Leased);
     Answer::StartRun(StartRunResult {
         pin: is_pinned.then(|| pin_message(&subject.run, &subject.bundle)),
         state: subject.run.state,
         already,
+        token: leased.and_then(|step| step.token),
     })
 }
 
-fn check(it: &StartRun) -> Result<(), Stop> {
+pub(crate) fn check(it: &StartRun) -> Result<(), Stop> {
     let invalid = |error: id::IdError| reject(reason::INVALID_ID, error.to_string());
     id::check_token("run id", &it.run_id).map_err(invalid)?;
     if !it.entry.is_empty() {
@@ -176,32 +181,36 @@ pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
 }
 
 /// The bundle of a new run: its session's, else the live one; unless the start names another, which is audited.
-pub(super) fn choose(
-    txn: &Txn<'_>,
+pub(crate) fn choose(
+    read: &dyn Read,
+    now: u64,
     agent: &AgentRecord,
     run: &RunRecord,
 ) -> Result<(BundleRecord, PinReason), Stop> {
     let asked = run.asked_bundle_id.as_str();
     if asked.is_empty() {
-        if let Some(bundle) = session::pinned(txn.read(), agent, &run.session, txn.now)? {
+        if let Some(bundle) = session::pinned(read, agent, &run.session, now)? {
             return Ok((bundle, PinReason::Session));
         }
         if agent.live_bundle_id.is_empty() {
             let message = format!("agent {} has no live bundle", agent.agent_id);
             return Err(reject(reason::NO_LIVE_BUNDLE, message));
         }
-        if release::draws(txn.read(), agent, run)? {
-            let candidate = bundle::load(txn, agent.number, &agent.candidate_bundle_id)?;
+        if release::draws(read, agent, run)? {
+            let candidate = bundle::existing(read, agent.number, &agent.candidate_bundle_id)?;
             return Ok((candidate, PinReason::Canary));
         }
-        return Ok((bundle::load(txn, agent.number, &agent.live_bundle_id)?, PinReason::Route));
+        return Ok((
+            bundle::existing(read, agent.number, &agent.live_bundle_id)?,
+            PinReason::Route,
+        ));
     }
-    let bundle = bundle::load(txn, agent.number, asked)?;
+    let bundle = bundle::existing(read, agent.number, asked)?;
     if bundle.rejected {
         let message = format!("bundle {} was rolled back", bundle.bundle_id);
         return Err(reject(reason::BUNDLE_REJECTED, message));
     }
-    if bundle.drain_deadline_ms != 0 && txn.now >= bundle.drain_deadline_ms {
+    if bundle.drain_deadline_ms != 0 && now >= bundle.drain_deadline_ms {
         let message = format!("bundle {} is past its drain deadline", bundle.bundle_id);
         return Err(reject(reason::PIN_EXPIRED, message));
     }
@@ -211,6 +220,6 @@ pub(super) fn choose(
 /// Everything that makes a start the same start.
 pub(super) fn digest(it: &StartRun) -> [u8; 32] {
     use prost::Message as _;
-    let same = StartRun { agent: None, ..it.clone() };
+    let same = StartRun { agent: None, lease_first: None, ..it.clone() };
     Sha256::digest(same.encode_to_vec()).into()
 }

@@ -19,8 +19,8 @@ use crate::run::{
 };
 use crate::txn::Txn;
 
-use super::lease::{grant, may_lease};
-use super::queue::{Place, enqueue, open, unleash};
+use super::lease::offer;
+use super::queue::{Place, open, unleash};
 use super::state::turn;
 use super::{fan_out, find, held, save, wait};
 
@@ -163,16 +163,11 @@ fn give(
     subject: &mut Subject,
     it: &CompleteStep,
 ) -> Result<Option<Token>, Stop> {
-    match &it.lease_next {
-        Some(taker) if may_lease(txn, subject, taker).is_ok() => {
-            Ok(Some(grant(txn, subject, taker)?))
-        }
-        Some(_) | None => {
-            enqueue(txn, subject)?;
-            stop_if_ending(txn, subject)?;
-            Ok(None)
-        }
+    let token = offer(txn, subject, it.lease_next.as_ref())?;
+    if token.is_none() {
+        stop_if_ending(txn, subject)?;
     }
+    Ok(token)
 }
 
 fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Result<(), Stop> {

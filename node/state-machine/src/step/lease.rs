@@ -12,7 +12,7 @@ use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
 
-use super::queue::{begin_clock, dequeue, rank};
+use super::queue::{begin_clock, dequeue, enqueue, rank};
 use super::state::turn;
 use super::{object, step_id};
 
@@ -39,8 +39,26 @@ pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
     Ok(Answer::Step(StepResult { closed: false, token: Some(token), step: asked.step }))
 }
 
+/// Leases the open step, which is in no queue, to a worker that is there for it, if that may have it; otherwise the
+/// step waits for one. That it may not is no refusal: nobody asked for this worker.
+pub(super) fn offer(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    taker: Option<&Taker>,
+) -> Result<Option<Token>, Stop> {
+    match taker {
+        Some(taker) if may_lease(txn, subject, taker).is_ok() => {
+            Ok(Some(grant(txn, subject, taker)?))
+        }
+        Some(_) | None => {
+            enqueue(txn, subject)?;
+            Ok(None)
+        }
+    }
+}
+
 /// Whether the open step may go to this worker now. P1: only to one of the pinned bundle.
-pub(super) fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop> {
+fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop> {
     if taker.bundle_id != subject.run.bundle_id {
         let message = format!(
             "the run is pinned to bundle {}; the worker serves {}",
@@ -73,11 +91,7 @@ pub(super) fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Resu
 }
 
 /// Hands out the lease of the open step, which is in no queue.
-pub(super) fn grant(
-    txn: &mut Txn<'_>,
-    subject: &mut Subject,
-    taker: &Taker,
-) -> Result<Token, Stop> {
+fn grant(txn: &mut Txn<'_>, subject: &mut Subject, taker: &Taker) -> Result<Token, Stop> {
     let token = Token { incarnation: txn.cluster.incarnation, revision: txn.revision };
     let number = subject.agent.number;
     let name = subject.step.as_ref().map_or_else(String::new, |step| step.name.clone());

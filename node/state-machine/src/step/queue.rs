@@ -1,7 +1,7 @@
 //! How a step enters and leaves the queue of its bundle, and how it gives up what it holds.
 
 use pinrail_proto::limits;
-use pinrail_proto::log::StepRecord;
+use pinrail_proto::log::{StepRecord, Taker};
 use pinrail_proto::v1::StepState;
 
 use crate::bundle::{self, StepPolicy};
@@ -12,13 +12,20 @@ use crate::run::Subject;
 use crate::txn::Txn;
 
 use super::fan_out::open_steps;
+use super::lease::offer;
 use super::state::turn;
 use super::{object, step_id};
 
 /// Opens a run's first step; its input is the run's.
-pub(crate) fn open_first(txn: &mut Txn<'_>, subject: &mut Subject, name: &str) -> Result<(), Stop> {
+pub(crate) fn open_first(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    name: &str,
+    taker: Option<&Taker>,
+) -> Result<(), Stop> {
     open(txn, subject, name, Place::default())?;
-    enqueue(txn, subject)
+    offer(txn, subject, taker)?;
+    Ok(())
 }
 
 /// The branch that a step is in; the default: none.

@@ -180,6 +180,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(waits());
     history.extend(retry());
     history.extend(memory_after_a_rollback());
+    history.push(("start h, lease", plain(start_and_lease("h"))));
     history
 }
 
@@ -527,6 +528,15 @@ fn start(run_id: &str) -> Command {
         run_id: run_id.to_owned(),
         input: payload("question"),
         labels: [("task_kind".to_owned(), "refund".to_owned())].into(),
+        ..log::StartRun::default()
+    })
+}
+
+fn start_and_lease(run_id: &str) -> Command {
+    Command::StartRun(log::StartRun {
+        agent: agent(),
+        run_id: run_id.to_owned(),
+        lease_first: Some(taker("v1")),
         ..log::StartRun::default()
     })
 }

@@ -49,6 +49,11 @@ impl History {
                     self.first_pins.remove(&id);
                     return self.note_effects(replica, applied);
                 };
+                if let Some(token) = answer.token {
+                    let taker = it.lease_first.clone().unwrap().bundle_id;
+                    assert_eq!(taker, pin.bundle_id, "P1: {} went to another bundle", it.run_id);
+                    assert_eq!(token.revision, applied.outcome.revision);
+                }
                 let in_session = pin.reason() == v1::PinReason::Session;
                 if in_session && !answer.already {
                     let bundle = query::bundle(replica.read(), "", &agent, &pin.bundle_id).unwrap();

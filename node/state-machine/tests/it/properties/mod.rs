@@ -238,12 +238,46 @@ proptest! {
                     (Answer::StartRun(mut first), Answer::StartRun(second)) => {
                         prop_assert!(second.already);
                         first.already = true;
+                        // The lease came with the first one; whoever asks again is no worker.
+                        first.token = None;
                         prop_assert_eq!(first, second);
                     }
                     (Answer::Rejection(first), Answer::Rejection(second)) => {
                         prop_assert_eq!(first.reason, second.reason);
                     }
                     (first, second) => prop_assert_eq!(first, second),
+                }
+            }
+        }
+    }
+
+    /// Who waits for work decides who gets a run's first step and nothing else: the same runs start, with the same pins.
+    #[test]
+    fn a_waiting_worker_decides_only_who_has_the_first_step(story in story(MOST)) {
+        let mut player = Player::new();
+        for op in &story {
+            let Op::StartFor { start, .. } = op else {
+                player.play(op);
+                continue;
+            };
+            let (mut bare, stale) = (player.clone(), player.replica.store.rows().count());
+            let (with, without) = (player.play(op), bare.play(start));
+            let answers = [&with, &without].map(|played| played[0].1.outcome.result.clone());
+            match answers {
+                [Some(Answer::StartRun(mut with)), Some(Answer::StartRun(mut without))] => {
+                    let leased = with.token.take();
+                    if leased.is_some() {
+                        prop_assert_eq!(with.state(), v1::RunState::Running);
+                        prop_assert_eq!(without.state(), v1::RunState::Queued);
+                        without.state = with.state;
+                    } else {
+                        prop_assert!(player.replica.store.rows().eq(bare.replica.store.rows()));
+                    }
+                    prop_assert_eq!(with, without);
+                }
+                [with, without] => {
+                    prop_assert_eq!(with, without);
+                    prop_assert_eq!(player.replica.store.rows().count(), stale);
                 }
             }
         }

@@ -44,6 +44,11 @@ pub(super) enum Op {
         settle: bool,
         lease_next: bool,
     },
+    /// One of the other starts, which finds a worker of `bundle` waiting.
+    StartFor {
+        start: Box<Op>,
+        bundle: u8,
+    },
     /// One that begins later.
     StartLater {
         agent: u8,
@@ -229,7 +234,7 @@ fn back() -> impl Strategy<Value = u8> {
     prop_oneof![9 => Just(0_u8), 1 => 1..4_u8]
 }
 
-fn life_of_a_run() -> impl Strategy<Value = Op> {
+fn start() -> impl Strategy<Value = Op> {
     let max_age_ms = prop_oneof![3 => Just(0_u64), 1 => 1_000..90_000_u64];
     prop_oneof![
         6 => (agent(), run(), 0..2_u8, mostly_none(), max_age_ms, 0..4_u8).prop_map(
@@ -237,19 +242,27 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
                 agent, run, input, bundle, max_age_ms, entry
             }
         ),
-        1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
-        1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
-        1 => run().prop_map(|run| Op::Keep { run }),
-        1 => run().prop_map(|run| Op::Retry { run }),
         1 => (agent(), run(), 1..9_000_u64)
             .prop_map(|(agent, run, delay_ms)| Op::StartLater { agent, run, delay_ms }),
         1 => (agent(), run(), 0..2_u8)
             .prop_map(|(agent, run, child)| Op::StartChild { agent, run, child }),
         3 => (agent(), 0..5_u8, 0..2_u8)
             .prop_map(|(agent, run, session)| Op::StartInSession { agent, run, session }),
-        1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
         3 => (run(), any::<bool>())
             .prop_map(|(run, restart_step)| Op::StartRepinnable { run, restart_step }),
+    ]
+}
+
+fn life_of_a_run() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        9 => start(),
+        5 => (start(), 1..4_u8)
+            .prop_map(|(start, bundle)| Op::StartFor { start: Box::new(start), bundle }),
+        1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
+        1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
+        1 => run().prop_map(|run| Op::Keep { run }),
+        1 => run().prop_map(|run| Op::Retry { run }),
+        1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
         2 => (run(), 0..5_u8).prop_map(|(run, bundle)| Op::Repin { run, bundle }),
         1 => run().prop_map(|run| Op::PauseRun { run }),
         2 => run().prop_map(|run| Op::ResumeRun { run }),

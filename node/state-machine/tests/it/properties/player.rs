@@ -81,6 +81,14 @@ impl Player {
                     ..log::StartRun::default()
                 })
             }
+            Op::StartFor { start, bundle } => {
+                let mut command = self.command(start)?;
+                if let Command::StartRun(it) = &mut command {
+                    let worker_id = "w1".to_owned();
+                    it.lease_first = Some(Taker { worker_id, bundle_id: bundle_id(*bundle) });
+                }
+                command
+            }
             Op::StartLater { agent: a, run, delay_ms } => Command::StartRun(log::StartRun {
                 agent: agent(AGENTS[usize::from(*a)]),
                 run_id: run_id(*a, *run),

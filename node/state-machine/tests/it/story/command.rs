@@ -134,6 +134,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             priority: line.number("priority").map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
             fairness_key: line.text("key"),
             restart_step: line.flag("restart-step").then_some(true),
+            lease_first: line.option("lease-first").map(|it| taker(&it)),
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
@@ -274,6 +275,12 @@ fn fan_out(line: &mut Line) -> Option<log::FanOut> {
     Some(log::FanOut { branches, join: line.text("join"), settle: line.flag("settle") })
 }
 
+/// `w1/v1`: a worker and the bundle that it serves.
+fn taker(text: &str) -> Taker {
+    let (worker, bundle) = text.split_once('/').expect("a worker and its bundle");
+    Taker { worker_id: worker.to_owned(), bundle_id: bundle.to_owned() }
+}
+
 fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind {
     let (steps, _) =
         query::steps(world.read(), &agent.namespace, &agent.agent_id, run_id, 0, "").unwrap();
@@ -399,6 +406,7 @@ fn policy(line: &mut Line) -> v1::Policy {
         max_attempts: line.number("max-attempts").map(|n| u32::try_from(n).unwrap()),
         lease: line.span("lease").map(duration),
         schedule_to_close: line.span("schedule-to-close").map(duration),
+        max_running: line.number("max-running"),
         on_exhausted: match line.text("on-exhausted").as_str() {
             "pause" => v1::OnExhausted::Pause.into(),
             _ => v1::OnExhausted::Unspecified.into(),

@@ -31,6 +31,7 @@ macro_rules! stories {
 
 stories! {
     first_switch
+    start_and_lease
     switch_with_open_runs
     switch_back_and_forth
     switch_back_takes_a_warning_back

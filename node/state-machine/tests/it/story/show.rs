@@ -102,11 +102,12 @@ pub(super) fn refused(rejection: &log::Rejection) -> Vec<String> {
 fn start(it: &log::StartRunResult) -> Vec<String> {
     let pin = it.pin.clone().unwrap_or_default();
     vec![format!(
-        "{} is {} on {}, {}{}",
+        "{} is {} on {}, {}{}{}",
         pin.run_id,
         run_state(it.state()),
         pin.bundle_id,
         self::pin(&pin),
+        leased(it.token.as_ref()),
         again(it.already)
     )]
 }
@@ -125,10 +126,14 @@ pub(super) fn pin(pin: &v1::Pin) -> String {
 }
 
 fn step(it: &log::StepResult) -> String {
-    let leased = it.token.as_ref().map_or_else(String::new, |token| {
-        format!(", leased with token {}.{}", token.incarnation, token.revision)
-    });
+    let leased = leased(it.token.as_ref());
     format!("step {}{leased}{}", it.step, if it.closed { ", the run is over" } else { "" })
+}
+
+fn leased(token: Option<&log::Token>) -> String {
+    token.map_or_else(String::new, |token| {
+        format!(", leased with token {}.{}", token.incarnation, token.revision)
+    })
 }
 
 pub(super) fn memory(version: Option<&v1::MemoryVersion>) -> String {
