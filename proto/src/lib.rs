@@ -6,6 +6,7 @@
 pub mod id;
 #[cfg(feature = "json")]
 pub mod json;
+mod kind;
 pub mod limits;
 pub mod policy;
 pub mod reason;

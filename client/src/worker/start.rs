@@ -42,7 +42,7 @@ impl StepContext {
         if let Some(recorded) = &place.recorded {
             return Ok(payload::decode(Some(recorded))?);
         }
-        if self.inner().suppress {
+        if !self.kind().serves_users() {
             let message =
                 format!("a run of {agent:?} has side effects, and the run serves no user");
             return Err(StepError::fatal(reason::TOOL_SUPPRESSED.name, message));

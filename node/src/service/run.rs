@@ -68,6 +68,7 @@ fn check_start(it: &v1::StartRunRequest) -> Result<(), Status> {
     if !it.session.is_empty() {
         validate::session(&it.session)?;
     }
+    check_kind(it.kind())?;
     validate::payload("input", it.input.as_ref())?;
     if it.labels.len() > limits::LABELS {
         let message =
@@ -75,6 +76,20 @@ fn check_start(it: &v1::StartRunRequest) -> Result<(), Status> {
         return Err(refuse(reason::LIMIT_EXCEEDED, message));
     }
     Ok(())
+}
+
+/// Shadow runs and drills are started by the leader alone, beside what they belong to.
+fn check_kind(kind: v1::RunKind) -> Result<(), Status> {
+    match kind {
+        v1::RunKind::Unspecified | v1::RunKind::Live | v1::RunKind::Smoke | v1::RunKind::Eval => {
+            Ok(())
+        }
+        v1::RunKind::Canary | v1::RunKind::Shadow | v1::RunKind::Drill => {
+            let message = "runs of kind live, smoke and eval can be started; the route and the release procedure \
+                           make the others";
+            Err(refuse(reason::INVALID_REQUEST, message))
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -112,6 +127,8 @@ impl RunService for Runs {
             priority: it.priority,
             fairness_key: it.fairness_key,
             lease_first: None,
+            memory_revision: 0,
+            memory_layer: 0,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {

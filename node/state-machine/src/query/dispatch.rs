@@ -173,6 +173,7 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
             .map(|t| v1::StepToken { incarnation: t.incarnation, revision: t.revision }),
         bundle_id: run.bundle_id.clone(),
         kind: run.kind,
+        suppress_side_effects: run.kind().suppresses_effects(),
         input: Some(input(read, id.agent, &id.run_id, id.step)?),
         checkpoints: checkpoints(read, id)?,
         layer: u64::from(run.layer),
@@ -183,7 +184,6 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         labels: run.labels,
         join: (step.branches > 0)
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),
-        suppress_side_effects: false,
         woken: woken(read, id)?,
         last_progress: step.progress,
     })

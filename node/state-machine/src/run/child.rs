@@ -103,7 +103,7 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
             asked => parent.expires_ms.min(txn.now + asked),
         },
         parent_run_id: parent.run_id.clone(),
-        repinnable: it.repinnable.unwrap_or(parent.repinnable),
+        repinnable: parent.kind().serves_users() && it.repinnable.unwrap_or(parent.repinnable),
         restart_step: it.restart_step.unwrap_or(parent.restart_step),
         priority: if it.priority == 0 { parent.priority } else { it.priority },
         fairness_key: match it.fairness_key.as_str() {

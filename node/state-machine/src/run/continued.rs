@@ -30,7 +30,8 @@ pub(crate) fn continue_as_new(
     let next = successor(txn, subject)?;
     subject.run.continued_to.clone_from(&next.run_id);
     close(txn, subject, End::Continued)?;
-    let (agent, bundle, next) = if it.on_live_bundle {
+    // What tries a bundle stays on it.
+    let (agent, bundle, next) = if it.on_live_bundle && subject.run.kind().serves_users() {
         bundle::save(txn, subject.agent.number, &subject.bundle);
         let (live, pin_reason) =
             choose(txn.read(), txn.now, &subject.agent, &RunRecord::default())?;

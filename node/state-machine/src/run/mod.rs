@@ -151,9 +151,10 @@ pub(crate) fn pin_key(agent: u32, run: &RunRecord) -> Vec<u8> {
     Key::of(Kind::OpenPin, agent).text(&run.bundle_id).u64(run.pinned_ms).last(&run.run_id)
 }
 
-/// Whether a pin may still move: a rollback with `restart` takes open runs that workers execute to the good bundle.
+/// Whether a pin may still move: a rollback with `restart` takes open runs that workers
+/// execute to the good bundle, if they serve a user.
 pub(crate) fn is_movable(run: &RunRecord) -> bool {
-    !run.external && !is_over(run.state())
+    !run.external && run.kind().serves_users() && !is_over(run.state())
 }
 
 /// The API's view of a pin.

@@ -28,9 +28,9 @@ pub(super) fn restart(
     let Some(mark) = last_mark(txn, subject.agent.number, mark)? else {
         return close(txn, subject, End::Cancelled(EndReason::Rollback));
     };
-    // A parent that begins anew makes its children anew.
-    let is_child = !subject.run.parent_run_id.is_empty();
-    if subject.run.state() == RunState::Cancelling || subject.run.external || is_child {
+    // A parent that begins anew makes its children anew; what tries the bad bundle has nothing to do on the good one.
+    let stays = !subject.run.parent_run_id.is_empty() || !subject.run.kind().serves_users();
+    if subject.run.state() == RunState::Cancelling || subject.run.external || stays {
         return close(txn, subject, End::Cancelled(EndReason::Rollback));
     }
     let from = subject.run.bundle_id.clone();

@@ -10,7 +10,7 @@ use crate::agent::policy::{check_labels, too_large};
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
 use crate::txn::Txn;
-use crate::{agent, bundle, memory, release};
+use crate::{agent, bundle, event, memory, release};
 
 use super::begin::{begin, record};
 use super::child::start_beside;
@@ -29,8 +29,12 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
         let parent = Subject::load(txn, &agent, &it.parent_run_id)?;
         return Ok(answer(&start_beside(txn, parent, it)?, false));
     }
-    let mut run = record(txn, &StartRun { kind: RunKind::Live.into(), ..it.clone() }, digest);
-    run.repinnable = it.repinnable.unwrap_or(agent.repinnable);
+    let mut run = record(txn, it, digest);
+    if it.kind() == RunKind::Unspecified {
+        run.set_kind(RunKind::Live);
+    }
+    // What tries a bundle says nothing of it elsewhere.
+    run.repinnable = run.kind().serves_users() && it.repinnable.unwrap_or(agent.repinnable);
     run.restart_step = it.restart_step.unwrap_or(agent.restart_step);
     if it.delay_ms != 0 {
         return Ok(answer(&schedule(txn, agent, run, it)?, false));
@@ -154,14 +158,32 @@ pub(crate) fn check(it: &StartRun) -> Result<(), Stop> {
     if size > limits::PAYLOAD_BYTES {
         return Err(too_large("input bytes", size, limits::PAYLOAD_BYTES));
     }
+    check_kind(it)
+}
+
+/// A run that serves no user tries one bundle, from the start, and has no place among those that do.
+fn check_kind(it: &StartRun) -> Result<(), Stop> {
     match it.kind() {
-        RunKind::Unspecified | RunKind::Live => Ok(()),
-        RunKind::Canary | RunKind::Shadow | RunKind::Eval | RunKind::Smoke | RunKind::Drill => {
-            let message =
-                "only live runs can be started by hand; the others come with the release procedure";
-            Err(reject(reason::INVALID_REQUEST, message))
+        RunKind::Unspecified | RunKind::Live => return Ok(()),
+        RunKind::Canary => {
+            let message = "canary runs are live ones that the route sends to the candidate";
+            return Err(reject(reason::INVALID_REQUEST, message));
         }
+        RunKind::Shadow | RunKind::Eval | RunKind::Smoke | RunKind::Drill => {}
     }
+    let kind = event::word(it.kind().as_str_name(), "RUN_KIND_");
+    let refuse =
+        |message: &str| Err(reject(reason::INVALID_REQUEST, format!("a {kind} run {message}")));
+    if !it.parent_run_id.is_empty() {
+        return refuse("is nobody's child: children have their parent's kind");
+    }
+    if it.bundle_id.is_empty() {
+        return refuse("names its bundle");
+    }
+    if it.delay_ms != 0 || !it.session.is_empty() {
+        return refuse("begins at once, and in no session");
+    }
+    Ok(())
 }
 
 pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {

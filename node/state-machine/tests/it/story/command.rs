@@ -135,6 +135,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             fairness_key: line.text("key"),
             restart_step: line.flag("restart-step").then_some(true),
             lease_first: line.option("lease-first").map(|it| taker(&it)),
+            kind: run_kind(&line.text("kind")).into(),
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
@@ -176,6 +177,14 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
         }
         _ => return None,
     })
+}
+
+pub(super) fn run_kind(word: &str) -> v1::RunKind {
+    match word {
+        "" => v1::RunKind::Unspecified,
+        word => v1::RunKind::from_str_name(&format!("RUN_KIND_{}", word.to_uppercase()))
+            .unwrap_or_else(|| panic!("no such kind: {word}")),
+    }
 }
 
 fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {

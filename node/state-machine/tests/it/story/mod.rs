@@ -58,6 +58,7 @@ stories! {
     external_runs
     fan_out_and_join
     children
+    kinds_of_runs
     continue_as_new
     delayed_starts
     paused_run

@@ -6,7 +6,7 @@ use pinrail_state_machine::effect::StepId;
 use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query::{self, EventFilter, RunFilter};
 
-use super::command::agent_ref;
+use super::command::{agent_ref, run_kind};
 use super::line::{Line, span};
 use super::world::World;
 use super::{release, show};
@@ -158,7 +158,8 @@ fn resolve(world: &World, line: &mut Line) -> Told {
 fn runs(world: &World, line: &mut Line) -> Told {
     let (namespace, agent) = agent(line);
     let open = line.flag("open");
-    let filter = RunFilter { open, bundle_id: line.text("bundle"), ..RunFilter::default() };
+    let kind = run_kind(&line.text("kind"));
+    let filter = RunFilter { open, kind, bundle_id: line.text("bundle"), ..RunFilter::default() };
     let (runs, _) = query::runs(world.read(), &namespace, &agent, &filter, 0, "")?;
     let told = |run: &v1::Run| {
         let bundle = run.pin.as_ref().map_or("", |pin| pin.bundle_id.as_str());
