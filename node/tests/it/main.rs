@@ -11,6 +11,7 @@ mod families;
 mod fan_out;
 mod hosts;
 mod http;
+mod init;
 mod memory;
 mod metrics_page;
 mod nodes;
