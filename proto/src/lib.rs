@@ -9,6 +9,7 @@ pub mod json;
 pub mod limits;
 pub mod reason;
 pub mod time;
+pub mod trace;
 
 /// Encoded `FileDescriptorSet` of every package, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

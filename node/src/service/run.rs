@@ -111,6 +111,7 @@ impl RunService for Runs {
             restart_step: it.restart_step,
             priority: it.priority,
             fairness_key: it.fairness_key,
+            trace_parent: it.trace_parent,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {

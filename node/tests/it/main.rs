@@ -20,4 +20,5 @@ mod ranks;
 mod repin;
 mod replicas;
 mod sessions;
+mod trace;
 mod waits;

@@ -122,6 +122,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             repinnable: line.flag("repinnable").then_some(true),
             priority: line.number("priority").map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
             fairness_key: line.text("key"),
+            trace_parent: line.text("trace"),
             restart_step: line.flag("restart-step").then_some(true),
             ..log::StartRun::default()
         }),

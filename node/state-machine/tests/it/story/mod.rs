@@ -60,6 +60,7 @@ stories! {
     delayed_starts
     paused_run
     schedule_to_close
+    traces
     progress
     ranks
     repin
