@@ -19,6 +19,7 @@ pub mod payload;
 mod pool;
 pub mod retry;
 pub mod service;
+mod trace;
 pub mod worker;
 
 #[cfg(feature = "cli")]

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod policy;
 pub mod reason;
 pub mod time;
+pub mod trace;
 
 /// Encoded `FileDescriptorSet` of every package, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -71,8 +71,9 @@ export const sleep = (time, then, input = null) => ({ sleep: time, then, input }
 const plain = (value) => (value === undefined ? null : JSON.parse(JSON.stringify(value)));
 
 /**
- * One attempt of one step: input, runId, agentId, name, number, attempt, kind, sideEffects, labels, remainingMs, woken, lastProgress,
- * bundle (id, models, prompts, indexes, tools), memory; signal, an AbortSignal for what must stop when the step does.
+ * One attempt of one step: input, runId, agentId, name, number, attempt, kind, sideEffects, labels, session, remainingMs, woken,
+ * lastProgress, bundle (id, models, prompts, indexes, tools), memory; traceParent, the W3C traceparent for what the step calls;
+ * signal, an AbortSignal for what must stop when the step does.
  */
 export class Step {
   #connection;
@@ -92,6 +93,8 @@ export class Step {
     this.kind = message.kind;
     this.sideEffects = message.side_effects;
     this.labels = message.labels ?? {};
+    this.session = message.session;
+    this.traceParent = message.trace_parent;
     this.remainingMs = message.remaining_ms;
     this.woken = message.woken;
     this.lastProgress = message.last_progress;

@@ -21,6 +21,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import traceback
 
 
@@ -101,7 +102,8 @@ def sleep(time, then, input=None):
 
 class Step:
     """One attempt of one step. Its fields: input, run_id, agent_id, name, number, attempt, kind, side_effects, labels,
-    remaining_ms, woken, last_progress, bundle (id, models, prompts, indexes, tools)."""
+    session, remaining_ms, woken, last_progress, bundle (id, models, prompts, indexes, tools), and trace_parent, the W3C
+    traceparent for what the step calls."""
 
     def __init__(self, connection, message):
         self._connection = connection
@@ -116,6 +118,8 @@ class Step:
         self.kind = message["kind"]
         self.side_effects = message["side_effects"]
         self.labels = message.get("labels", {})
+        self.session = message.get("session")
+        self.trace_parent = message.get("trace_parent")
         self.remaining_ms = message.get("remaining_ms")
         self.woken = message.get("woken")
         self.last_progress = message.get("last_progress")
@@ -129,12 +133,20 @@ class Step:
 
     def checkpoint(self, name, make):
         """What make() gave, in whichever attempt came so far. A name used again gets #2, #3 and so on."""
+        name = self._unique(name)
+        return self._recorded[name] if name in self._recorded else self._record(name, make())
+
+    async def checkpoint_async(self, name, make):
+        """As checkpoint, of a coroutine function."""
+        name = self._unique(name)
+        return self._recorded[name] if name in self._recorded else self._record(name, await make())
+
+    def _unique(self, name):
         count = self._names.get(name, 0) + 1
         self._names[name] = count
-        name = name if count == 1 else "%s#%d" % (name, count)
-        if name in self._recorded:
-            return self._recorded[name]
-        value = make()
+        return name if count == 1 else "%s#%d" % (name, count)
+
+    def _record(self, name, value):
         self._connection.ask("checkpoint", name=name, value=value)
         # Through JSON in the first attempt too: it must not see more than a later one would.
         return json.loads(json.dumps(value))
@@ -203,10 +215,14 @@ class _Connection:
         self._socket.connect(path)
         self._lines = self._socket.makefile("r", encoding="utf-8", newline="\n")
         self._id = 0
+        # Frameworks call tools and savers from threads of their own: one question at a time.
+        self._lock = threading.RLock()
         self.cancelled = None
 
     def send(self, message):
-        self._socket.sendall((json.dumps(message) + "\n").encode("utf-8"))
+        line = (json.dumps(message) + "\n").encode("utf-8")
+        with self._lock:
+            self._socket.sendall(line)
 
     def close(self):
         self._lines.close()
@@ -217,18 +233,19 @@ class _Connection:
         return json.loads(line) if line else None
 
     def ask(self, type, **fields):
-        self._id += 1
-        self.send({"id": self._id, "type": type, **fields})
-        while True:
-            message = self.receive()
-            if message is None:
-                raise HostGone()
-            if message.get("id") == self._id:
-                if "error" in message:
-                    raise Refused(**message["error"])
-                return message
-            if message.get("type") == "cancel":
-                self.cancelled = message.get("reason")
+        with self._lock:
+            self._id += 1
+            self.send({"id": self._id, "type": type, **fields})
+            while True:
+                message = self.receive()
+                if message is None:
+                    raise HostGone()
+                if message.get("id") == self._id:
+                    if "error" in message:
+                        raise Refused(**message["error"])
+                    return message
+                if message.get("type") == "cancel":
+                    self.cancelled = message.get("reason")
 
 
 def serve(steps, shadow_safe=False):

@@ -66,6 +66,10 @@ fn variables(context: &StepContext, socket: &Socket) -> Vec<(&'static str, Strin
         ("PINRAIL_STEP", context.step_name().to_owned()),
         ("PINRAIL_ATTEMPT", context.attempt().to_string()),
     ];
+    // As OpenTelemetry's libraries look for it.
+    if let Some(parent) = context.trace_parent() {
+        variables.push(("TRACEPARENT", parent));
+    }
     // So that `"$PINRAIL" worker call` is this very version.
     if let Ok(program) = std::env::current_exe() {
         variables.push(("PINRAIL", program.display().to_string()));

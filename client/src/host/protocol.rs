@@ -220,6 +220,12 @@ pub(super) struct Step {
     pub(super) kind: String,
     pub(super) side_effects: &'static str,
     pub(super) labels: BTreeMap<String, String>,
+    /// The session that the run belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session: Option<String>,
+    /// W3C `traceparent` for what the step calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) trace_parent: Option<String>,
     /// Milliseconds until the attempt is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remaining_ms: Option<u64>,

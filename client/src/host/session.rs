@@ -12,6 +12,7 @@ use pinrail_proto::{json, reason};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::worker::{StepContext, StepError, StepResult};
 
@@ -197,7 +198,7 @@ impl Session {
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(work);
+        tasks.spawn(work.instrument(self.context.inner().span.clone()));
     }
 
     fn checkpoint(&self, answers: &Answers, id: u64, name: &str, value: Value) {

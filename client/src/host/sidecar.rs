@@ -29,6 +29,8 @@ use super::step::{cancel, step};
 
 /// Reason of an attempt whose server did not answer, or answered with an error.
 const HTTP_FAILED: &str = "HTTP_FAILED";
+/// Where servers' own tracing looks for it.
+const TRACE_PARENT: &str = "traceparent";
 /// A server on the same machine takes a connection at once, or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a server may take to come up before the host gives up; and between two looks.
@@ -87,7 +89,7 @@ impl Sidecar {
         let asked = step(&context, input, Some(&socket));
         let session = Arc::new(Session::new(context.clone()));
         let answer = tokio::select! {
-            answer = self.post(&asked) => answer.map_err(failed)?,
+            answer = self.post(&asked, context.trace_parent()) => answer.map_err(failed)?,
             never = self.tell_of_cancel(&context) => match never {},
             never = callback::serve(&listener, &session) => match never {},
         };
@@ -97,7 +99,7 @@ impl Sidecar {
     /// Passes on that the step must stop, and never ends. A server that does not want to know may answer as it likes.
     async fn tell_of_cancel(&self, context: &StepContext) -> Infallible {
         let reason = context.cancelled().await;
-        let told = timeout(TELL, self.post(&cancel(context, reason))).await;
+        let told = timeout(TELL, self.post(&cancel(context, reason), None)).await;
         if !matches!(told, Ok(Ok(_))) {
             tracing::info!(run = context.run_id(), "the server was not told of the cancel");
         }
@@ -111,19 +113,27 @@ impl Sidecar {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.address)))
     }
 
-    async fn post<T: Serialize>(&self, message: &T) -> io::Result<Answer> {
+    async fn post<T: Serialize>(
+        &self,
+        message: &T,
+        trace_parent: Option<String>,
+    ) -> io::Result<Answer> {
         let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(path)
             .header(header::HOST, &self.address)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
-            .header(header::CONNECTION, "close")
+            .header(header::CONNECTION, "close");
+        if let Some(parent) = trace_parent {
+            request = request.header(TRACE_PARENT, parent);
+        }
+        let request = request
             .body(Full::new(Bytes::from(serde_json::to_vec(message)?)))
             .map_err(io::Error::other)?;
         let named = |error: &dyn std::fmt::Display| {

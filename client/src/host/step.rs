@@ -27,6 +27,8 @@ pub(super) fn step(context: &StepContext, input: Value, socket: Option<&Socket>)
         kind: inner.kind.as_str_name().trim_start_matches("RUN_KIND_").to_lowercase(),
         side_effects: if inner.suppress { "suppress" } else { "allow" },
         labels: inner.labels.clone(),
+        session: context.session().map(str::to_owned),
+        trace_parent: context.trace_parent(),
         remaining_ms: inner.deadline.map(|at| millis(at.saturating_duration_since(Instant::now()))),
         input,
         woken: inner.woken.as_ref().map(woken),

@@ -5,6 +5,7 @@ use pinrail_proto::v1::run_service_client::RunServiceClient;
 use pinrail_proto::{limits, time};
 use tokio::time::Duration;
 use tonic::Streaming;
+use tracing::Instrument as _;
 
 use crate::client::Client;
 use crate::connection::Call;
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::retry::Repeat;
 use crate::service::resume::Resumed;
 use crate::service::{methods, send};
+use crate::trace;
 
 /// `RunService`.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +53,8 @@ methods! { Runs, RunServiceClient:
 }
 
 impl Runs<'_> {
-    /// Starts a run. Without an id it gets one, so that a repeat never starts another run.
+    /// Starts a run. Without an id it gets one, so that a repeat never starts another run. The run's steps become part of the
+    /// caller's trace, or of the one that the request names.
     ///
     /// # Errors
     /// Those of [`crate::Error`]; `Unknown` carries the run id to ask again with.
@@ -63,8 +66,18 @@ impl Runs<'_> {
             request.run_id =
                 self.client.with_namespace(&request.namespace).new_run_id(&request.agent_id);
         }
+        let span = trace::start(&request);
+        if let Some(parent) = trace::parent(&span) {
+            request.trace_parent = parent.to_string();
+        }
         let call = self.client.call_for(Repeat::Safe, request.run_id.clone());
-        send!(self.client, call, RunServiceClient::start_run, request)
+        let sent = async { send!(self.client, call, RunServiceClient::start_run, request) };
+        let result = sent.instrument(span.clone()).await;
+        match &result {
+            Ok(answer) => trace::started(&span, answer),
+            Err(error) => trace::failed(&span, error.reason()),
+        }
+        result
     }
 
     /// State and result; the member holds the call for up to `wait`, at most 60 s. The client's timeout comes on top.

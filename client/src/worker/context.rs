@@ -15,9 +15,11 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
+use tracing::Span;
 
 use crate::client::Client;
 use crate::payload;
+use crate::trace;
 use crate::worker::bundle::BundleView;
 use crate::worker::held::Token;
 use crate::worker::journal::{Journal, Place};
@@ -102,6 +104,10 @@ pub(crate) struct Inner {
     pub(crate) attempt: u32,
     pub(crate) kind: v1::RunKind,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) session: String,
+    pub(crate) trace_parent: String,
+    /// Of this attempt.
+    pub(crate) span: Span,
     pub(crate) token: Token,
     pub(crate) bundle: Arc<BundleView>,
     pub(crate) deadline: Option<Instant>,
@@ -182,6 +188,12 @@ impl StepContext {
     #[must_use]
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.inner.labels
+    }
+
+    /// The session that the run belongs to: a conversation, say. `None`: none.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        Some(self.inner.session.as_str()).filter(|session| !session.is_empty())
     }
 
     /// The bundle that the run is pinned to.
@@ -273,14 +285,19 @@ impl StepContext {
         Fut: Future<Output = Result<T, E>>,
     {
         let place = self.ask(name)?;
-        if let Some(recorded) = &place.recorded {
-            return Ok(payload::decode(Some(recorded))?);
-        }
-        let value = make().await.map_err(Into::into)?;
-        let value = payload::encode(&value)?;
-        self.record(place, value.clone()).await?;
-        // Decoded on the first attempt too: it must not see more than a later one would.
-        Ok(payload::decode(Some(&value))?)
+        let span = trace::checkpoint(self, &place.name);
+        span.record("pinrail.replayed", place.recorded.is_some());
+        trace::under(span, async {
+            if let Some(recorded) = &place.recorded {
+                return Ok(payload::decode(Some(recorded))?);
+            }
+            let value = make().await.map_err(Into::into)?;
+            let value = payload::encode(&value)?;
+            self.record(place, value.clone()).await?;
+            // Decoded on the first attempt too: it must not see more than a later one would.
+            Ok(payload::decode(Some(&value))?)
+        })
+        .await
     }
 
     /// A tool of the bundle.
@@ -294,16 +311,31 @@ impl StepContext {
         StepMemory::new(self.clone())
     }
 
-    /// Adds to what this attempt used.
+    /// Adds to what this attempt used. Inside a checkpoint it is on that one's span too.
     pub fn report(&self, usage: Usage) {
-        self.inner.usage.lock().add_model(v1::ModelUsage {
+        let usage = v1::ModelUsage {
             model: usage.model,
             served_model: usage.served_model,
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
             cost_micros: usage.cost_micros,
             calls: 1,
-        });
+        };
+        let span = Span::current();
+        // The attempt's own span gets the sum at its end.
+        if span.id() != self.inner.span.id() {
+            trace::used(&span, [&usage]);
+        }
+        self.inner.usage.lock().add_model(usage);
+    }
+
+    /// The W3C `traceparent` for calls that this step makes, so that what is called is part of the run's trace: of the
+    /// present span with feature `otel`, else of the span that the run was started under. `None`: the run is in no trace.
+    #[must_use]
+    pub fn trace_parent(&self) -> Option<String> {
+        let inside = trace::parent(&Span::current()).or_else(|| trace::parent(&self.inner.span));
+        let outside = Some(&self.inner.trace_parent).filter(|parent| !parent.is_empty());
+        inside.map(|parent| parent.to_string()).or_else(|| outside.cloned())
     }
 
     /// Says something to those who watch the run: a token of a model's answer, say. A string reaches them as it is, anything else

@@ -9,15 +9,17 @@ use pinrail_proto::v1::work_request::Message;
 use pinrail_proto::{time, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until};
+use tracing::{Instrument as _, Span};
 
 use crate::client::Client;
+use crate::trace;
 use crate::worker::bundle::BundleView;
 use crate::worker::context::{CancelReason, Command, Inner, Signal, StepContext};
 use crate::worker::handler::{Handler, Outcome};
 use crate::worker::held::Token;
 use crate::worker::join;
 use crate::worker::journal::Journal;
-use crate::worker::outcome::{StepError, StepResult};
+use crate::worker::outcome::{STEP_ERROR, StepError, StepResult};
 use crate::worker::usage::UsageSum;
 
 /// Reason of an attempt that took longer than it may.
@@ -31,6 +33,7 @@ pub(crate) struct Surroundings {
     pub(crate) client: Client,
     pub(crate) namespace: String,
     pub(crate) agent: String,
+    pub(crate) worker_id: String,
     pub(crate) bundle: Arc<BundleView>,
     pub(crate) commands: mpsc::Sender<Command>,
 }
@@ -75,6 +78,9 @@ pub(crate) fn context(
         attempt: assignment.attempt,
         kind: assignment.kind(),
         labels: assignment.labels.clone(),
+        session: assignment.session.clone(),
+        trace_parent: assignment.trace_parent.clone(),
+        span: trace::step(assignment, &around.agent, &around.worker_id),
         token,
         bundle: Arc::clone(&around.bundle),
         deadline,
@@ -107,13 +113,16 @@ pub(crate) async fn execute(
     input: Option<v1::Payload>,
     signal: watch::Receiver<Signal>,
 ) -> Finished {
-    let end = until_the_end(work(&handler, &context, input), &context, signal.clone()).await;
+    let span = context.inner().span.clone();
+    let end = until_the_end(work(&handler, &context, input), &context, signal.clone());
+    let end = end.instrument(span.clone()).await;
     let stopped = match *signal.borrow() {
         Signal::Stop { reason, .. } => Some(reason),
         Signal::Run | Signal::Drop => None,
     };
     let token = context.inner().token;
     let message = message(end, &context, &handler, stopped);
+    say_end(&span, message.as_ref());
     Finished { token, message }
 }
 
@@ -183,6 +192,22 @@ fn message(
         return Some(hand_back(context));
     }
     Some(fail(context, handler, error))
+}
+
+/// How the attempt ended, on its span.
+fn say_end(span: &Span, message: Option<&Message>) {
+    let (outcome, usage) = match message {
+        Some(Message::Complete(it)) => ("completed", it.usage.as_ref()),
+        Some(Message::Fail(it)) => {
+            let reason = it.failure.as_ref().map_or(STEP_ERROR, |failure| &failure.reason);
+            trace::failed(span, reason);
+            ("failed", it.usage.as_ref())
+        }
+        Some(Message::HandBack(_)) => ("handed_back", None),
+        Some(_) | None => ("lease_lost", None),
+    };
+    span.record("pinrail.step.outcome", outcome);
+    trace::used(span, usage.iter().flat_map(|usage| &usage.models));
 }
 
 fn complete(context: &StepContext, outcome: Outcome) -> Message {

@@ -8,8 +8,14 @@ use tokio::time::Duration;
 
 use crate::error::Error;
 use crate::payload;
+use crate::trace;
 use crate::worker::context::StepContext;
 use crate::worker::outcome::{StepError, StepResult};
+
+/// What the GenAI conventions call the operations.
+const SEARCH: &str = "search_memory";
+const UPSERT: &str = "upsert_memory";
+const DELETE: &str = "delete_memory";
 
 /// A path in memory: segments joined by `/`, at most 16 and 1 KiB.
 pub trait MemoryKey {
@@ -88,7 +94,9 @@ impl StepMemory {
             key,
             ..Default::default()
         };
-        let answer = inner.client.memory().get(request).await.map_err(read_error)?;
+        let span = trace::memory(&self.context, SEARCH, &request.key);
+        let read = async { inner.client.memory().get(request).await.map_err(read_error) };
+        let answer = trace::under(span, read).await?;
         answer.version.filter(|_| answer.found).map(entry).transpose()
     }
 
@@ -105,17 +113,20 @@ impl StepMemory {
             prefix: prefix.to_owned(),
             ..Default::default()
         };
-        let mut entries = Vec::new();
-        loop {
-            let page = inner.client.memory().list(request.clone()).await.map_err(read_error)?;
-            for version in page.versions {
-                entries.push(entry(version)?);
+        let read = async {
+            let mut entries = Vec::new();
+            loop {
+                let page = inner.client.memory().list(request.clone()).await.map_err(read_error)?;
+                for version in page.versions {
+                    entries.push(entry(version)?);
+                }
+                if page.next_page_token.is_empty() {
+                    return Ok(entries);
+                }
+                request.page_token = page.next_page_token;
             }
-            if page.next_page_token.is_empty() {
-                return Ok(entries);
-            }
-            request.page_token = page.next_page_token;
-        }
+        };
+        trace::under(trace::memory(&self.context, SEARCH, prefix), read).await
     }
 
     /// Writes; gives the revision.
@@ -251,17 +262,18 @@ impl StepMemory {
         let value = encoded(value)?;
         let ttl = ttl.map(api_ttl);
         let inner = self.context.inner();
-        self.context
-            .send(Message::MemoryPut(v1::WorkerMemoryPut {
-                run_id: inner.run_id.clone(),
-                step: inner.step,
-                token: Some(inner.token.into()),
-                key,
-                value,
-                expected_revision,
-                ttl,
-            }))
-            .await
+        let operation = if value.is_some() { UPSERT } else { DELETE };
+        let span = trace::memory(&self.context, operation, &key);
+        let put = Message::MemoryPut(v1::WorkerMemoryPut {
+            run_id: inner.run_id.clone(),
+            step: inner.step,
+            token: Some(inner.token.into()),
+            key,
+            value,
+            expected_revision,
+            ttl,
+        });
+        trace::under(span, self.context.send(put)).await
     }
 
     fn scope(&self) -> v1::MemoryScope {

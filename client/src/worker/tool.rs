@@ -6,10 +6,13 @@ use jsonschema::Validator;
 use pinrail_proto::{reason, v1};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Span;
 
 use crate::payload;
+use crate::trace;
 use crate::worker::bundle::Tool;
 use crate::worker::context::StepContext;
+use crate::worker::journal::Place;
 use crate::worker::outcome::{StepError, StepResult};
 
 /// Reason of a call whose arguments break the bundle's schema. Another attempt may make better ones.
@@ -45,11 +48,30 @@ impl ToolCall {
         Fut: Future<Output = Result<R, E>>,
     {
         let place = self.context.ask(&format!("tool:{}", self.name))?;
+        let key = self.context.idempotency_key(&place.name);
+        let span = trace::tool(&self.context, &self.name, &key);
+        trace::under(span, self.call_at(place, key, args, run)).await
+    }
+
+    async fn call_at<A, R, E, F, Fut>(
+        &self,
+        place: Place,
+        key: String,
+        args: A,
+        run: F,
+    ) -> StepResult<R>
+    where
+        A: Serialize,
+        R: Serialize + DeserializeOwned,
+        E: Into<StepError>,
+        F: FnOnce(A, String) -> Fut,
+        Fut: Future<Output = Result<R, E>>,
+    {
+        Span::current().record("pinrail.replayed", place.recorded.is_some());
         if let Some(recorded) = &place.recorded {
             return Ok(payload::decode(Some(recorded))?);
         }
         self.check_arguments(&args)?;
-        let key = self.context.idempotency_key(&place.name);
         let reply = run(args, key).await.map_err(Into::into);
         let reply = match reply {
             Ok(reply) => serde_json::to_value(&reply)?,
@@ -78,6 +100,7 @@ impl ToolCall {
 
     fn check_arguments<A: Serialize>(&self, args: &A) -> StepResult<()> {
         let tool = self.tool()?;
+        Span::current().record("pinrail.tool.schema_digest", &tool.schema_digest);
         if self.context.inner().suppress && tool.has_effects() {
             let message = format!("{:?} has side effects, and the run serves no user", self.name);
             return Err(StepError::fatal(reason::TOOL_SUPPRESSED.name, message));

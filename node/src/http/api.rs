@@ -15,6 +15,7 @@ use pinrail_proto::v1::memory_service_server::MemoryService as _;
 use pinrail_proto::v1::pin_service_server::PinService as _;
 use pinrail_proto::v1::release_service_server::ReleaseService as _;
 use pinrail_proto::v1::run_service_server::RunService as _;
+use pinrail_proto::trace::TraceParent;
 use pinrail_proto::{id, json, limits, v1};
 use prost::Name;
 
@@ -29,6 +30,7 @@ use crate::service::{Agents, Memories, Node, Pins, Releases, Runs};
 /// In the answers that are about one bundle, so that a proxy need not read them.
 const BUNDLE: HeaderName = HeaderName::from_static("pinrail-bundle");
 const LAST_EVENT_ID: &str = "last-event-id";
+const TRACE_PARENT: &str = "traceparent";
 /// Comments on a quiet stream, so that proxies do not end it.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -139,6 +141,12 @@ async fn list(
     Ok(shown(StatusCode::OK, answer.get_ref()))
 }
 
+/// The caller's span. The standard says to pass over what is none.
+fn trace_parent(headers: &HeaderMap) -> String {
+    let given = headers.get(TRACE_PARENT).and_then(|value| value.to_str().ok());
+    given.filter(|given| given.parse::<TraceParent>().is_ok()).unwrap_or_default().to_owned()
+}
+
 /// 202 with the pin; with `wait` 200 and the result, if the run ends in that time.
 async fn start(
     State(node): State<Node>,
@@ -168,6 +176,7 @@ async fn start(
         restart_step: body.restart_step,
         priority: body.priority,
         fairness_key: body.fairness_key,
+        trace_parent: trace_parent(&headers),
         parent_run_id: body.parent,
         bundle_id: body.bundle,
         options: Some(options),

@@ -129,6 +129,7 @@ impl RunService for Runs {
             lease_first: None,
             memory_revision: 0,
             memory_layer: 0,
+            trace_parent: it.trace_parent,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use pinrail_proto::trace::TraceParent;
 use pinrail_proto::{limits, v1};
 
 use super::super::context::{Context, Done};
@@ -168,6 +169,7 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("repinnable", repinnable(run)),
         ("priority", priority(run)),
         ("fairness key", run.fairness_key.clone()),
+        ("trace", trace(run)),
         ("started", human::at(run.started_at.as_ref())),
         ("ended", ended.unwrap_or_default()),
         ("expires", end),
@@ -190,6 +192,12 @@ pub(super) fn one(run: &v1::Run) -> String {
 fn session(run: &v1::Run) -> String {
     let turn = if run.awaits_turn { " (waits for its turn)" } else { "" };
     format!("{}{turn}", run.session)
+}
+
+/// The id to look for where traces are kept; empty when it is in none.
+fn trace(run: &v1::Run) -> String {
+    let parent: Option<TraceParent> = run.trace_parent.parse().ok();
+    parent.map_or_else(String::new, |parent| format!("{:032x}", parent.trace_id))
 }
 
 /// Empty when it is the usual one.

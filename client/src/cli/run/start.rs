@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use pinrail_proto::trace::TraceParent;
 use pinrail_proto::{id, v1};
 
 use super::super::bundle::named;
@@ -15,6 +16,7 @@ use super::super::table::pairs;
 use super::super::view::View;
 use super::result::wait_for;
 use super::watch;
+use crate::config;
 
 /// What is known about workers is only a hint: nobody waits longer for it.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -151,9 +153,16 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         restart_step: args.restart_step,
         priority: args.priority.unwrap_or_default(),
         fairness_key: args.fairness_key.clone(),
+        trace_parent: trace_parent(),
         options,
         ..Default::default()
     })
+}
+
+/// Of who called this program, as OpenTelemetry hands it to a process. The standard says to pass over what is none.
+fn trace_parent() -> String {
+    let given = config::variable("TRACEPARENT");
+    given.filter(|given| given.parse::<TraceParent>().is_ok()).unwrap_or_default()
 }
 
 fn text(answer: &v1::StartRunResponse) -> String {

@@ -186,6 +186,8 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),
         woken: woken(read, id)?,
         last_progress: step.progress,
+        trace_parent: run.trace_parent,
+        session: run.session,
     })
 }
 

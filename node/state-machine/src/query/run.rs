@@ -167,6 +167,7 @@ pub(super) fn message(
             asked => asked,
         },
         fairness_key: run.fairness_key.clone(),
+        trace_parent: run.trace_parent.clone(),
         repins: run.repins,
         repin_to: run.repin_to.clone(),
     })

@@ -29,6 +29,7 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
         session: it.session.clone(),
         priority: it.priority,
         fairness_key: it.fairness_key.clone(),
+        trace_parent: it.trace_parent.clone(),
         ..RunRecord::default()
     }
 }

@@ -110,6 +110,10 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
             "" => parent.fairness_key.clone(),
             asked => asked.to_owned(),
         },
+        trace_parent: match it.trace_parent.as_str() {
+            "" => parent.trace_parent.clone(),
+            asked => asked.to_owned(),
+        },
         ..record(txn, it, digest(it))
     })
 }

@@ -83,6 +83,7 @@ fn successor(txn: &Txn<'_>, subject: &Subject) -> Result<RunRecord, Stop> {
         session_place: run.session_place,
         priority: run.priority,
         fairness_key: run.fairness_key.clone(),
+        trace_parent: run.trace_parent.clone(),
         last_worker_id: run.last_worker_id.clone(),
         continues,
         state: RunState::Unspecified.into(),

@@ -2,6 +2,7 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun, StartRunResult};
+use pinrail_proto::trace::{NoTraceParent, TraceParent};
 use pinrail_proto::v1::{PinReason, RunKind, RunState, StepState};
 use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
@@ -149,6 +150,10 @@ pub(crate) fn check(it: &StartRun) -> Result<(), Stop> {
     if !it.fairness_key.is_empty() {
         id::check_token("fairness key", &it.fairness_key).map_err(invalid)?;
     }
+    if !it.trace_parent.is_empty() {
+        let wrong = |error: NoTraceParent| reject(reason::INVALID_REQUEST, error.to_string());
+        it.trace_parent.parse::<TraceParent>().map_err(wrong)?;
+    }
     if it.delay_ms > limits::DELAY_MS {
         return Err(reject(reason::INVALID_REQUEST, "delay is longer than 365 days")
             .with("limit_ms", limits::DELAY_MS));
@@ -239,9 +244,14 @@ pub(crate) fn choose(
     Ok((bundle, PinReason::Explicit))
 }
 
-/// Everything that makes a start the same start.
+/// Everything that makes a start the same start; not who it was that looked on.
 pub(super) fn digest(it: &StartRun) -> [u8; 32] {
     use prost::Message as _;
-    let same = StartRun { agent: None, lease_first: None, ..it.clone() };
+    let same = StartRun {
+        agent: None,
+        lease_first: None,
+        trace_parent: String::new(),
+        ..it.clone()
+    };
     Sha256::digest(same.encode_to_vec()).into()
 }

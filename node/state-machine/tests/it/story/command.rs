@@ -133,6 +133,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             repinnable: line.flag("repinnable").then_some(true),
             priority: line.number("priority").map_or(0, |it| u32::try_from(it).unwrap_or(u32::MAX)),
             fairness_key: line.text("key"),
+            trace_parent: line.text("trace"),
             restart_step: line.flag("restart-step").then_some(true),
             lease_first: line.option("lease-first").map(|it| taker(&it)),
             kind: run_kind(&line.text("kind")).into(),

@@ -63,6 +63,7 @@ stories! {
     delayed_starts
     paused_run
     schedule_to_close
+    traces
     progress
     ranks
     repin

@@ -331,8 +331,13 @@ fn assigned(world: &World, line: &mut Line) -> Told {
         let settled = if join.settle { ", settled" } else { "" };
         format!(", joins {}{settled}", join.branches)
     });
+    let traced = match given.trace_parent.as_str() {
+        "" => String::new(),
+        parent => format!(", under {parent}"),
+    };
     let input = text(given.input);
-    Ok(vec![format!("{} of attempt {}: {input:?}{woken}{joins}", given.name, given.attempt)])
+    let (name, attempt) = (given.name, given.attempt);
+    Ok(vec![format!("{name} of attempt {attempt}: {input:?}{woken}{joins}{traced}")])
 }
 
 /// How the branches of a join ended: `branches support a 2`.
