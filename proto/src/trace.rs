@@ -16,7 +16,9 @@ pub struct TraceParent {
 
 /// A text that is no `traceparent` of version 00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a trace parent is 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, in lower case and not zero")]
+#[error(
+    "a trace parent is 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, in lower case and not zero"
+)]
 pub struct NoTraceParent;
 
 impl FromStr for TraceParent {

@@ -40,7 +40,8 @@ fn play(lines: &[String], folder: &Path) -> Vec<String> {
         if command == "make install" {
             continue;
         }
-        let command = command.replace("pinrail dev", &format!("pinrail dev --port {}", terminal.port));
+        let command =
+            command.replace("pinrail dev", &format!("pinrail dev --port {}", terminal.port));
         if note.contains("terminal") {
             background.start(&terminal, &command);
             continue;

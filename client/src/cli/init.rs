@@ -234,10 +234,7 @@ mod tests {
             assert_eq!((problem.reason.as_str(), problem.exit), ("EXISTS", 7));
             assert!(problem.message.contains("bundle.toml"), "{}", problem.message);
             assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 1);
-            assert_eq!(
-                std::fs::read_to_string(dir.join("bundle.toml")).expect("a file"),
-                "mine"
-            );
+            assert_eq!(std::fs::read_to_string(dir.join("bundle.toml")).expect("a file"), "mine");
         }
     }
 }

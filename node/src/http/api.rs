@@ -10,12 +10,12 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::{Stream, StreamExt as _};
+use pinrail_proto::trace::TraceParent;
 use pinrail_proto::v1::agent_service_server::AgentService as _;
 use pinrail_proto::v1::memory_service_server::MemoryService as _;
 use pinrail_proto::v1::pin_service_server::PinService as _;
 use pinrail_proto::v1::release_service_server::ReleaseService as _;
 use pinrail_proto::v1::run_service_server::RunService as _;
-use pinrail_proto::trace::TraceParent;
 use pinrail_proto::{id, json, limits, v1};
 use prost::Name;
 

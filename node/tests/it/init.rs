@@ -72,7 +72,14 @@ impl Scene {
     /// Runs the smoke case, as a person would.
     async fn answers(&self) {
         let start = [
-            "run", "start", "helper", "--input", "@smoke/refund.json", "--wait", "--timeout", "30s",
+            "run",
+            "start",
+            "helper",
+            "--input",
+            "@smoke/refund.json",
+            "--wait",
+            "--timeout",
+            "30s",
         ];
         let output = self.pinrail(&self.dir(), &[&start[..], &["-o", "json"]].concat()).await;
         let result: Json = serde_json::from_slice(&output.stdout).expect("it is JSON");

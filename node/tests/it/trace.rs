@@ -31,7 +31,8 @@ impl Kept {
         let ours = tracing_subscriber::filter::Targets::new()
             .with_target("pinrail_client::trace", tracing::Level::INFO);
         let here = tracing::subscriber::set_default(
-            tracing_subscriber::registry().with(tracing_subscriber::Layer::with_filter(layer, ours)),
+            tracing_subscriber::registry()
+                .with(tracing_subscriber::Layer::with_filter(layer, ours)),
         );
         Self { exporter, provider, _here: here }
     }
@@ -116,7 +117,8 @@ async fn a_run_is_one_trace_from_its_start_to_its_tools_with_the_bundle_on_every
     let draft = named(&spans, "checkpoint draft", "plan");
     let memory = named(&spans, "upsert_memory support", "look");
     assert_eq!(start.parent_span_id, SpanId::INVALID);
-    for (span, parent) in [(plan, start), (look, start), (tool, look), (memory, look), (draft, plan)]
+    for (span, parent) in
+        [(plan, start), (look, start), (tool, look), (memory, look), (draft, plan)]
     {
         assert_eq!(span.parent_span_id, parent.span_context.span_id(), "{span:#?}");
     }

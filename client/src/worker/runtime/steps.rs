@@ -57,6 +57,7 @@ impl Runtime {
             client: self.plan.client.clone(),
             namespace: hello.namespace.clone(),
             agent: hello.agent_id.clone(),
+            worker_id: hello.worker_id.clone(),
             bundle: Arc::clone(self.bundle.as_ref()?),
             commands: self.to_loop.clone(),
         })

@@ -247,11 +247,7 @@ pub(crate) fn choose(
 /// Everything that makes a start the same start; not who it was that looked on.
 pub(super) fn digest(it: &StartRun) -> [u8; 32] {
     use prost::Message as _;
-    let same = StartRun {
-        agent: None,
-        lease_first: None,
-        trace_parent: String::new(),
-        ..it.clone()
-    };
+    let same =
+        StartRun { agent: None, lease_first: None, trace_parent: String::new(), ..it.clone() };
     Sha256::digest(same.encode_to_vec()).into()
 }
