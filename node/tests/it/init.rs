@@ -11,10 +11,14 @@ use tokio::time::timeout;
 
 use crate::nodes::{Nodes, SOON};
 
-#[expect(dead_code, reason = "its result is read as JSON")]
+#[expect(unreachable_pub, reason = "public in a program of its own")]
 #[path = "../../../client/src/cli/template/rust/agent.rs"]
 mod agent;
-#[expect(dead_code, reason = "a program: it is seen to compile, and its main is not called")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the program brings its own, as it does where init wrote it"
+)]
+#[expect(dead_code, unreachable_pub, reason = "a program: only seen to compile")]
 #[path = "../../../client/src/cli/template/rust/main.rs"]
 mod program;
 
