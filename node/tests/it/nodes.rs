@@ -144,9 +144,12 @@ pub(crate) async fn switch_to(client: &Client, bundle_id: &str) {
         ..Default::default()
     };
     client.bundles().create(request).await.expect("another bundle");
+    // Whether it has workers yet is not what these tests are about.
     let request = v1::SwitchRequest {
         agent_id: "support".into(),
         bundle_id: bundle_id.into(),
+        force: true,
+        options: Some(v1::WriteOptions { reason: "test".into(), ..Default::default() }),
         ..Default::default()
     };
     client.releases().switch(request).await.expect("it goes live");

@@ -6,6 +6,7 @@
 //! ```text
 //!   prepare     live workers of the candidate: which steps, how many free slots
 //!   smoke       runs of the policy's cases, and what their outputs must satisfy
+//!   shadow      live runs mirrored on the candidate, and how their outputs compare
 //!   canary      the hold of the present share, then the next one
 //!   quarantine  its time; then the last pins of the standby
 //! ```
@@ -15,6 +16,7 @@ mod expect;
 mod leftovers;
 mod prepare;
 mod quarantine;
+mod shadow;
 mod smoke;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +69,7 @@ impl Finding {
 pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<AppliedBatch>>) {
     let mut agents: BTreeSet<u32> = BTreeSet::new();
     let mut seen: BTreeMap<(u32, u32), leftovers::Seen> = BTreeMap::new();
+    let mut shadows = shadow::Shadows::default();
     let mut again = true;
     loop {
         if again {
@@ -77,23 +80,59 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
             again = false;
         }
         for agent in agents.clone() {
-            if !attend(&dispatch, agent, &mut seen).await {
+            if !attend(&dispatch, agent, &mut seen, &mut shadows).await {
                 agents.remove(&agent);
             }
         }
         tokio::select! {
             () = sleep(EVERY) => {}
             batch = feed.recv() => match batch {
-                Ok(batch) => agents.extend(changed(&batch)),
+                Ok(batch) => take_in(&dispatch, &batch, &mut agents, &mut shadows).await,
                 Err(RecvError::Lagged(_)) => again = true,
                 Err(RecvError::Closed) => return,
             }
         }
         // What came in the meantime is looked at in one go.
         while let Ok(batch) = feed.try_recv() {
-            agents.extend(changed(&batch));
+            take_in(&dispatch, &batch, &mut agents, &mut shadows).await;
         }
     }
+}
+
+/// Remembers agents that changed, and mirrors live runs that began.
+async fn take_in(
+    dispatch: &Dispatch,
+    batch: &AppliedBatch,
+    agents: &mut BTreeSet<u32>,
+    shadows: &mut shadow::Shadows,
+) {
+    agents.extend(changed(batch));
+    let mut began: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (agent, run_id) in first_steps(batch).filter(|(agent, _)| agents.contains(agent)) {
+        began.entry(agent).or_default().push(run_id);
+    }
+    for (agent, runs) in began {
+        shadows.mirror(dispatch, agent, &runs).await;
+    }
+}
+
+/// Runs whose first step waits for a worker, or was leased at once: those that have just begun.
+fn first_steps(batch: &AppliedBatch) -> impl Iterator<Item = (u32, String)> + '_ {
+    batch.applied.iter().flat_map(|applied| &applied.effects).filter_map(|effect| match effect {
+        Effect::StepReady { step, attempt: 1, .. } | Effect::Leased { step, attempt: 1, .. }
+            if step.step == 1 =>
+        {
+            Some((step.agent, step.run_id.clone()))
+        }
+        Effect::StepReady { .. }
+        | Effect::Leased { .. }
+        | Effect::StepWithdrawn { .. }
+        | Effect::LeaseEnded { .. }
+        | Effect::CancelRequested { .. }
+        | Effect::RunClosed { .. }
+        | Effect::DeadlineSet { .. }
+        | Effect::AgentChanged { .. } => None,
+    })
 }
 
 fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
@@ -114,6 +153,7 @@ async fn attend(
     dispatch: &Dispatch,
     agent: u32,
     seen: &mut BTreeMap<(u32, u32), leftovers::Seen>,
+    shadows: &mut shadow::Shadows,
 ) -> bool {
     let all = match dispatch.inner.replica.read(|read| query::attended(read, agent)) {
         Ok(all) => all,
@@ -123,11 +163,12 @@ async fn attend(
         }
     };
     leftovers::clear(dispatch, agent, &all, seen).await;
+    shadows.keep(agent, &all);
     for it in &all {
         if it.release.hold() != HoldCause::Unspecified {
             continue;
         }
-        let finding = look(dispatch, it).await;
+        let finding = look(dispatch, it, shadows).await;
         let over = it.release.deadline_ms != 0 && it.now_ms >= it.release.deadline_ms;
         match finding {
             Finding::Wait(reason) if over => {
@@ -144,15 +185,12 @@ async fn attend(
     !all.is_empty()
 }
 
-async fn look(dispatch: &Dispatch, it: &Attended) -> Finding {
+async fn look(dispatch: &Dispatch, it: &Attended, shadows: &mut shadow::Shadows) -> Finding {
     match it.release.stage() {
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
         Stage::Evals => Finding::Wait("0 of 1 reports".to_owned()),
-        Stage::Shadow => {
-            let gate = it.policy.gates.as_ref().and_then(|gates| gates.shadow.as_ref());
-            Finding::Wait(format!("0 of {} pairs", gate.map_or(0, |gate| gate.min_pairs())))
-        }
+        Stage::Shadow => shadows.look(dispatch, it),
         Stage::Canary => canary::look(it),
         Stage::Quarantine => quarantine::look(it),
         Stage::Recycle => quarantine::look_at_pins(it),

@@ -1,0 +1,74 @@
+//! Reads of mirrored runs: what a shadow run and the live run that it mirrors came to.
+
+use pinrail_proto::log::{CheckpointRecord, RunRecord};
+use pinrail_proto::v1::Payload;
+
+use crate::key::{Key, Kind, Parts};
+use crate::run;
+use crate::store::{Fault, Order, Read};
+use crate::txn::{decode, get};
+
+/// Label of a shadow run that names the run that it mirrors.
+pub const MIRROR_OF: &str = "pinrail.mirror_of";
+
+/// Runs of an agent whose id begins with a text, in the order of their ids, at most `limit`.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn runs_named(
+    read: &dyn Read,
+    agent: u32,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<RunRecord>, Fault> {
+    let range = crate::store::KeyRange::prefix(&Key::of(Kind::Run, agent).last(prefix));
+    let rows = read.scan(&range, Order::Ascending, limit)?;
+    rows.iter().map(|(key, value)| decode(key, value)).collect()
+}
+
+/// A run, by its agent's number.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn run_record(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<RunRecord>, Fault> {
+    run::find(read, agent, run_id)
+}
+
+/// What a run was given, or what it came to.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn run_input(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Payload>, Fault> {
+    get(read, &Key::of(Kind::RunInput, agent).last(run_id))
+}
+
+/// The result of a run; none of one that has not completed.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn run_output(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Payload>, Fault> {
+    get(read, &Key::of(Kind::RunOutput, agent).last(run_id))
+}
+
+/// The tools that a run called, in the order of its steps and of the calls within each.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn trajectory(read: &dyn Read, agent: u32, run_id: &str) -> Result<Vec<String>, Fault> {
+    let range = Key::of(Kind::Checkpoint, agent).text(run_id).range();
+    let mut calls = Vec::new();
+    for (key, value) in read.scan(&range, Order::Ascending, usize::MAX)? {
+        let mut parts = Parts::new(&key);
+        let (_, _, step) = (parts.u32(), parts.text().map(str::len), parts.u32());
+        let (Some(step), Some(name)) = (step, parts.last()) else {
+            return Err(Fault(format!("key {} does not come apart", hex::encode(&key))));
+        };
+        let Some(tool) = name.strip_prefix("tool:") else { continue };
+        // The second call of a tool within a step is `tool:search#2`.
+        let tool = tool.split_once('#').map_or(tool, |(tool, _)| tool).to_owned();
+        let record: CheckpointRecord = decode(&key, &value)?;
+        calls.push((step, record.order, tool));
+    }
+    calls.sort();
+    Ok(calls.into_iter().map(|(_, _, tool)| tool).collect())
+}
