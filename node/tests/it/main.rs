@@ -17,6 +17,7 @@ mod metrics_page;
 mod nodes;
 mod ports;
 mod ranks;
+mod releases;
 mod repin;
 mod replicas;
 mod sessions;
