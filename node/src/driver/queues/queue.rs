@@ -18,6 +18,8 @@ pub(crate) struct Profile {
     pub(crate) worker_id: String,
     /// Names of the steps that it has handlers for. Empty: all.
     pub(crate) serves: BTreeSet<String>,
+    /// Every effect goes through what can be suppressed: it may have steps of shadow runs.
+    pub(crate) shadow_safe: bool,
 }
 
 impl Profile {

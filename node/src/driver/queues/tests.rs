@@ -269,7 +269,7 @@ fn an_idle_worker_is_one_that_serves_the_step_and_has_none_waiting() {
     assert!(!queues.has_idle());
     let serves = |names: &[&str]| {
         let serves = names.iter().map(|name| (*name).to_owned()).collect();
-        Arc::new(Profile { worker_id: names.concat(), serves })
+        Arc::new(Profile { worker_id: names.concat(), serves, ..Profile::default() })
     };
     queues.set_free(1, "v1", 7, 1, &serves(&["other"]));
     assert!(queues.has_idle());
