@@ -57,6 +57,7 @@ pub(crate) fn check(
         profile: Arc::new(Profile {
             worker_id: hello.worker_id.clone(),
             serves: hello.steps.iter().cloned().collect(),
+            shadow_safe: hello.shadow_safe,
         }),
         slots: hello.slots.min(SLOTS),
         version: hello.version.clone(),

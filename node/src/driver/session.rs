@@ -215,6 +215,7 @@ impl Session {
             code: intro.code.clone(),
             verified: intro.verified,
             steps: intro.profile.serves.iter().cloned().collect(),
+            shadow_safe: intro.profile.shadow_safe,
             version: intro.version.clone(),
             connected_at: time::timestamp(self.connected_ms),
             last_heartbeat_at: time::timestamp(self.last_heard_ms),
