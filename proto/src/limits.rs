@@ -110,6 +110,8 @@ pub const MEMORY_EXAMINED: usize = 10_000;
 pub const MEMORY_CONFLICTS: usize = 100;
 /// Memory writes that a completion carries; together they are no larger than one payload.
 pub const COMPLETION_WRITES: usize = 100;
+/// How long the memory of a run that served no user can still be looked at when the run is over, if that is kept so long.
+pub const SCRATCH_KEEP_MS: u64 = 15 * 60_000;
 /// Keys that a rollback counts as hidden at most.
 pub const HIDDEN_KEYS: u64 = 10_000;
 /// Releases of an agent that are remembered.

@@ -37,8 +37,13 @@ export class Refused extends Error {
   }
 }
 
-/** A tool with side effects was not called, because the run serves no user. */
-export class Suppressed extends Error {}
+/** A tool with side effects and without a stub was not called, because the run repeats what another does, or practises. */
+export class Suppressed extends Error {
+  constructor(message) {
+    super(message);
+    this.outcome = { fail: { reason: "TOOL_SUPPRESSED", message, retry: "never" } };
+  }
+}
 
 /** The run goes on with another step, on the same bundle. */
 export const nextStep = (name, input = null) => ({ next: name, input });
@@ -129,7 +134,7 @@ export class Step {
     const answer = await this.#connection.ask("tool.begin", { name, input: plain(input) });
     if (answer.do === "replay") return answer.output;
     if (answer.do === "suppress") {
-      throw new Suppressed(`tool ${name} has side effects, and the run serves no user`);
+      throw new Suppressed(`tool ${name} has side effects and no stub`);
     }
     const output = plain(await call(input, answer.key));
     await this.#connection.ask("tool.end", { name, key: answer.key, output });
@@ -292,7 +297,7 @@ async function outcomeOf(steps, step) {
     }
     return outcome;
   } catch (error) {
-    if (error instanceof Fail) return error.outcome;
+    if (error instanceof Fail || error instanceof Suppressed) return error.outcome;
     console.error(error);
     if (error instanceof Refused) return error.outcome;
     return { fail: { message: String(error) } };

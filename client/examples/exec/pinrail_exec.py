@@ -57,7 +57,11 @@ class HostGone(SystemExit):
 
 
 class Suppressed(Exception):
-    """A tool with side effects was not called, because the run serves no user."""
+    """A tool with side effects and without a stub was not called, because the run repeats what another does, or practises."""
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.outcome = {"fail": {"reason": "TOOL_SUPPRESSED", "message": message, "retry": "never"}}
 
 
 def next_step(name, input=None):
@@ -157,7 +161,7 @@ class Step:
         if answer["do"] == "replay":
             return answer["output"]
         if answer["do"] == "suppress":
-            raise Suppressed("tool %s has side effects, and the run serves no user" % name)
+            raise Suppressed("tool %s has side effects and no stub" % name)
         output = call(input, answer["key"])
         self._connection.ask("tool.end", name=name, key=answer["key"], output=output)
         return output
@@ -291,7 +295,7 @@ def _outcome(steps, step):
         if not isinstance(outcome, dict) or not {"next", "done", "all", "child", "continue", "wait", "sleep"} & outcome.keys():
             raise Fail("the step %s returned no outcome: use done(), next_step(), all_of(), child(), continue_as_new(), wait() or sleep()" % step.name)
         return outcome
-    except Fail as fail:
+    except (Fail, Suppressed) as fail:
         return fail.outcome
     except Refused as refused:
         traceback.print_exc(file=sys.stderr)

@@ -28,6 +28,8 @@ pub(crate) struct Tool {
     pub(crate) schema_digest: String,
     pub(crate) input: Option<Validator>,
     pub(crate) output: Option<Validator>,
+    /// Answers a call that must not be made.
+    pub(crate) stub: Option<serde_json::Value>,
 }
 
 impl BundleView {
@@ -105,6 +107,7 @@ impl Tool {
             schema_digest: hex::encode(hash.finalize()),
             input: compile(name, "input", &part.input_schema_json)?,
             output: compile(name, "output", &part.output_schema_json)?,
+            stub: stub(name, &part.stub_json)?,
         })
     }
 
@@ -126,6 +129,14 @@ impl Tool {
             v1::SideEffects::Destructive | v1::SideEffects::Unspecified => "destructive",
         }
     }
+}
+
+fn stub(tool: &str, text: &str) -> Result<Option<serde_json::Value>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error| Error::invalid(format!("stub of tool {tool}: {error}"));
+    serde_json::from_str(text).map(Some).map_err(wrong)
 }
 
 fn compile(tool: &str, which: &str, schema: &str) -> Result<Option<Validator>> {

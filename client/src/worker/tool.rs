@@ -34,11 +34,12 @@ impl ToolCall {
     }
 
     /// Calls the tool once. The closure gets the arguments and a key that is the same in every attempt; a later attempt
-    /// gets the recorded reply instead. A reply that breaks the schema is counted and passed on.
+    /// gets the recorded reply instead. A reply that breaks the schema is counted and passed on. In a shadow run and in a drill
+    /// a tool with side effects is not called: its stub in the bundle answers, if it has one.
     ///
     /// # Errors
     /// What the closure gives; `TOOL_NOT_FOUND`; `TOOL_ARGUMENTS` when they break the schema; `TOOL_SUPPRESSED` for a tool with
-    /// side effects in a run that serves no user; `CHECKPOINT_MISMATCH` as for a checkpoint.
+    /// side effects and without a stub in a shadow run or a drill; `CHECKPOINT_MISMATCH` as for a checkpoint.
     pub async fn call<A, R, E, F, Fut>(self, args: A, run: F) -> StepResult<R>
     where
         A: Serialize,
@@ -72,6 +73,10 @@ impl ToolCall {
             return Ok(payload::decode(Some(recorded))?);
         }
         self.check_arguments(&args)?;
+        if let Some(stub) = self.stub()? {
+            self.context.record(place, payload::encode(&stub)?).await?;
+            return Ok(serde_json::from_value(stub)?);
+        }
         let reply = run(args, key).await.map_err(Into::into);
         let reply = match reply {
             Ok(reply) => serde_json::to_value(&reply)?,
@@ -101,13 +106,24 @@ impl ToolCall {
     fn check_arguments<A: Serialize>(&self, args: &A) -> StepResult<()> {
         let tool = self.tool()?;
         Span::current().record("pinrail.tool.schema_digest", &tool.schema_digest);
-        if self.context.inner().suppress && tool.has_effects() {
-            let message = format!("{:?} has side effects, and the run serves no user", self.name);
-            return Err(StepError::fatal(reason::TOOL_SUPPRESSED.name, message));
-        }
         fits(tool.input.as_ref(), &serde_json::to_value(args)?).map_err(|message| {
             let message = format!("arguments of {:?}: {message}", self.name);
             StepError::retry(message).with_reason(TOOL_ARGUMENTS)
+        })
+    }
+
+    /// What answers in place of the tool, where that must not be called.
+    fn stub(&self) -> StepResult<Option<serde_json::Value>> {
+        let tool = self.tool()?;
+        if !self.context.inner().suppress || !tool.has_effects() {
+            return Ok(None);
+        }
+        tool.stub.clone().map(Some).ok_or_else(|| {
+            let message = format!(
+                "{:?} has side effects and no stub, and this run repeats or practises",
+                self.name
+            );
+            StepError::fatal(reason::TOOL_SUPPRESSED.name, message)
         })
     }
 

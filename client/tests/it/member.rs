@@ -158,17 +158,22 @@ impl WorkerStream {
     }
 }
 
-/// One tool that only reads and one that destroys.
+/// One tool that only reads, one that destroys, and one that does but has a stub.
 fn tools() -> v1::BundleManifest {
     let schema = r#"{"type":"object","required":["q"],"properties":{"q":{"type":"string"}}}"#;
-    let tool = |side_effects: v1::SideEffects| v1::ToolPart {
+    let tool = |side_effects: v1::SideEffects, stub: &str| v1::ToolPart {
         version: "1".into(),
         input_schema_json: schema.into(),
         output_schema_json: r#"{"type":"integer"}"#.into(),
         side_effects: side_effects.into(),
+        stub_json: stub.into(),
     };
-    let tools = [("look", v1::SideEffects::ReadOnly), ("wipe", v1::SideEffects::Destructive)];
-    let tools = tools.map(|(name, class)| (name.to_owned(), tool(class))).into();
+    let tools = [
+        ("look", v1::SideEffects::ReadOnly, "5"),
+        ("wipe", v1::SideEffects::Destructive, ""),
+        ("send", v1::SideEffects::Destructive, "4"),
+    ];
+    let tools = tools.map(|(name, class, stub)| (name.to_owned(), tool(class, stub))).into();
     v1::BundleManifest { tools, ..Default::default() }
 }
 

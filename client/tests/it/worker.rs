@@ -301,14 +301,34 @@ async fn tools_with_side_effects_are_not_called_in_runs_that_serve_no_user() {
         let found: u32 = ctx.tool("look").call(arguments, async |_, _| StepResult::Ok(1)).await?;
         Ok(Next::done(found))
     }
+    async fn starts(ctx: StepContext, _: String) -> StepResult<Next> {
+        Ok(Next::done(ctx.start_run("billing", "an invoice").await?))
+    }
+    async fn sends(ctx: StepContext, _: String) -> StepResult<Next> {
+        let called = async |_, _| Err::<u32, _>(StepError::fatal("CALLED", "it has a stub"));
+        let sent: u32 = ctx.tool("send").call(serde_json::json!({"q": "all"}), called).await?;
+        let looked = async |_, _| StepResult::Ok(1);
+        let found: u32 = ctx.tool("look").call(serde_json::json!({"q": "x"}), looked).await?;
+        Ok(Next::done((sent + found).to_string()))
+    }
     let mut member = Member::pulled().await;
-    let worker = start(worker(&member).step("wipes", wipes).step("wrong", wrong));
+    let worker = worker(&member).step("wipes", wipes).step("wrong", wrong);
+    let worker = start(worker.step("starts", starts).step("sends", sends));
     let (mut stream, _) = member.welcome().await;
     expect_credit(&mut stream, 2).await;
-    for (token, name, expected, final_) in
-        [(7, "wipes", "TOOL_SUPPRESSED", true), (8, "wrong", "TOOL_ARGUMENTS", false)]
-    {
-        let shadow = v1::Assignment { suppress_side_effects: true, ..assignment(token, name, "") };
+    let of = |token, name, kind: v1::RunKind| v1::Assignment {
+        suppress_side_effects: kind.suppresses_effects(),
+        kind: kind.into(),
+        ..assignment(token, name, "")
+    };
+    for (token, name, kind, expected, final_) in [
+        (7, "wipes", v1::RunKind::Shadow, "TOOL_SUPPRESSED", true),
+        (8, "wrong", v1::RunKind::Shadow, "TOOL_ARGUMENTS", false),
+        (9, "starts", v1::RunKind::Shadow, "TOOL_SUPPRESSED", true),
+        (10, "starts", v1::RunKind::Smoke, "TOOL_SUPPRESSED", true),
+        (11, "wipes", v1::RunKind::Eval, "CALLED", true),
+    ] {
+        let shadow = of(token, name, kind);
         assign(&mut stream, shadow).await;
         let (sequence, message) = stream.next().await;
         let work_request::Message::Fail(fail) = message else { panic!("{message:?}") };
@@ -317,6 +337,21 @@ async fn tools_with_side_effects_are_not_called_in_runs_that_serve_no_user() {
         stream.done(sequence, false).await;
         expect_credit(&mut stream, 1).await;
     }
+    // A stub answers in the tool's place, and is recorded as its reply would be; what only reads is called.
+    assign(&mut stream, of(12, "sends", v1::RunKind::Drill)).await;
+    for (name, reply) in [("tool:send", "4"), ("tool:look", "1")] {
+        let (sequence, message) = stream.next().await;
+        let work_request::Message::Checkpoint(it) = message else { panic!("{message:?}") };
+        let it = it.checkpoint.expect("a checkpoint");
+        assert_eq!((it.name.as_str(), &*it.value.expect("a reply").data), (name, reply.as_bytes()));
+        stream.done(sequence, false).await;
+    }
+    let (sequence, complete) = expect_complete(&mut stream).await;
+    assert_eq!(output(&complete), "5");
+    let tools = complete.usage.unwrap_or_default().tools;
+    assert_eq!(tools.iter().map(|used| used.tool.as_str()).collect::<Vec<_>>(), ["look"]);
+    stream.done(sequence, true).await;
+    expect_credit(&mut stream, 1).await;
     worker.stop().await;
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 mod queue;
 
 pub(crate) use queue::Profile;
-use queue::{Place, Queue, Ticket};
+use queue::{Place, Queue, Task, Ticket};
 
 /// Names a connected worker for as long as its session lives.
 pub(crate) type SessionId = u64;
@@ -61,7 +61,7 @@ type BundleKey = (u32, String);
 #[derive(Debug)]
 struct Where {
     bundle_id: String,
-    name: String,
+    task: Task,
     key: String,
     place: Place,
 }
@@ -91,9 +91,10 @@ impl Queues {
         let bundle = (step.agent, bundle_id.clone());
         let ticket = Ticket { attempt, since, prefers: rank.prefers };
         let queue = self.queues.entry(bundle.clone()).or_default();
-        queue.insert(&name, &rank.key, place.clone(), ticket);
+        let task = Task { name, shadow: rank.shadow };
+        queue.insert(&task, &rank.key, place.clone(), ticket);
         self.tidy(&bundle);
-        self.places.insert(step, Where { bundle_id, name, key: rank.key, place });
+        self.places.insert(step, Where { bundle_id, task, key: rank.key, place });
     }
 
     /// A step waits no longer. False when it did not.
@@ -101,7 +102,7 @@ impl Queues {
         let Some(it) = self.places.remove(step) else { return false };
         let bundle = (step.agent, it.bundle_id);
         if let Some(queue) = self.queues.get_mut(&bundle) {
-            queue.remove(&it.name, &it.key, &it.place);
+            queue.remove(&it.task, &it.key, &it.place);
         }
         self.tidy(&bundle);
         true
@@ -146,9 +147,9 @@ impl Queues {
                 refused.insert(bundle);
                 continue;
             };
-            let (name, key) = self.queues.get(&bundle)?.next_flow()?;
+            let (task, key) = self.queues.get(&bundle)?.next_flow()?;
             if room(&gate, bundle.0, &key) {
-                return Some((self.take_from(&bundle, &name, &key)?, gate));
+                return Some((self.take_from(&bundle, &task, &key)?, gate));
             }
             self.shut(&bundle, &key);
         }
@@ -234,10 +235,10 @@ impl Queues {
         of(Bound::Excluded(behind)).or_else(|| of(Bound::Included(first))).cloned()
     }
 
-    fn take_from(&mut self, bundle: &BundleKey, name: &str, key: &str) -> Option<Match> {
+    fn take_from(&mut self, bundle: &BundleKey, task: &Task, key: &str) -> Option<Match> {
         let queue = self.queues.get_mut(bundle)?;
-        let session = queue.worker(name, key)?;
-        let (place, ticket) = queue.pop(name, key)?;
+        let session = queue.worker(task, key)?;
+        let (place, ticket) = queue.pop(task, key)?;
         queue.use_slot(session);
         let (agent, bundle_id) = bundle.clone();
         self.last_agent = agent;
@@ -245,11 +246,16 @@ impl Queues {
         let step = StepId { agent, run_id: place.run_id, step: place.step };
         self.places.remove(&step);
         self.tidy(bundle);
-        let rank = Rank { priority: place.priority, key: key.to_owned(), prefers: ticket.prefers };
+        let rank = Rank {
+            priority: place.priority,
+            key: key.to_owned(),
+            prefers: ticket.prefers,
+            shadow: task.shadow,
+        };
         let waiting = Waiting {
             step,
             bundle_id,
-            name: name.to_owned(),
+            name: task.name.clone(),
             attempt: ticket.attempt,
             ready_revision: place.ready_revision,
             rank,

@@ -127,7 +127,7 @@ impl RunService for Runs {
             priority: it.priority,
             fairness_key: it.fairness_key,
             lease_first: None,
-            memory_revision: 0,
+            memory_revision: it.memory_revision,
             memory_layer: 0,
             trace_parent: it.trace_parent,
         });

@@ -138,17 +138,24 @@ pub(super) fn manifest(manifest: Option<&v1::BundleManifest>) -> Checked {
     for (tool, part) in &manifest.tools {
         object(&format!("tools.{tool}.input_schema"), &part.input_schema_json)?;
         object(&format!("tools.{tool}.output_schema"), &part.output_schema_json)?;
+        json(&format!("tools.{tool}.stub"), &part.stub_json)?;
     }
     Ok(())
 }
 
 fn object(what: &str, text: &str) -> Checked {
+    match json(what, text)? {
+        None | Some(serde_json::Value::Object(_)) => Ok(()),
+        Some(_) => Err(refuse(reason::INVALID_MANIFEST, format!("{what} is no JSON object"))),
+    }
+}
+
+/// `None`: the text is empty.
+fn json(what: &str, text: &str) -> Result<Option<serde_json::Value>, Status> {
     if text.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(serde_json::Value::Object(_)) => Ok(()),
-        Ok(_) => Err(refuse(reason::INVALID_MANIFEST, format!("{what} is no JSON object"))),
-        Err(error) => Err(refuse(reason::INVALID_MANIFEST, format!("{what} is no JSON: {error}"))),
-    }
+    serde_json::from_str(text)
+        .map(Some)
+        .map_err(|error| refuse(reason::INVALID_MANIFEST, format!("{what} is no JSON: {error}")))
 }

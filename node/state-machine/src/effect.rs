@@ -23,6 +23,8 @@ pub struct Rank {
     pub key: String,
     /// The worker that had the run before; empty: nobody. It has the step first while it has a free slot.
     pub prefers: String,
+    /// The run is a shadow: only workers that are shadow-safe can have it.
+    pub shadow: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -86,6 +86,12 @@ pub enum Kind {
     /// `agent# revision key` → number of the layer, 4 bytes: what changed in memory, oldest first. Kept as long as
     /// old versions are.
     MemoryChange = 0x5a,
+    /// `agent# base layer# base revision scratch#` → `ScratchRecord`: the memories of runs that serve no user, by what they
+    /// begin with.
+    Scratch = 0x82,
+    /// `agent# scratch# key\0 revision (inverted)` → `MemoryRecord`: what such runs wrote, newest first, away from the chains
+    /// that others read.
+    ScratchMemory = 0x83,
     /// `request id` → `DedupeRecord`.
     Dedupe = 0x60,
     /// `revision index(4)` → `EventRecord`.
@@ -148,6 +154,8 @@ pub enum Timer {
     MemoryVersions = 34,
     /// `layer#`: the layer of a recycled bundle loses what no other layer sees; the value is the cursor of the sweep.
     LayerDrop = 54,
+    /// `base layer# base revision scratch#`: the memory of runs that served no user and are over is dropped.
+    Scratch = 42,
 }
 
 impl Timer {
@@ -157,7 +165,7 @@ impl Timer {
         use Timer::{
             AttemptEnd, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard, DrainSoft,
             Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention, RollbackSweep,
-            RunExpires, RunHardEnd, Session, SessionTurn, StartBy, StartDue, Wait,
+            RunExpires, RunHardEnd, Scratch, Session, SessionTurn, StartBy, StartDue, Wait,
         };
         [
             RunExpires,
@@ -182,6 +190,7 @@ impl Timer {
             Session,
             MemoryVersions,
             LayerDrop,
+            Scratch,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)
@@ -332,7 +341,7 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=20).chain([34, 54]) {
+        for number in (1..=20).chain([34, 42, 54]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
         assert_eq!(Timer::from_number(21), None);

@@ -103,6 +103,7 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
         }
         Timer::MemoryVersions => return memory::drop_old(txn, agent, key, left),
         Timer::LayerDrop => return memory::drop_layer(txn, agent, (key, value), &object, left),
+        Timer::Scratch => return memory::drop_scratch(txn, agent, key, &object, left),
         Timer::MemoryTtl => {
             txn.delete(key.to_vec());
             memory::expire(txn, agent, &object)?;
@@ -158,6 +159,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::MemoryTtl
             | Timer::MemoryVersions
             | Timer::LayerDrop
+            | Timer::Scratch
             | Timer::StartDue
             | Timer::SessionTurn
             | Timer::Session
@@ -204,6 +206,7 @@ fn sweep(
         | Timer::MemoryTtl
         | Timer::MemoryVersions
         | Timer::LayerDrop
+        | Timer::Scratch
         | Timer::ChildOver
         | Timer::StartDue
         | Timer::SessionTurn

@@ -109,6 +109,7 @@ pub(crate) async fn agent(client: &Client) {
         input_schema_json: r#"{"type":"object","required":["words"]}"#.into(),
         output_schema_json: r#"{"type":"object","required":["seen"]}"#.into(),
         side_effects: v1::SideEffects::Idempotent.into(),
+        ..Default::default()
     };
     let prompt = v1::PromptPart { text: "Well met".into(), ..Default::default() };
     let manifest = v1::BundleManifest {

@@ -254,9 +254,10 @@ fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::Too
         })?;
         let tool = v1::ToolPart {
             version,
-            input_schema_json: schema(&mut table, "input_schema", files)?,
-            output_schema_json: schema(&mut table, "output_schema", files)?,
+            input_schema_json: json(&mut table, "input_schema", files)?,
+            output_schema_json: json(&mut table, "output_schema", files)?,
             side_effects: class.into(),
+            stub_json: json(&mut table, "stub", files)?,
         };
         if tools.contains_key(&name) {
             return Err(table.error(line, format!("tools: {name} is there twice")));
@@ -267,8 +268,8 @@ fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::Too
     Ok(tools)
 }
 
-/// A schema: the path of a JSON file, or a table.
-fn schema(table: &mut Reader<'_>, key: &'static str, files: &Files) -> Result<String, FileError> {
+/// A schema, or a stub: the path of a JSON file, or a table.
+fn json(table: &mut Reader<'_>, key: &'static str, files: &Files) -> Result<String, FileError> {
     let Some(node) = table.node(key) else { return Ok(String::new()) };
     let path = table.key(key);
     match &node.value {
@@ -284,7 +285,7 @@ fn schema(table: &mut Reader<'_>, key: &'static str, files: &Files) -> Result<St
             })
         }
         other => {
-            let rule = format!("{path}: is {}, expected the path of a JSON Schema", other.kind());
+            let rule = format!("{path}: is {}, expected the path of a JSON file", other.kind());
             Err(table.error(node.line, rule))
         }
     }

@@ -36,7 +36,7 @@ fn step(run: &str) -> StepId {
 }
 
 fn rank(key: &str) -> Rank {
-    Rank { priority: 3, key: key.into(), prefers: String::new() }
+    Rank { priority: 3, key: key.into(), prefers: String::new(), shadow: false }
 }
 
 fn ready(run: &str, revision: u64) -> Effect {

@@ -1,6 +1,6 @@
 //! The steps of one bundle that wait, and its workers with free slots.
 //!
-//! Steps of one key and one name are a flow. Flows take turns by start-time fair queueing (Goyal, Vin and Cheng 1996) with
+//! Steps of one key and one task are a flow. Flows take turns by start-time fair queueing (Goyal, Vin and Cheng 1996) with
 //! unit cost: the head of a flow is tagged with the queue's virtual time when the flow begins to wait, and each step
 //! behind it with one more; the lowest tag is next, and among equal ones the oldest. So flows with one step leave in the
 //! order in which they came, and a flood of one key costs each other key one turn at most. Priorities come before tags.
@@ -23,8 +23,43 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    fn takes(&self, name: &str) -> bool {
-        self.serves.is_empty() || self.serves.contains(name)
+    fn takes(&self, task: &Task) -> bool {
+        let has_handler = self.serves.is_empty() || self.serves.contains(&task.name);
+        has_handler && (self.shadow_safe || !task.shadow)
+    }
+}
+
+/// What a worker must be able to do to have a step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Task {
+    pub(super) name: String,
+    /// Of a shadow run: for workers that are shadow-safe.
+    pub(super) shadow: bool,
+}
+
+/// How many of some workers serve a name, and how many serve all.
+#[derive(Debug, Default)]
+struct Served {
+    names: BTreeMap<String, u32>,
+    all: u32,
+}
+
+impl Served {
+    fn count(&mut self, profile: &Profile, change: impl Fn(u32) -> u32) {
+        if profile.serves.is_empty() {
+            self.all = change(self.all);
+        }
+        for name in &profile.serves {
+            let count = self.names.entry(name.clone()).or_default();
+            *count = change(*count);
+            if *count == 0 {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all > 0 || self.names.contains_key(name)
     }
 }
 
@@ -45,7 +80,7 @@ pub(super) struct Ticket {
     pub(super) prefers: String,
 }
 
-/// Steps of one key and one name.
+/// Steps of one key and one task.
 #[derive(Debug, Default)]
 struct Flow {
     steps: BTreeMap<Place, Ticket>,
@@ -53,15 +88,15 @@ struct Flow {
     tag: u64,
 }
 
-/// Where a flow stands among those of its name: priority, tag, revision, key.
+/// Where a flow stands among those of its task: priority, tag, revision, key.
 type Head = (u32, u64, u64, String);
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// By name and key. No flow is empty.
-    flows: BTreeMap<String, BTreeMap<String, Flow>>,
-    /// Of flows that may go on, by name. No set is empty.
-    heads: BTreeMap<String, BTreeSet<Head>>,
+    /// By task and key. No flow is empty.
+    flows: BTreeMap<Task, BTreeMap<String, Flow>>,
+    /// Of flows that may go on, by task. No set is empty.
+    heads: BTreeMap<Task, BTreeSet<Head>>,
     /// Keys whose flows may not go on.
     shut: BTreeSet<String>,
     /// The tag that was served last.
@@ -74,9 +109,9 @@ pub(super) struct Queue {
     /// The same, ordered by slots, and by their ids.
     order: BTreeSet<(u32, SessionId)>,
     by_worker: BTreeMap<String, SessionId>,
-    /// How many of them serve a name, and how many serve all.
-    served: BTreeMap<String, u32>,
-    serve_all: u32,
+    /// What they serve, and what those do that are shadow-safe.
+    served: Served,
+    served_safe: Served,
 }
 
 impl Queue {
@@ -102,45 +137,39 @@ impl Queue {
     }
 
     fn count(&mut self, profile: &Profile, change: impl Fn(u32) -> u32) {
-        if profile.serves.is_empty() {
-            self.serve_all = change(self.serve_all);
-        }
-        for name in &profile.serves {
-            let count = self.served.entry(name.clone()).or_default();
-            *count = change(*count);
-            if *count == 0 {
-                self.served.remove(name);
-            }
+        self.served.count(profile, &change);
+        if profile.shadow_safe {
+            self.served_safe.count(profile, &change);
         }
     }
 
-    pub(super) fn insert(&mut self, name: &str, key: &str, place: Place, ticket: Ticket) {
-        self.unlist(name, key);
+    pub(super) fn insert(&mut self, task: &Task, key: &str, place: Place, ticket: Ticket) {
+        self.unlist(task, key);
         *self.ages.entry(ticket.since).or_default() += 1;
         self.waiting += 1;
-        let flows = self.flows.entry(name.to_owned()).or_default();
+        let flows = self.flows.entry(task.clone()).or_default();
         let fresh = Flow { tag: self.virtual_time, ..Flow::default() };
         flows.entry(key.to_owned()).or_insert(fresh).steps.insert(place, ticket);
-        self.list(name, key);
+        self.list(task, key);
     }
 
-    pub(super) fn remove(&mut self, name: &str, key: &str, place: &Place) {
-        self.unlist(name, key);
-        let gone = self.flow(name, key).and_then(|flow| flow.steps.remove(place));
+    pub(super) fn remove(&mut self, task: &Task, key: &str, place: &Place) {
+        self.unlist(task, key);
+        let gone = self.flow(task, key).and_then(|flow| flow.steps.remove(place));
         self.forget_age(gone.as_ref());
-        self.list(name, key);
+        self.list(task, key);
     }
 
     /// Takes the head of a flow, which has had its turn.
-    pub(super) fn pop(&mut self, name: &str, key: &str) -> Option<(Place, Ticket)> {
-        self.unlist(name, key);
-        let flow = self.flow(name, key)?;
+    pub(super) fn pop(&mut self, task: &Task, key: &str) -> Option<(Place, Ticket)> {
+        self.unlist(task, key);
+        let flow = self.flow(task, key)?;
         let first = flow.steps.pop_first();
         let tag = flow.tag;
         flow.tag += 1;
         self.virtual_time = self.virtual_time.max(tag);
         self.forget_age(first.as_ref().map(|(_, ticket)| ticket));
-        self.list(name, key);
+        self.list(task, key);
         first
     }
 
@@ -155,39 +184,39 @@ impl Queue {
         }
     }
 
-    fn flow(&mut self, name: &str, key: &str) -> Option<&mut Flow> {
-        self.flows.get_mut(name)?.get_mut(key)
+    fn flow(&mut self, task: &Task, key: &str) -> Option<&mut Flow> {
+        self.flows.get_mut(task)?.get_mut(key)
     }
 
-    fn head(&self, name: &str, key: &str) -> Option<Head> {
-        let flow = self.flows.get(name)?.get(key)?;
+    fn head(&self, task: &Task, key: &str) -> Option<Head> {
+        let flow = self.flows.get(task)?.get(key)?;
         let (place, _) = flow.steps.first_key_value()?;
         Some((place.priority, flow.tag, place.ready_revision, key.to_owned()))
     }
 
     /// Takes a flow out of the order, before something about it changes.
-    fn unlist(&mut self, name: &str, key: &str) {
-        let Some(head) = self.head(name, key) else { return };
-        if let Some(heads) = self.heads.get_mut(name) {
+    fn unlist(&mut self, task: &Task, key: &str) {
+        let Some(head) = self.head(task, key) else { return };
+        if let Some(heads) = self.heads.get_mut(task) {
             heads.remove(&head);
             if heads.is_empty() {
-                self.heads.remove(name);
+                self.heads.remove(task);
             }
         }
     }
 
     /// Puts a flow where it belongs now. One that is empty is gone.
-    fn list(&mut self, name: &str, key: &str) {
-        match self.head(name, key) {
+    fn list(&mut self, task: &Task, key: &str) {
+        match self.head(task, key) {
             Some(head) if !self.shut.contains(key) => {
-                self.heads.entry(name.to_owned()).or_default().insert(head);
+                self.heads.entry(task.clone()).or_default().insert(head);
             }
             Some(_) => {}
             None => {
-                if let Some(flows) = self.flows.get_mut(name) {
+                if let Some(flows) = self.flows.get_mut(task) {
                     flows.remove(key);
                     if flows.is_empty() {
-                        self.flows.remove(name);
+                        self.flows.remove(task);
                     }
                 }
             }
@@ -196,47 +225,48 @@ impl Queue {
 
     /// Holds the flows of a key back, or lets them go on.
     pub(super) fn set_shut(&mut self, key: &str, shut: bool) {
-        let names: Vec<String> = self.flows.keys().cloned().collect();
-        for name in &names {
-            self.unlist(name, key);
+        let tasks: Vec<Task> = self.flows.keys().cloned().collect();
+        for task in &tasks {
+            self.unlist(task, key);
         }
         if shut {
             self.shut.insert(key.to_owned());
         } else {
             self.shut.remove(key);
         }
-        for name in &names {
-            self.list(name, key);
+        for task in &tasks {
+            self.list(task, key);
         }
     }
 
-    fn serves(&self, name: &str) -> bool {
-        self.serve_all > 0 || self.served.contains_key(name)
+    fn serves(&self, task: &Task) -> bool {
+        let workers = if task.shadow { &self.served_safe } else { &self.served };
+        workers.has(&task.name)
     }
 
     pub(super) fn matchable(&self) -> bool {
-        self.heads.keys().any(|name| self.serves(name))
+        self.heads.keys().any(|task| self.serves(task))
     }
 
-    /// Name and key of the flow whose turn it is, of those that a free worker serves.
-    pub(super) fn next_flow(&self) -> Option<(String, String)> {
-        let served = self.heads.iter().filter(|(name, _)| self.serves(name));
-        let first = served.filter_map(|(name, heads)| Some((heads.first()?, name)));
-        first.min().map(|(head, name)| (name.clone(), head.3.clone()))
+    /// Task and key of the flow whose turn it is, of those that a free worker serves.
+    pub(super) fn next_flow(&self) -> Option<(Task, String)> {
+        let served = self.heads.iter().filter(|(task, _)| self.serves(task));
+        let first = served.filter_map(|(task, heads)| Some((heads.first()?, task)));
+        first.min().map(|(head, task)| (task.clone(), head.3.clone()))
     }
 
     /// The best priority that waits and that a worker of this profile could have.
     pub(super) fn best_priority(&self, profile: &Profile) -> Option<u32> {
-        let takes = self.heads.iter().filter(|(name, _)| profile.takes(name));
+        let takes = self.heads.iter().filter(|(task, _)| profile.takes(task));
         takes.filter_map(|(_, heads)| heads.first()).map(|head| head.0).min()
     }
 
     /// Whom the head of a flow goes to: the worker that it prefers if that is free, else the one with the most free slots.
-    pub(super) fn worker(&self, name: &str, key: &str) -> Option<SessionId> {
+    pub(super) fn worker(&self, task: &Task, key: &str) -> Option<SessionId> {
         let takes = |session: &SessionId| {
-            self.free.get(session).is_some_and(|(_, profile)| profile.takes(name))
+            self.free.get(session).is_some_and(|(_, profile)| profile.takes(task))
         };
-        let (_, head) = self.flows.get(name)?.get(key)?.steps.first_key_value()?;
+        let (_, head) = self.flows.get(task)?.get(key)?.steps.first_key_value()?;
         let preferred = self.by_worker.get(&head.prefers).copied().filter(takes);
         preferred.or_else(|| self.order.iter().rev().map(|(_, session)| *session).find(takes))
     }

@@ -9,7 +9,7 @@ fn waiting(agent: u32, bundle: &str, run: &str, revision: u64) -> Waiting {
         name: "main".into(),
         attempt: 1,
         ready_revision: revision,
-        rank: Rank { priority: 3, key: run.into(), prefers: String::new() },
+        rank: Rank { priority: 3, key: run.into(), prefers: String::new(), shadow: false },
         since: Instant::now(),
     }
 }
@@ -127,6 +127,28 @@ fn a_step_goes_only_to_a_worker_that_serves_its_name() {
 }
 
 #[test]
+fn a_step_of_a_shadow_run_goes_only_to_a_worker_that_is_shadow_safe() {
+    let mut queues = Queues::default();
+    let shadow = |run: &str, revision| {
+        let rank = Rank { shadow: true, ..waiting(1, "v1", run, revision).rank };
+        Waiting { rank, ..waiting(1, "v1", run, revision) }
+    };
+    queues.ready(shadow("a", 1));
+    queues.ready(waiting(1, "v1", "b", 2));
+    queues.ready(shadow("c", 3));
+    free(&mut queues, 1, "v1", 1, 9);
+    assert_eq!(drain(&mut queues), [(1, "b".to_owned(), 1)], "the one behind it is not held up");
+    let safe = Arc::new(Profile { shadow_safe: true, ..Profile::default() });
+    queues.set_free(1, "v1", 2, 9, &safe);
+    assert_eq!(drain(&mut queues), [(1, "a".to_owned(), 2), (1, "c".to_owned(), 2)]);
+    queues.ready(shadow("d", 4));
+    queues.set_free(1, "v1", 2, 0, &safe);
+    assert_eq!(drain(&mut queues), [], "nobody who is shadow-safe is free");
+    queues.ready(waiting(1, "v1", "e", 5));
+    assert_eq!(drain(&mut queues), [(1, "e".to_owned(), 1)]);
+}
+
+#[test]
 fn a_withdrawn_step_is_not_handed_out() {
     let mut queues = Queues::default();
     queues.ready(waiting(1, "v1", "r", 1));
@@ -186,7 +208,7 @@ fn nothing_is_left_of_queues_that_are_over() {
 }
 
 fn ranked(run: &str, revision: u64, priority: u32, key: &str, prefers: &str) -> Waiting {
-    let rank = Rank { priority, key: key.into(), prefers: prefers.into() };
+    let rank = Rank { priority, key: key.into(), prefers: prefers.into(), shadow: false };
     Waiting { rank, ..waiting(1, "v1", run, revision) }
 }
 

@@ -89,8 +89,12 @@ pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop
         let message = format!("agent {} has {} open runs", agent.agent_id, agent.open_runs);
         return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("open_runs", agent.open_runs));
     }
-    let kept =
-        [(Kind::Run, "finished runs"), (Kind::Memory, "memory"), (Kind::MemoryChange, "memory")];
+    let kept = [
+        (Kind::Run, "finished runs"),
+        (Kind::Memory, "memory"),
+        (Kind::MemoryChange, "memory"),
+        (Kind::Scratch, "memory"),
+    ];
     for (kind, what) in kept {
         if !txn.scan(&Key::of(kind, agent.number).range(), 1)?.is_empty() {
             let message = format!("agent {} still keeps {what}", agent.agent_id);

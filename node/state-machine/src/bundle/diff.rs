@@ -66,7 +66,10 @@ fn indexes(manifest: &v1::BundleManifest) -> BTreeMap<String, String> {
 }
 
 fn tools(manifest: &v1::BundleManifest) -> BTreeMap<String, String> {
-    let text = |t: &v1::ToolPart| format!("{} schema {}", t.version, &digest::of_tool(t)[..12]);
+    let text = |t: &v1::ToolPart| {
+        let stub = if t.stub_json.is_empty() { "" } else { " stub " };
+        format!("{} schema {}{stub}{}", t.version, &digest::of_tool(t)[..12], t.stub_json)
+    };
     manifest.tools.iter().map(|(name, tool)| (name.clone(), text(tool))).collect()
 }
 

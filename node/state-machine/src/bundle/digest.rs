@@ -63,7 +63,7 @@ pub(crate) fn parts(manifest: &v1::BundleManifest) -> v1::PartDigests {
         tools = tools
             .field(name.as_bytes())
             .field(tool.version.as_bytes())
-            .field(of_tool(tool).as_bytes());
+            .field(with_stub(tool).as_bytes());
     }
     let code = Fields::new("code").field(code.git_commit.as_bytes()).field(code.image.as_bytes());
     v1::PartDigests {
@@ -120,6 +120,15 @@ pub(crate) fn of_tool(tool: &v1::ToolPart) -> String {
         .field(tool.output_schema_json.as_bytes())
         .field(&i32::from(tool.side_effects()).to_be_bytes())
         .hex()
+}
+
+/// A bundle with another stub is another bundle; the tool is the same.
+fn with_stub(tool: &v1::ToolPart) -> String {
+    let digest = of_tool(tool);
+    if tool.stub_json.is_empty() {
+        return digest;
+    }
+    Fields::new("stubbed").field(digest.as_bytes()).field(tool.stub_json.as_bytes()).hex()
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pinrail_proto::log::MemoryRecord;
+use pinrail_proto::log::{MemoryRecord, RunRecord};
 
 use crate::key::{Kind, Parts, Timer};
 use crate::memory::cost;
 use crate::store::Fault;
 use crate::txn::decode;
 
-use super::{Found, Scene, broken};
+use super::{Found, Scene, broken, scratch};
 
 /// What is seen of a base ends at its freeze; no layer stands on itself; runs write to their own bundle's layers.
 pub(super) fn layers_form_a_tree(scene: &Scene<'_>, found: &mut Found) {
@@ -37,7 +37,8 @@ pub(super) fn layers_form_a_tree(scene: &Scene<'_>, found: &mut Found) {
             found.say("P8", format!("the base of {} still moves", record.bundle_id));
         }
     }
-    for run in scene.runs.values().filter(|run| !run.bundle_id.is_empty()) {
+    let of_layers = |run: &&RunRecord| !run.bundle_id.is_empty() && run.scratch.is_none();
+    for run in scene.runs.values().filter(of_layers) {
         let layer = scene.layers.get(&run.layer).map(|layer| &layer.bundle_id);
         if layer != Some(&run.bundle_id) {
             found.say("P8", format!("{} writes to the layer of {layer:?}", run.run_id));
@@ -62,6 +63,7 @@ pub(super) fn versions_are_of_known_layers(
         }
         written.insert((record.layer, path.to_owned()));
     }
+    bytes += scratch::bytes(scene)?;
     if bytes != scene.agent.memory_bytes {
         found.say("P8", format!("memory of {bytes} bytes, counted {}", scene.agent.memory_bytes));
     }

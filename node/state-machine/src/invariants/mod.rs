@@ -11,6 +11,7 @@ mod pin;
 mod release;
 mod result;
 mod route;
+mod scratch;
 mod session;
 mod wait;
 
@@ -63,6 +64,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         layer::layers_form_a_tree(&scene, &mut found);
         layer::versions_are_of_known_layers(&scene, &mut found)?;
         layer::changes_lead_to_versions(&scene, &mut found)?;
+        scratch::who_serves_no_user_has_a_memory_of_its_own(&scene, &mut found)?;
     }
     if open_runs != cluster.open_runs {
         found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));

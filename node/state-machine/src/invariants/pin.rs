@@ -136,6 +136,8 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         }
         // A version may be overwritten or dropped before its time.
         Timer::MemoryTtl => true,
+        // `scratch.rs` compares them.
+        Timer::Scratch => true,
         Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,
         // Of a layer whose bundle is recycled.
         Timer::LayerDrop => true,

@@ -12,8 +12,9 @@ use crate::txn::Txn;
 use crate::{agent, bundle, event};
 
 use super::layer::named;
+use super::scratch::is_base;
 use super::version::{forget_key, remove, save_layer};
-use super::{Chain, Keys};
+use super::{Chain, Keys, Place};
 
 pub(crate) fn discard(txn: &mut Txn<'_>, it: &DiscardMemory) -> Result<Answer, Stop> {
     let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
@@ -25,7 +26,7 @@ pub(crate) fn discard(txn: &mut Txn<'_>, it: &DiscardMemory) -> Result<Answer, S
         revision: txn.revision,
         ..DiscardMemoryResponse::default()
     };
-    let mut keys = Keys::of(agent.number, &[layer.number], &it.prefix, &it.after_key);
+    let mut keys = Keys::of(agent.number, [Place::Layer(layer.number)], &it.prefix, &it.after_key);
     let mut last = String::new();
     let mut versions = 0;
     let mut more = true;
@@ -65,6 +66,9 @@ fn must_be_idle(txn: &Txn<'_>, agent: &AgentRecord, layer: &LayerRecord) -> Resu
     let pins = Key::of(Kind::OpenPin, agent.number).text(&layer.bundle_id).range();
     if !txn.scan(&pins, 1)?.is_empty() {
         return in_use(format!("bundle {} has open runs", layer.bundle_id));
+    }
+    if is_base(txn.read(), agent.number, layer)? {
+        return in_use("runs that serve no user began with what it holds".to_owned());
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use crate::outcome::Stop;
 use crate::txn::Txn;
 
 use super::discard::drop_own;
+use super::scratch::{HELD_LOOK_MS, is_base};
 use super::version::save_layer;
-use super::{Keys, layer};
+use super::{Keys, Place, layer};
 
 /// Has the sweep drop what only this layer sees.
 pub(crate) fn drop_unseen(txn: &mut Txn<'_>, agent: u32, layer: u32) {
@@ -31,9 +32,16 @@ pub(crate) fn drop_layer(
         txn.delete(row.to_vec());
         return Ok(1);
     };
+    if is_base(txn.read(), number, &of)? {
+        // What runs that serve no user began with is kept until they are over.
+        txn.delete(row.to_vec());
+        let later_ms = txn.now + HELD_LOOK_MS;
+        txn.set_timer(number, later_ms, Timer::LayerDrop, object);
+        return Ok(1);
+    }
     let mut agent = agent::load(txn, number)?;
     let after = String::from_utf8_lossy(cursor).into_owned();
-    let mut keys = Keys::of(number, &[of.number], "", &after);
+    let mut keys = Keys::of(number, [Place::Layer(of.number)], "", &after);
     let mut done = DiscardMemoryResponse::default();
     let mut taken = 0;
     let mut last = None;

@@ -2,7 +2,7 @@
 //!
 //! All layers share one chain of versions for each key, newest first. A layer sees the newest version whose layer
 //! is among its ancestors and not newer than that ancestor's limit. Nothing is ever copied; opening a layer costs
-//! the same however much there is.
+//! the same however much there is. Runs that serve no user write elsewhere: see `scratch.rs`.
 
 mod discard;
 mod drop;
@@ -10,16 +10,20 @@ mod keys;
 mod layer;
 mod promote;
 mod retention;
+mod scratch;
 mod version;
 mod visible;
 mod write;
 
 pub(crate) use discard::discard;
 pub(crate) use drop::{drop_layer, drop_unseen};
-pub(crate) use keys::Keys;
+pub(crate) use keys::{Keys, Place};
 pub(crate) use layer::{candidate, fix_base, late_behind, layer, open_layer_for_switch};
 pub(crate) use promote::promote;
 pub(crate) use retention::drop_old;
+pub(crate) use scratch::{
+    drop_scratch, enter_scratch, find as find_scratch, leave_scratch, scratch_of,
+};
 pub(crate) use version::cost;
 pub(crate) use visible::{Chain, Found, View};
 pub(crate) use write::{carried, delete, expire, put};

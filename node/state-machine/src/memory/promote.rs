@@ -12,7 +12,7 @@ use crate::{agent, bundle, event};
 
 use super::layer::named;
 use super::write::{end_in_time, must_fit};
-use super::{Chain, Found, Keys, View, candidate, cost, late_behind, layer, version};
+use super::{Chain, Found, Keys, Place, View, candidate, cost, late_behind, layer, version};
 
 /// What is to be done with a key.
 enum Verdict {
@@ -104,7 +104,7 @@ impl Transfer {
         behind: u64,
     ) -> Result<(), Stop> {
         let number = self.agent.number;
-        let mut keys = Keys::of(number, &[source.number], &it.prefix, &it.after_key);
+        let mut keys = Keys::of(number, [Place::Layer(source.number)], &it.prefix, &it.after_key);
         let mut last = String::new();
         for _ in 0..limits::MEMORY_BATCH_KEYS {
             let Some(key) = keys.next(txn.read())? else { return self.refuse_conflicts() };

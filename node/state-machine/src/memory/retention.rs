@@ -1,5 +1,5 @@
 //! Old versions: kept for the policy's time behind a newer one, and for ever where a layer froze on them; then
-//! dropped, oldest change first, a bounded number at a time. What a layer sees now, and what its children see of it,
+//! dropped, oldest change first, a bounded number at a time; what a run that serves no user may read waits for its end. What a layer sees now, and what its children see of it,
 //! never changes by it.
 
 use pinrail_proto::log::{AgentRecord, LayerRecord, MemoryRecord};
@@ -10,6 +10,7 @@ use crate::outcome::Stop;
 use crate::store::Fault;
 use crate::txn::Txn;
 
+use super::scratch::{HELD_LOOK_MS, oldest_base};
 use super::version::{forget_key, keep, remove, save_layer};
 use super::{Chain, Found, layer, version_key};
 
@@ -19,6 +20,7 @@ pub(crate) fn drop_old(txn: &mut Txn<'_>, number: u32, row: &[u8], left: u32) ->
     let mut agent = agent::load(txn, number)?;
     let changes = Key::of(Kind::MemoryChange, number).range();
     let rows = txn.scan(&changes, left as usize)?;
+    let held = oldest_base(txn.read(), number)?.unwrap_or(u64::MAX);
     let mut taken = 0;
     let mut next_ms = 0;
     for (change, _) in &rows {
@@ -27,6 +29,10 @@ pub(crate) fn drop_old(txn: &mut Txn<'_>, number: u32, row: &[u8], left: u32) ->
         let due_ms = version.as_ref().map_or(0, |it| it.written_ms + agent.memory_keep_ms);
         if due_ms > txn.now {
             next_ms = due_ms;
+            break;
+        }
+        if revision > held {
+            next_ms = txn.now + HELD_LOOK_MS;
             break;
         }
         if let Some(record) = version {

@@ -2,23 +2,26 @@
 
 use std::collections::VecDeque;
 
-use pinrail_proto::log::{AgentRecord, Ancestor, MemoryRecord};
+use pinrail_proto::log::{AgentRecord, Ancestor, MemoryRecord, RunRecord, Scratch};
 
 use crate::bundle;
 use crate::key::{Key, Kind};
 use crate::store::{Fault, KeyRange, Order, Read, Row};
 use crate::txn::decode;
 
-use super::layer;
+use super::{Keys, Place, layer, scratch};
 
 /// Rows that a look into a key's chain reads at a time, from the second time on; mostly the first one is it.
 const CHUNK: usize = 32;
 
-/// A layer's view: its own versions and those of its ancestors up to their limits.
+/// A layer's view: its own versions and those of its ancestors up to their limits. A scratch memory's: its own, and what
+/// its base saw at one revision.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) agent: u32,
+    /// 0: a scratch memory's.
     pub(crate) layer: u32,
+    scratch: Option<Scratch>,
     /// 0: the latest, where time to live counts.
     at: u64,
     now: u64,
@@ -49,7 +52,37 @@ impl View {
                 sees.extend(record.ancestors);
             }
         }
-        Ok(Self { agent: agent.number, layer: number, at, now, sees })
+        Ok(Self { agent: agent.number, layer: number, scratch: None, at, now, sees })
+    }
+
+    /// The view of a run.
+    pub(crate) fn of_run(
+        read: &dyn Read,
+        agent: &AgentRecord,
+        run: &RunRecord,
+        at: u64,
+        now: u64,
+    ) -> Result<Self, Fault> {
+        match run.scratch {
+            Some(scratch) => Self::of_scratch(read, agent, scratch, at, now),
+            None => Self::open(read, agent, run.layer, at, now),
+        }
+    }
+
+    pub(super) fn of_scratch(
+        read: &dyn Read,
+        agent: &AgentRecord,
+        scratch: Scratch,
+        at: u64,
+        now: u64,
+    ) -> Result<Self, Fault> {
+        let base = Self::open(read, agent, scratch.base_layer, at, now)?;
+        let mut sees = vec![Ancestor { layer: 0, up_to_revision: u64::MAX }];
+        sees.extend(base.sees.into_iter().map(|seen| Ancestor {
+            up_to_revision: seen.up_to_revision.min(scratch.base_revision),
+            ..seen
+        }));
+        Ok(Self { layer: 0, scratch: Some(scratch), sees, ..base })
     }
 
     /// The newest version of a key that this view sees, deletions left out.
@@ -60,7 +93,7 @@ impl View {
 
     /// The newest version of a key that this view sees, be it a deletion or over.
     pub(crate) fn newest(&self, read: &dyn Read, key: &str) -> Result<Option<Found>, Fault> {
-        let mut chain = Chain::of(self.agent, key);
+        let mut chain = self.versions(key, u64::MAX);
         let mut ends: Vec<Found> = Vec::new();
         while let Some(found) = chain.next(read)? {
             if !self.sees(&found) {
@@ -77,6 +110,23 @@ impl View {
         Ok(None)
     }
 
+    pub(crate) fn is_scratch(&self) -> bool {
+        self.scratch.is_some()
+    }
+
+    /// The versions of a key that this view may see, newest first, those before a revision.
+    pub(crate) fn versions(&self, key: &str, before: u64) -> Chain {
+        let Some(scratch) = self.scratch else { return Chain::older_than(self.agent, key, before) };
+        let base = Chain::older_than(self.agent, key, before.min(scratch.base_revision + 1));
+        base.behind(scratch::versions(self.agent, scratch.number, key, before))
+    }
+
+    /// The keys with a prefix that this view may see versions of, in order, behind one; an empty one: from the first.
+    pub(crate) fn keys(&self, prefix: &str, behind: &str) -> Keys {
+        let scratch = self.scratch.map(|scratch| Place::Scratch(scratch.number));
+        Keys::of(self.agent, [Place::Chains].into_iter().chain(scratch), prefix, behind)
+    }
+
     /// Whether the end of a time to live took away what this view saw.
     pub(crate) fn sees_end(&self, read: &dyn Read, key: &str, end: &Found) -> Result<bool, Fault> {
         let mut older = Chain::older_than(self.agent, key, end.revision);
@@ -88,8 +138,8 @@ impl View {
         Ok(false)
     }
 
-    /// The layers of which two views do not see the same.
-    pub(crate) fn apart(&self, other: &Self) -> Vec<u32> {
+    /// Where the keys are of which two views may not see the same.
+    pub(crate) fn apart(&self, other: &Self) -> Vec<Place> {
         let lacks = |these: &[Ancestor], those: &[Ancestor]| {
             let missing = these.iter().filter(|a| !those.contains(a)).map(|a| a.layer);
             missing.collect::<Vec<u32>>()
@@ -98,7 +148,9 @@ impl View {
         layers.extend(lacks(&other.sees, &self.sees));
         layers.sort_unstable();
         layers.dedup();
-        layers
+        let scratch = [self.scratch, other.scratch].into_iter().flatten();
+        let scratch = scratch.map(|scratch| Place::Scratch(scratch.number));
+        layers.into_iter().map(Place::Layer).chain(scratch).collect()
     }
 
     pub(crate) fn sees(&self, found: &Found) -> bool {
@@ -108,9 +160,10 @@ impl View {
         in_time && self.sees.iter().any(of_layer)
     }
 
-    /// Reads of the latest check cluster time; reads as of a revision see what was there.
+    /// Reads of the latest check cluster time; reads as of a revision see what was there, and so does who begins with one.
     pub(crate) fn is_over(&self, record: &MemoryRecord) -> bool {
-        self.at == 0 && record.expires_ms != 0 && record.expires_ms <= self.now
+        let is_of_base = self.scratch.is_some() && record.layer != 0;
+        self.at == 0 && !is_of_base && record.expires_ms != 0 && record.expires_ms <= self.now
     }
 }
 
@@ -129,32 +182,42 @@ fn base_of_candidate(read: &dyn Read, agent: &AgentRecord) -> Result<Vec<Ancesto
 /// The versions of a key of every layer, newest first, a few at a time.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    rest: KeyRange,
+    /// What is to be read yet, in order.
+    rest: VecDeque<KeyRange>,
     ahead: VecDeque<Row>,
     chunk: usize,
-    done: bool,
 }
 
 impl Chain {
     pub(crate) fn of(agent: u32, key: &str) -> Self {
-        let rest = Key::of(Kind::Memory, agent).text(key).range();
-        Self { rest, ahead: VecDeque::new(), chunk: 1, done: false }
+        Self::read_from(Key::of(Kind::Memory, agent).text(key).range())
+    }
+
+    fn read_from(rest: KeyRange) -> Self {
+        Self { rest: VecDeque::from([rest]), ahead: VecDeque::new(), chunk: 1 }
+    }
+
+    /// These come behind other versions.
+    fn behind(mut self, newer: KeyRange) -> Self {
+        self.rest.push_front(newer);
+        self
     }
 
     /// The versions older than a revision.
     pub(crate) fn older_than(agent: u32, key: &str, revision: u64) -> Self {
-        let mut chain = Self::of(agent, key);
-        chain.rest = chain.rest.after(&super::version_key(agent, key, revision));
-        chain
+        let all = Key::of(Kind::Memory, agent).text(key).range();
+        Self::read_from(all.after(&super::version_key(agent, key, revision)))
     }
 
     pub(crate) fn next(&mut self, read: &dyn Read) -> Result<Option<Found>, Fault> {
-        if self.ahead.is_empty() && !self.done {
-            let rows = read.scan(&self.rest, Order::Ascending, self.chunk)?;
-            self.done = rows.len() < self.chunk;
-            self.chunk = CHUNK;
-            if let Some((last, _)) = rows.last() {
-                self.rest = self.rest.clone().after(last);
+        while self.ahead.is_empty()
+            && let Some(rest) = self.rest.pop_front()
+        {
+            let rows = read.scan(&rest, Order::Ascending, self.chunk)?;
+            let more = rows.len() == self.chunk;
+            self.chunk = if more { CHUNK } else { 1 };
+            if let Some((last, _)) = rows.last().filter(|_| more) {
+                self.rest.push_front(rest.after(last));
             }
             self.ahead = rows.into();
         }

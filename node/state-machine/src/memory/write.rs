@@ -6,7 +6,7 @@ use pinrail_proto::log::memory_target::Target;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
     AgentRecord, AgentRef, DeleteMemory, LayerRecord, MemoryRecord, MemoryResult, MemoryTarget,
-    MemoryWrite, PutMemory, RunRecord,
+    MemoryWrite, PutMemory, RunRecord, Scratch,
 };
 use pinrail_proto::time::timestamp;
 use pinrail_proto::{id, limits, reason, v1};
@@ -20,12 +20,14 @@ use crate::txn::Txn;
 use crate::{agent, bundle, event, step};
 
 use super::version::{self, cost};
-use super::{Chain, Found, View, layer, version_key};
+use super::{Chain, Found, View, layer, scratch, version_key};
 
 /// Where a write goes, and who writes.
 struct Place {
     agent: AgentRecord,
     layer: u32,
+    /// In place of the layer.
+    scratch: Option<Scratch>,
     bundle_id: String,
     /// Empty: an operator.
     run_id: String,
@@ -64,7 +66,9 @@ fn put_value(
         ended: false,
     };
     must_fit(txn, &place.agent, cost(key, &record))?;
-    end_in_time(txn, place.agent.number, key, expires_ms);
+    if place.scratch.is_none() {
+        end_in_time(txn, place.agent.number, key, expires_ms);
+    }
     write(txn, place, key, &record)?;
     Ok(record)
 }
@@ -122,6 +126,7 @@ pub(crate) fn carried(
     let mut place = Place {
         agent: agent.clone(),
         layer: run.layer,
+        scratch: run.scratch,
         bundle_id: run.bundle_id.clone(),
         run_id: run.run_id.clone(),
     };
@@ -204,6 +209,7 @@ fn place(
             let held = step::held(txn, lease.step.as_ref(), lease.token.as_ref())?;
             Ok(Place {
                 layer: held.run.layer,
+                scratch: held.run.scratch,
                 bundle_id: held.run.bundle_id,
                 run_id: held.run.run_id,
                 agent: held.agent,
@@ -223,11 +229,15 @@ fn of_bundle(txn: &mut Txn<'_>, agent: Option<&AgentRef>, named: &str) -> Result
     let mut record = bundle::load(txn, agent.number, &bundle_id)?;
     let layer = super::candidate(txn, &mut agent, &mut record);
     txn.event(event::of_bundle("memory.written", &agent, &bundle_id).with("layer", layer));
-    Ok(Place { agent, layer, bundle_id, run_id: String::new() })
+    Ok(Place { agent, layer, scratch: None, bundle_id, run_id: String::new() })
 }
 
 fn visible(txn: &Txn<'_>, place: &Place, key: &str) -> Result<Option<Found>, Fault> {
-    View::open(txn.read(), &place.agent, place.layer, 0, txn.now)?.find(txn.read(), key)
+    let view = match place.scratch {
+        Some(scratch) => View::of_scratch(txn.read(), &place.agent, scratch, 0, txn.now)?,
+        None => View::open(txn.read(), &place.agent, place.layer, 0, txn.now)?,
+    };
+    view.find(txn.read(), key)
 }
 
 fn expect(before: Option<&Found>, expected: Option<u64>) -> Result<(), Stop> {
@@ -260,6 +270,10 @@ fn write(
     record: &MemoryRecord,
 ) -> Result<(), Stop> {
     let number = place.agent.number;
+    if let Some(scratch) = place.scratch {
+        scratch::store(txn, &mut place.agent, scratch, key, record);
+        return Ok(());
+    }
     let mut layer = existing_layer(txn, number, place.layer)?;
     let before = layer.clone();
     version::store(txn, &mut place.agent, &mut layer, key, record)?;

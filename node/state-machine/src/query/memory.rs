@@ -1,14 +1,14 @@
 //! Reads of memory through the view of a layer.
 
-use pinrail_proto::log::AgentRecord;
+use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::memory_scope::Scope;
 use pinrail_proto::{id, limits, reason, v1};
 
 use crate::key::{Key, Kind, Parts};
-use crate::memory::{Chain, Found, View, layer};
+use crate::memory::{Found, View, find_scratch, layer};
 use crate::outcome::{Stop, reject};
-use crate::store::{KeyRange, Order, Read};
+use crate::store::{KeyRange, Read};
 use crate::{agent, bundle, run};
 
 use super::page::{resume, size_of};
@@ -17,7 +17,7 @@ use super::page::{resume, size_of};
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`, `BUNDLE_NOT_FOUND`, `RUN_NOT_FOUND`, `INVALID_ID`; `COMPACTED` for a revision whose versions
-/// are not all kept any more.
+/// are not all kept any more, and for a run that served no user and has been over for a while.
 pub fn memory_get(
     read: &dyn Read,
     namespace: &str,
@@ -58,41 +58,50 @@ pub fn memory_list(
     }
     let (agent, view) = open(read, namespace, agent, scope, at_revision)?;
     let size = size_of(page_size) as usize;
-    let range = KeyRange::prefix(&Key::of(Kind::Memory, agent.number).last(prefix));
-    let mut rest = resume(&range, token)?;
-    let mut bytes = 0;
+    let mut keys = view.keys(prefix, &key_of(&agent, prefix, token)?);
+    let (mut last, mut bytes) = (String::new(), 0);
     let mut listed = v1::ListMemoryResponse {
         layer: u64::from(view.layer),
         revision: super::position(read)?.revision,
         ..v1::ListMemoryResponse::default()
     };
     for _ in 0..limits::MEMORY_EXAMINED {
-        let rows = read.scan(&rest, Order::Ascending, 1)?;
-        let Some((row, _)) = rows.first() else { return Ok(listed) };
-        let mut parts = Parts::new(row);
-        let (_, Some(key)) = (parts.u32(), parts.text()) else { return Ok(listed) };
         if listed.versions.len() == size || bytes >= limits::PAGE_BYTES {
             break;
         }
-        // All versions of a key lie together: jump behind them.
-        let behind = Key::of(Kind::Memory, agent.number).text(key).range().end;
-        if let Some(found) = view.find(read, key)? {
-            let mut version = message(read, &agent, key, found)?;
+        let Some(key) = keys.next(read)? else { return Ok(listed) };
+        if let Some(found) = view.find(read, &key)? {
+            let mut version = message(read, &agent, &key, found)?;
             if keys_only {
                 version.value = None;
             }
             bytes += weight(&version);
             listed.versions.push(version);
         }
-        let mut last = Key::of(Kind::Memory, agent.number).text(key).build();
-        last.extend_from_slice(&[u8::MAX; 8]);
-        listed.next_page_token = hex::encode(&last);
-        rest.start = behind;
+        last = key;
     }
-    if read.scan(&rest, Order::Ascending, 1)?.is_empty() {
-        listed.next_page_token.clear();
+    if keys.next(read)?.is_some() {
+        listed.next_page_token = hex::encode(chain(&agent, &last).build());
     }
     Ok(listed)
+}
+
+/// The key that a page ended with.
+fn key_of(agent: &AgentRecord, prefix: &str, token: &str) -> Result<String, Stop> {
+    if token.is_empty() {
+        return Ok(String::new());
+    }
+    let all = KeyRange::prefix(&Key::of(Kind::Memory, agent.number).last(prefix));
+    let rest = resume(&all, token)?;
+    let mut parts = Parts::new(&rest.start);
+    parts.u32();
+    let key = parts.text();
+    key.map(str::to_owned)
+        .ok_or_else(|| reject(reason::INVALID_REQUEST, "the page token is not one of this list"))
+}
+
+fn chain(agent: &AgentRecord, key: &str) -> Key {
+    Key::of(Kind::Memory, agent.number).text(key)
 }
 
 /// A page of the versions of a key that the scope sees, newest first, deletions included.
@@ -117,7 +126,7 @@ pub fn memory_history(
         })?,
     };
     let size = size_of(page_size) as usize;
-    let mut chain = Chain::older_than(agent.number, key, before);
+    let mut chain = view.versions(key, before);
     let mut seen: Vec<Found> = Vec::new();
     let (mut bytes, mut more) = (0, false);
     while let Some(found) = chain.next(read)? {
@@ -158,26 +167,44 @@ pub(super) fn open(
         let message = format!("versions up to revision {} may be gone", agent.memory_compacted);
         return Err(reject(reason::COMPACTED, message).with("oldest", agent.memory_compacted));
     }
-    let number = layer_of(read, &agent, scope.and_then(|scope| scope.scope.as_ref()))?;
     let now = super::position(read)?.now_ms;
-    let view = View::open(read, &agent, number, at, now)?;
-    Ok((agent, view))
-}
-
-fn layer_of(read: &dyn Read, agent: &AgentRecord, scope: Option<&Scope>) -> Result<u32, Stop> {
-    match scope {
+    let view = match scope.and_then(|scope| scope.scope.as_ref()) {
         Some(Scope::RunId(run_id)) => {
-            Ok(run::find(read, agent.number, run_id)?.ok_or_else(|| run::not_found(run_id))?.layer)
+            let run = run::find(read, agent.number, run_id)?;
+            of_run(read, &agent, &run.ok_or_else(|| run::not_found(run_id))?, at, now)?
         }
-        Some(Scope::Layer(number)) => u32::try_from(*number)
-            .map_err(|_| reject(reason::INVALID_REQUEST, "there is no such memory layer")),
+        Some(Scope::Layer(number)) => {
+            let number = u32::try_from(*number)
+                .map_err(|_| reject(reason::INVALID_REQUEST, "there is no such memory layer"))?;
+            View::open(read, &agent, number, at, now)?
+        }
         Some(Scope::BundleId(named)) if !named.is_empty() => {
             let record = bundle::existing(read, agent.number, named)?;
             // A bundle without a layer of its own would see the live one's.
-            if record.layer == 0 { live_layer(read, agent) } else { Ok(record.layer) }
+            let number = if record.layer == 0 { live_layer(read, &agent)? } else { record.layer };
+            View::open(read, &agent, number, at, now)?
         }
-        Some(Scope::BundleId(_)) | None => live_layer(read, agent),
+        Some(Scope::BundleId(_)) | None => {
+            View::open(read, &agent, live_layer(read, &agent)?, at, now)?
+        }
+    };
+    Ok((agent, view))
+}
+
+fn of_run(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    run: &RunRecord,
+    at: u64,
+    now: u64,
+) -> Result<View, Stop> {
+    if let Some(scratch) = run.scratch
+        && find_scratch(read, agent.number, scratch)?.is_none()
+    {
+        let message = format!("the memory of run {:?} was dropped when it was over", run.run_id);
+        return Err(reject(reason::COMPACTED, message));
     }
+    Ok(View::of_run(read, agent, run, at, now)?)
 }
 
 fn live_layer(read: &dyn Read, agent: &AgentRecord) -> Result<u32, Stop> {
@@ -193,8 +220,11 @@ pub(super) fn message(
     key: &str,
     found: Found,
 ) -> Result<v1::MemoryVersion, Stop> {
-    let bundle_id =
-        layer(read, agent.number, found.record.layer)?.map_or_else(String::new, |l| l.bundle_id);
+    let bundle_id = match found.record.layer {
+        // A run that serves no user wrote it.
+        0 => run::find(read, agent.number, &found.record.run_id)?.map(|run| run.bundle_id),
+        number => layer(read, agent.number, number)?.map(|layer| layer.bundle_id),
+    };
     Ok(v1::MemoryVersion {
         key: key.to_owned(),
         deleted: found.record.value.is_none(),
@@ -203,7 +233,7 @@ pub(super) fn message(
         written_at: timestamp(found.record.written_ms),
         expires_at: timestamp(found.record.expires_ms),
         layer: u64::from(found.record.layer),
-        bundle_id,
+        bundle_id: bundle_id.unwrap_or_default(),
         run_id: found.record.run_id,
     })
 }

@@ -3,7 +3,7 @@
 use pinrail_proto::log::AgentRecord;
 use pinrail_proto::{limits, reason, v1};
 
-use crate::memory::{Chain, Found, Keys, View, late_behind, layer};
+use crate::memory::{Chain, Found, Keys, Place, View, late_behind, layer};
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
 
@@ -39,8 +39,8 @@ pub fn memory_diff(
     let (_, to) = open(read, namespace, agent, diff.to.as_ref(), 0)?;
     let behind = parse(token)?;
     let late = if diff.late { Some(late_from(read, &record, &from)?) } else { None };
-    let layers = if diff.late { vec![from.layer] } else { from.apart(&to) };
-    let mut keys = Keys::of(record.number, &layers, &diff.prefix, &behind);
+    let places = if diff.late { vec![Place::Layer(from.layer)] } else { from.apart(&to) };
+    let mut keys = Keys::of(record.number, places, &diff.prefix, &behind);
     let mut told = v1::DiffMemoryResponse {
         from_layer: u64::from(from.layer),
         to_layer: u64::from(to.layer),

@@ -34,6 +34,10 @@ pub fn memory_changes(
 ) -> Result<v1::WatchMemoryResponse, Stop> {
     let scope = filter.scope.as_ref();
     let (agent, view) = open(read, &filter.namespace, &filter.agent_id, scope, 0)?;
+    if view.is_scratch() {
+        let message = "what a run that serves no user writes cannot be followed, only read";
+        return Err(reject(reason::INVALID_REQUEST, message));
+    }
     if filter.after_revision != 0 && filter.after_revision < agent.memory_compacted {
         let message = format!("changes up to revision {} are gone", agent.memory_compacted);
         return Err(reject(reason::COMPACTED, message).with("oldest", agent.memory_compacted));

@@ -7,6 +7,7 @@ use crate::bundle;
 use crate::event;
 use crate::event::With as _;
 use crate::key::{Key, Kind, Timer};
+use crate::memory;
 use crate::outcome::Stop;
 use crate::step;
 use crate::txn::Txn;
@@ -77,6 +78,7 @@ pub(super) fn go(
     run.first_revision = txn.revision;
     set_state(txn, subject.agent.number, run, RunState::Queued);
     let Subject { agent, bundle, run, .. } = &mut *subject;
+    memory::enter_scratch(txn, agent.number, run)?;
     pin(txn, agent, bundle, run);
     if subject.run.external {
         begin_external(txn, subject);

@@ -96,6 +96,7 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
         external: parent.external,
         bundle_id: parent.bundle_id.clone(),
         layer: parent.layer,
+        scratch: parent.scratch,
         pin_reason: PinReason::Parent.into(),
         epoch: parent.epoch,
         expires_ms: match it.max_age_ms {

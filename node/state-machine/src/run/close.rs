@@ -7,7 +7,7 @@ use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
-use crate::{bundle, event, step};
+use crate::{bundle, event, memory, step};
 
 use super::{Subject, child, pin_key, session, set_state};
 
@@ -46,6 +46,7 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
         txn.clear_timer(agent, subject.run.due_ms, Timer::StartDue, subject.run.run_id.as_bytes());
     } else {
         unpin(txn, subject);
+        memory::leave_scratch(txn, &subject.agent, &subject.run)?;
     }
     set_state(txn, agent, &mut subject.run, state);
     subject.run.ended_ms = txn.now;

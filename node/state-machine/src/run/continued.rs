@@ -66,6 +66,7 @@ fn successor(txn: &Txn<'_>, subject: &Subject) -> Result<RunRecord, Stop> {
         external: run.external,
         bundle_id: run.bundle_id.clone(),
         layer: run.layer,
+        scratch: run.scratch,
         pin_reason: PinReason::Continued.into(),
         epoch: run.epoch,
         started_ms: txn.now,

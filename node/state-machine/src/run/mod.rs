@@ -164,7 +164,8 @@ pub(crate) fn pin_message(run: &RunRecord, bundle: &BundleRecord) -> v1::Pin {
     v1::Pin {
         run_id: run.run_id.clone(),
         bundle_id: run.bundle_id.clone(),
-        layer: u64::from(run.layer),
+        layer: u64::from(run.scratch.map_or(run.layer, |scratch| scratch.base_layer)),
+        memory_revision: run.scratch.map_or(0, |scratch| scratch.base_revision),
         reason: run.pin_reason,
         pinned_at: timestamp(run.pinned_ms),
         expires_at: timestamp(run.expires_ms),

@@ -35,6 +35,9 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
         run.set_kind(RunKind::Live);
     }
     // What tries a bundle says nothing of it elsewhere.
+    if !run.kind().serves_users() {
+        run.scratch = Some(memory::scratch_of(txn, &agent, it)?);
+    }
     run.repinnable = run.kind().serves_users() && it.repinnable.unwrap_or(agent.repinnable);
     run.restart_step = it.restart_step.unwrap_or(agent.restart_step);
     if it.delay_ms != 0 {
@@ -58,7 +61,10 @@ pub(super) fn route(
     pin_reason: PinReason,
     mut run: RunRecord,
 ) -> (AgentRecord, BundleRecord, RunRecord) {
-    run.layer = memory::candidate(txn, &mut agent, &mut bundle);
+    run.layer = match run.scratch {
+        Some(_) => 0,
+        None => memory::candidate(txn, &mut agent, &mut bundle),
+    };
     run.external = agent.external;
     run.bundle_id.clone_from(&bundle.bundle_id);
     run.set_pin_reason(pin_reason);
@@ -169,7 +175,11 @@ pub(crate) fn check(it: &StartRun) -> Result<(), Stop> {
 /// A run that serves no user tries one bundle, from the start, and has no place among those that do.
 fn check_kind(it: &StartRun) -> Result<(), Stop> {
     match it.kind() {
-        RunKind::Unspecified | RunKind::Live => return Ok(()),
+        RunKind::Unspecified | RunKind::Live if it.memory_revision == 0 => return Ok(()),
+        RunKind::Unspecified | RunKind::Live => {
+            let message = "a live run reads the latest memory of its layer";
+            return Err(reject(reason::INVALID_REQUEST, message));
+        }
         RunKind::Canary => {
             let message = "canary runs are live ones that the route sends to the candidate";
             return Err(reject(reason::INVALID_REQUEST, message));

@@ -2,7 +2,7 @@
 
 use pinrail_proto::limits;
 use pinrail_proto::log::{StepRecord, Taker};
-use pinrail_proto::v1::StepState;
+use pinrail_proto::v1::{RunKind, StepState};
 
 use crate::bundle::{self, StepPolicy};
 use crate::effect::{Effect, Rank};
@@ -64,6 +64,7 @@ pub(super) fn open(
         lease_ms: policy.lease_ms,
         bundle_id: subject.run.bundle_id.clone(),
         priority: subject.run.priority,
+        shadow: subject.run.kind() == RunKind::Shadow,
         fairness_key: match subject.run.fairness_key.as_str() {
             "" => subject.run.session.clone(),
             key => key.to_owned(),
@@ -129,6 +130,7 @@ pub(crate) fn rank(run_id: &str, step: &StepRecord) -> Rank {
             key => key.to_owned(),
         },
         prefers: step.prefers_worker_id.clone(),
+        shadow: step.shadow,
     }
 }
 

@@ -132,6 +132,9 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::Layer,
         Kind::LayerKey,
         Kind::MemoryChange,
+        Kind::Scratch,
+        Kind::ScratchMemory,
+        Kind::RunByKind,
         Kind::Dedupe,
         Kind::Event,
     ];
@@ -181,6 +184,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(retry());
     history.extend(memory_after_a_rollback());
     history.push(("start h, lease", plain(start_and_lease("h"))));
+    history.extend(runs_that_serve_no_user());
     history
 }
 
@@ -475,6 +479,43 @@ fn memory_after_a_rollback() -> Vec<(&'static str, log::Command)> {
     ]
 }
 
+fn runs_that_serve_no_user() -> Vec<(&'static str, log::Command)> {
+    let aside = |run_id: &str, kind: v1::RunKind, memory_revision, memory_layer| {
+        plain(Command::StartRun(log::StartRun {
+            agent: agent(),
+            run_id: run_id.to_owned(),
+            bundle_id: "v1".to_owned(),
+            kind: kind.into(),
+            memory_revision,
+            memory_layer,
+            ..log::StartRun::default()
+        }))
+    };
+    let lease = plain(lease("e", 1, "v1"));
+    let leased =
+        log::LeasedRun { step: step("e", 1), token: Some(Token { incarnation: 3, revision: 47 }) };
+    let target = log::memory_target::Target::Lease(leased);
+    vec![
+        ("start e as a shadow", aside("e", v1::RunKind::Shadow, 43, 1)),
+        ("lease e", lease),
+        (
+            "put memory of e",
+            plain(Command::PutMemory(log::PutMemory {
+                agent: agent(),
+                target: Some(log::MemoryTarget { target: Some(target) }),
+                key: "users/7".to_owned(),
+                value: payload("Eve"),
+                ..log::PutMemory::default()
+            })),
+        ),
+        ("start f as a smoke test", aside("f", v1::RunKind::Smoke, 0, 0)),
+        (
+            "cancel f",
+            plain(Command::CancelRun(log::CancelRun { agent: agent(), run_id: "f".to_owned() })),
+        ),
+    ]
+}
+
 fn plain(kind: Command) -> log::Command {
     log::Command { header: None, kind: Some(kind) }
 }
@@ -564,6 +605,7 @@ fn bundle(bundle_id: &str, version: &str) -> Command {
         input_schema_json: "{}".to_owned(),
         output_schema_json: "{}".to_owned(),
         side_effects: v1::SideEffects::Destructive.into(),
+        ..v1::ToolPart::default()
     };
     let steps = v1::StepPolicy { max_attempts: Some(2), ..v1::StepPolicy::default() };
     Command::CreateBundle(log::CreateBundle {

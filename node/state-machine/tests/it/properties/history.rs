@@ -7,7 +7,7 @@ use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::v1::{self, Pin, RunState};
 use pinrail_state_machine::effect::Effect;
-use pinrail_state_machine::outcome::Applied;
+use pinrail_state_machine::outcome::{Applied, Stop};
 use pinrail_state_machine::query;
 
 use crate::replica::{Replica, reason};
@@ -26,6 +26,8 @@ pub(super) struct History {
     leases: BTreeSet<(u64, u64)>,
     /// States in which runs were closed, with the start that they belong to.
     closed: BTreeMap<(String, u64), RunState>,
+    /// What runs that serve no user began with: the revisions of keys.
+    began_with: BTreeMap<(String, String), BTreeMap<String, u64>>,
     last_now_ms: u64,
 }
 
@@ -33,6 +35,7 @@ impl History {
     /// Checks one command's answer against all before it. The replica has applied it.
     pub(super) fn note(&mut self, replica: &Replica, command: &Command, applied: &Applied) {
         self.time_never_goes_back(replica);
+        self.base_stays(replica);
         if reason(applied).is_some() {
             return;
         }
@@ -67,6 +70,11 @@ impl History {
                     let (live, epoch, _) =
                         query::resolve_route(replica.read(), "", &agent, "").unwrap();
                     assert_eq!((&pin.bundle_id, pin.epoch), (&live, epoch), "P3");
+                }
+                if pin.memory_revision != 0 && it.parent_run_id.is_empty() && !answer.already {
+                    let seen = seen_by(replica, &agent, &it.run_id).unwrap_or_default();
+                    let seen = seen.iter().map(|it| (it.key.clone(), it.revision)).collect();
+                    self.began_with.insert(id.clone(), seen);
                 }
                 if answer.already {
                     // A run that began later was first answered without a pin.
@@ -136,11 +144,45 @@ impl History {
         }
     }
 
+    /// P8: whatever others write, drop or carry over, such a run sees what it began with, beneath what it wrote.
+    fn base_stays(&mut self, replica: &Replica) {
+        self.began_with.retain(|(agent, run_id), base| {
+            let Ok(seen) = seen_by(replica, agent, run_id) else { return false };
+            let seen: BTreeMap<String, (u64, bool)> =
+                seen.into_iter().map(|it| (it.key, (it.revision, it.layer == 0))).collect();
+            for (key, (revision, is_own)) in &seen {
+                let same = base.get(key) == Some(revision);
+                assert!(*is_own || same, "P8: {run_id} sees another {key} than it began with");
+            }
+            for key in base.keys().filter(|key| !seen.contains_key(*key)) {
+                let scope = scope_of(run_id);
+                let history =
+                    query::memory_history(replica.read(), "", agent, Some(&scope), key, 0, "");
+                let newest = history.unwrap().versions.into_iter().next();
+                let is_own = newest.is_some_and(|newest| newest.layer == 0);
+                assert!(is_own, "P8: {run_id} does not see {key} any more");
+            }
+            true
+        });
+    }
+
     fn time_never_goes_back(&mut self, replica: &Replica) {
         let now_ms = query::position(replica.read()).unwrap().now_ms;
         assert!(now_ms >= self.last_now_ms);
         self.last_now_ms = now_ms;
     }
+}
+
+fn scope_of(run_id: &str) -> v1::MemoryScope {
+    v1::MemoryScope { scope: Some(v1::memory_scope::Scope::RunId(run_id.to_owned())) }
+}
+
+/// What a run sees. An error: it was dropped, or the run is forgotten.
+fn seen_by(replica: &Replica, agent: &str, run_id: &str) -> Result<Vec<v1::MemoryVersion>, Stop> {
+    let scope = scope_of(run_id);
+    let read = replica.read();
+    let seen = query::memory_list(read, "", agent, Some(&scope), "", 0, false, 0, "")?;
+    Ok(seen.versions)
 }
 
 /// The token of the lease that an effect says is over.

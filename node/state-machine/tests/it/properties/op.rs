@@ -64,6 +64,14 @@ pub(super) enum Op {
     EndSession {
         session: u8,
     },
+    /// One that serves no user; `behind`: how many revisions ago it reads memory, 0 for an empty one.
+    StartAside {
+        agent: u8,
+        run: u8,
+        kind: i32,
+        bundle: u8,
+        behind: u8,
+    },
     /// One that may be moved to another bundle.
     StartRepinnable {
         run: u8,
@@ -248,6 +256,9 @@ fn start() -> impl Strategy<Value = Op> {
             .prop_map(|(agent, run, child)| Op::StartChild { agent, run, child }),
         3 => (agent(), 0..5_u8, 0..2_u8)
             .prop_map(|(agent, run, session)| Op::StartInSession { agent, run, session }),
+        3 => (agent(), run(), 3..7_i32, 1..5_u8, 0..9_u8).prop_map(
+            |(agent, run, kind, bundle, behind)| Op::StartAside { agent, run, kind, bundle, behind }
+        ),
         3 => (run(), any::<bool>())
             .prop_map(|(run, restart_step)| Op::StartRepinnable { run, restart_step }),
     ]

@@ -103,6 +103,18 @@ impl Player {
                 session: format!("talk {session}"),
                 ..log::StartRun::default()
             }),
+            Op::StartAside { agent: a, run, kind, bundle, behind } => {
+                let now = query::position(self.replica.read()).unwrap().revision;
+                Command::StartRun(log::StartRun {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    run_id: run_id(*a, *run),
+                    input: Some(payload("input 0")),
+                    bundle_id: bundle_id(*bundle),
+                    kind: *kind,
+                    memory_revision: if *behind == 0 { 0 } else { now - u64::from(behind - 1) },
+                    ..log::StartRun::default()
+                })
+            }
             Op::StartRepinnable { run, restart_step } => Command::StartRun(log::StartRun {
                 agent: agent(AGENTS[0]),
                 run_id: run_id(0, *run),

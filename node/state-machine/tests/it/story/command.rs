@@ -137,6 +137,8 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             restart_step: line.flag("restart-step").then_some(true),
             lease_first: line.option("lease-first").map(|it| taker(&it)),
             kind: run_kind(&line.text("kind")).into(),
+            memory_revision: line.number("memory-at").unwrap_or(0),
+            memory_layer: line.number("memory-layer").map_or(0, |it| u32::try_from(it).unwrap()),
             ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
@@ -532,6 +534,7 @@ fn tool((name, value): (String, String)) -> (String, v1::ToolPart) {
         input_schema_json: format!("{{\"title\":\"{schema}\"}}"),
         output_schema_json: "{}".to_owned(),
         side_effects: side_effects.into(),
+        ..v1::ToolPart::default()
     };
     (name, part)
 }

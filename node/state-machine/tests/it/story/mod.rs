@@ -52,6 +52,7 @@ stories! {
     memory_promote_and_discard
     memory_versions_are_dropped
     memory_with_a_completion
+    memory_of_runs_that_serve_no_user
     costs
     environments
     events

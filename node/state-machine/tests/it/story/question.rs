@@ -228,11 +228,14 @@ fn changes(world: &World, line: &mut Line) -> Told {
 /// `memory-diff support v2 v1 late`: what v2 sees and v1 does not, or sees otherwise.
 fn memory_diff(world: &World, line: &mut Line) -> Told {
     let (namespace, agent) = agent(line);
-    let bundle = |id: String| Some(v1::MemoryScope { scope: Some(Scope::BundleId(id)) });
+    let scope = |id: String| {
+        let run = id.strip_prefix("run:").map(|run| Scope::RunId(run.to_owned()));
+        Some(v1::MemoryScope { scope: Some(run.unwrap_or(Scope::BundleId(id))) })
+    };
     let late = line.flag("late");
     let diff = query::MemoryDiff {
-        from: bundle(line.word()),
-        to: bundle(line.word_or_none()),
+        from: scope(line.word()),
+        to: scope(line.word_or_none()),
         prefix: line.text("prefix"),
         late,
         keys_only: false,

@@ -116,8 +116,12 @@ pub(super) fn pin(pin: &v1::Pin) -> String {
     let reason = word(pin.reason().as_str_name(), "PIN_REASON_");
     let endpoint =
         if pin.endpoint.is_empty() { String::new() } else { format!(", at {}", pin.endpoint) };
+    let at_revision = match pin.memory_revision {
+        0 => String::new(),
+        revision => format!(" as of {revision}"),
+    };
     format!(
-        "layer {}, by {reason}, epoch {}, ends {} / {}{endpoint}",
+        "layer {}{at_revision}, by {reason}, epoch {}, ends {} / {}{endpoint}",
         pin.layer,
         pin.epoch,
         at(pin.soft_end.as_ref()),
@@ -275,8 +279,9 @@ fn effect(effect: &Effect) -> Option<String> {
             };
             let key = if rank.key == step.run_id { "" } else { ", key " };
             let key = if key.is_empty() { String::new() } else { format!("{key}{}", rank.key) };
+            let safe = if rank.shadow { ", shadow-safe" } else { "" };
             format!(
-                "{} waits for a worker of {bundle_id}, attempt {attempt}{urgency}{key}",
+                "{} waits for a worker of {bundle_id}{safe}, attempt {attempt}{urgency}{key}",
                 id(step)
             )
         }
