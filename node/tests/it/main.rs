@@ -6,6 +6,7 @@ mod bad_input;
 mod binary;
 mod dead_letter;
 mod emit;
+mod evals;
 mod exec;
 mod families;
 mod fan_out;

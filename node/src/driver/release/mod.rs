@@ -6,11 +6,13 @@
 //! ```text
 //!   prepare     live workers of the candidate: which steps, how many free slots
 //!   smoke       runs of the policy's cases, and what their outputs must satisfy
+//!   evals       what reports on the policy's set say
 //!   canary      the hold of the present share, then the next one
 //!   quarantine  its time; then the last pins of the standby
 //! ```
 
 mod canary;
+mod evals;
 mod expect;
 mod leftovers;
 mod prepare;
@@ -148,7 +150,7 @@ async fn look(dispatch: &Dispatch, it: &Attended) -> Finding {
     match it.release.stage() {
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
-        Stage::Evals => Finding::Wait("0 of 1 reports".to_owned()),
+        Stage::Evals => evals::look(dispatch, it).await,
         Stage::Shadow => {
             let gate = it.policy.gates.as_ref().and_then(|gates| gates.shadow.as_ref());
             Finding::Wait(format!("0 of {} pairs", gate.map_or(0, |gate| gate.min_pairs())))

@@ -9,6 +9,7 @@
 
 mod bounds;
 mod command;
+mod evals;
 mod line;
 mod question;
 mod release;
@@ -54,6 +55,7 @@ stories! {
     memory_with_a_completion
     costs
     environments
+    eval_sets_and_reports
     events
     external_runs
     fan_out_and_join
