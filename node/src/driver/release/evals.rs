@@ -1,4 +1,4 @@
-//! Evals: what the gate says of the reports that there are.
+//! Evals: what the gate says of the reports that there are, and, where the policy asks for it, runs that bring them.
 
 use pinrail_proto::json;
 use pinrail_proto::v1::{EvalJudgement, Verdict};
@@ -7,12 +7,29 @@ use pinrail_state_machine::query::Attended;
 use super::super::Dispatch;
 use super::super::evals::{Question, judge};
 use super::Finding;
+use super::eval_runs::{Brought, Cannot, bring};
 
 pub(super) async fn look(dispatch: &Dispatch, it: &Attended) -> Finding {
     let gates = it.policy.gates.as_ref();
     let Some(gate) = gates.and_then(|gates| gates.evals.as_ref()) else {
         return Finding::Wait("the policy has no such gate".to_owned());
     };
+    if gate.start_runs {
+        match bring(dispatch, it, gate).await {
+            Ok(Brought::Ready) => {}
+            Ok(Brought::Waiting { bundle_id, have, need }) => {
+                return Finding::Wait(format!("{have} of {need} runs on {bundle_id}"));
+            }
+            Err(Cannot::Now(why)) => {
+                tracing::warn!(agent = it.agent_id, why, "eval runs wait");
+                return Finding::Wait(why);
+            }
+            Err(Cannot::Ever(reason)) => {
+                let (verdict, evidence) = (Verdict::Error, serde_json::json!({ "set": gate.set }));
+                return Finding::Judged { verdict, reason, evidence };
+            }
+        }
+    }
     let asked = Question {
         agent: it.agent,
         candidate: &it.release.bundle_id,

@@ -12,6 +12,7 @@
 //! ```
 
 mod canary;
+mod eval_runs;
 mod evals;
 mod expect;
 mod leftovers;
