@@ -114,6 +114,28 @@ pub const MEMORY_CONFLICTS: usize = 100;
 pub const COMPLETION_WRITES: usize = 100;
 /// How long the memory of a run that served no user can still be looked at when the run is over, if that is kept so long.
 pub const SCRATCH_KEEP_MS: u64 = 15 * 60_000;
+/// Versions of eval sets of an agent.
+pub const EVAL_SETS: u64 = 1_000;
+/// Examples of an eval set, and results of a report.
+pub const EVAL_EXAMPLES: usize = 10_000;
+/// Examples of a set, or results of a report, encoded.
+pub const EVAL_BODY_BYTES: usize = 4 << 20;
+/// Metrics of an eval set or a report.
+pub const EVAL_METRICS: usize = 32;
+pub const EVAL_METRIC_BYTES: usize = 128;
+/// Categories of an eval set, and values of the label that are told apart in an hour of production.
+pub const EVAL_CATEGORIES: usize = 64;
+/// Texts that an example's output must hold.
+pub const EVAL_CONTAINS: usize = 100;
+/// What a result says of itself.
+pub const EVAL_MESSAGE_BYTES: usize = 1 << 10;
+/// Reports of a bundle that are kept; the oldest goes.
+pub const EVAL_REPORTS_PER_BUNDLE: usize = 20;
+/// What two versions of an eval set must share to be compared: thousandths of the smaller one, and examples.
+pub const EVAL_COMMON_PERMILLE: u32 = 800;
+pub const EVAL_COMMON_MIN: u32 = 10;
+/// How long the labels of production are counted for: a little more than the longest window of a policy.
+pub const TASK_MIX_HOURS: u64 = 31 * 24;
 /// Keys that a rollback counts as hidden at most.
 pub const HIDDEN_KEYS: u64 = 10_000;
 /// Releases of an agent that are remembered.
@@ -136,6 +158,7 @@ const _: () = assert!(
     BRANCH_PAGE_BYTES + PAYLOAD_BYTES / 2 < API_MESSAGE_BYTES,
     "a page of branches fits an answer"
 );
+const _: () = assert!(EVAL_BODY_BYTES < COMMAND_BYTES, "a set or a report fits a command");
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");
 const _: () =
     assert!(PAGE_BYTES + POLICY_BYTES < API_MESSAGE_BYTES, "a page of agents fits an answer");

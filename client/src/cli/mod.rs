@@ -18,6 +18,7 @@ mod context;
 mod cost;
 mod drain;
 mod environment;
+mod eval;
 mod event;
 mod explain;
 pub mod file;
@@ -92,6 +93,9 @@ pub enum Command {
     /// Memory under the bundle id
     #[command(subcommand, alias = "memories")]
     Memory(memory::Memory),
+    /// Sets of examples, and how bundles did on them
+    #[command(subcommand, alias = "evals")]
+    Eval(eval::Eval),
     /// What runs used and cost
     #[command(
         alias = "costs",
@@ -171,6 +175,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,
+        Command::Eval(args) => eval::run(context, &args).await,
         Command::Cost(args) => cost::cost(context, &args).await,
         Command::Event(args) => event::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
@@ -261,7 +266,7 @@ mod tests {
             let verb = if noun == "clusters" { "status" } else { "list" };
             assert!(grammar().try_get_matches_from(["pinrail", noun, verb]).is_ok(), "{noun}");
         }
-        for noun in ["bundles", "runs", "sessions", "pins", "workers", "environments"] {
+        for noun in ["bundles", "runs", "sessions", "pins", "workers", "environments", "evals"] {
             let words = ["pinrail", noun, "list", "support"];
             assert!(grammar().try_get_matches_from(words).is_ok(), "{noun}");
         }

@@ -5,6 +5,7 @@
 mod agent;
 mod bundle;
 mod cluster;
+mod eval;
 mod event;
 mod memory;
 mod namespace;
@@ -17,6 +18,7 @@ mod worker;
 pub use agent::Agents;
 pub use bundle::Bundles;
 pub use cluster::Cluster;
+pub use eval::Evals;
 pub use event::{EventWatch, Events};
 pub use memory::{Memory, MemoryWatch};
 pub use namespace::Namespaces;
@@ -126,6 +128,12 @@ impl Client {
     #[must_use]
     pub fn memory(&self) -> Memory<'_> {
         Memory { client: self }
+    }
+
+    /// Sets of examples, and how bundles did on them.
+    #[must_use]
+    pub fn evals(&self) -> Evals<'_> {
+        Evals { client: self }
     }
 
     /// What happened.

@@ -17,6 +17,7 @@
 
 mod desk;
 mod dispatch;
+pub(crate) mod evals;
 mod expiry;
 mod gates;
 mod hello;

@@ -6,6 +6,7 @@ mod bundle;
 mod chunks;
 mod cluster;
 pub(crate) mod error;
+mod eval;
 mod event;
 mod forward;
 mod layer;
@@ -118,6 +119,7 @@ pub fn router(
             memory_service_server::MemoryServiceServer,
             Memories(api(&node))
         ))
+        .add_service(served!(node, eval_service_server::EvalServiceServer, eval::Evals(api(&node))))
         .add_service(served!(
             node,
             event_service_server::EventServiceServer,

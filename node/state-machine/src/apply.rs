@@ -17,7 +17,9 @@ use crate::key::{Key, Kind};
 use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
-use crate::{agent, bundle, cluster, dedupe, memory, namespace, release, route, run, step, tick};
+use crate::{
+    agent, bundle, cluster, dedupe, eval, memory, namespace, release, route, run, step, tick,
+};
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
 /// together with the log position that it belongs to.
@@ -182,5 +184,7 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::ExtendQuarantine(it) => release::extend_quarantine(txn, it),
         Command::RecycleBundle(it) => release::recycle(txn, it),
         Command::Tick(it) => tick::tick(txn, it),
+        Command::CreateEvalSet(it) => eval::create_set(txn, it),
+        Command::SubmitEvalReport(it) => eval::submit_report(txn, it),
     }
 }

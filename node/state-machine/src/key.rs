@@ -104,6 +104,14 @@ pub enum Kind {
     ReleaseGate = 0x92,
     /// `agent# release# index(4)` → `MoveRecord`: the history of a release, oldest first. Written once.
     ReleaseMove = 0x93,
+    /// `agent# name\0 version` → `EvalSetRecord`. Written once.
+    EvalSet = 0x8c,
+    /// `agent# bundle\0 revision` → `EvalReportRecord`: how a bundle did, newest last. Written once.
+    EvalReport = 0x8d,
+    /// `agent# digest(32)` → `EvalBodyRecord`: the examples of a set, or the results of a report. Written once.
+    EvalBody = 0x8e,
+    /// `agent# hour(4) label\0 value` → how many live runs began with that label, 8 bytes.
+    TaskMix = 0x8f,
 }
 
 /// What a row of the deadline index is about.

@@ -15,6 +15,7 @@ mod bundle;
 mod cluster;
 mod dedupe;
 pub mod effect;
+mod eval;
 mod event;
 pub mod invariants;
 pub mod key;

@@ -6,6 +6,8 @@ mod bad_input;
 mod binary;
 mod dead_letter;
 mod emit;
+mod eval_gate;
+mod evals;
 mod exec;
 mod families;
 mod fan_out;

@@ -6,12 +6,15 @@
 //! ```text
 //!   prepare     live workers of the candidate: which steps, how many free slots
 //!   smoke       runs of the policy's cases, and what their outputs must satisfy
+//!   evals       what reports on the policy's set say
 //!   shadow      live runs mirrored on the candidate, and how their outputs compare
 //!   canary      the hold of the present share, then the next one
 //!   quarantine  its time; then the last pins of the standby
 //! ```
 
 mod canary;
+mod eval_runs;
+mod evals;
 mod expect;
 mod leftovers;
 mod prepare;
@@ -189,7 +192,7 @@ async fn look(dispatch: &Dispatch, it: &Attended, shadows: &mut shadow::Shadows)
     match it.release.stage() {
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
-        Stage::Evals => Finding::Wait("0 of 1 reports".to_owned()),
+        Stage::Evals => evals::look(dispatch, it).await,
         Stage::Shadow => shadows.look(dispatch, it),
         Stage::Canary => canary::look(it),
         Stage::Quarantine => quarantine::look(it),

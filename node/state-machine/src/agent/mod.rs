@@ -12,6 +12,7 @@ use pinrail_proto::{id, reason, v1};
 use prost::Message as _;
 
 use crate::effect::Effect;
+use crate::eval;
 use crate::event;
 use crate::key::{Key, Kind};
 use crate::namespace;
@@ -128,6 +129,10 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::ReleasePolicy,
         Kind::ReleaseGate,
         Kind::ReleaseMove,
+        Kind::EvalSet,
+        Kind::EvalReport,
+        Kind::EvalBody,
+        Kind::TaskMix,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {
@@ -261,6 +266,7 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
     if let Some(memory) = &policy.memory {
         agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
+    agent.coverage_label = eval::coverage_label(&policy);
     if let Some(steps) = &policy.steps {
         agent.max_running = steps.max_running();
         agent.max_running_per_key = steps.max_running_per_key();

@@ -9,21 +9,21 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 /// Hashes fields so that no two lists of fields look alike.
-struct Fields(Sha256);
+pub(crate) struct Fields(Sha256);
 
 impl Fields {
-    fn new(part: &str) -> Self {
+    pub(crate) fn new(part: &str) -> Self {
         let fields = Self(Sha256::new());
         fields.field(part.as_bytes())
     }
 
-    fn field(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn field(mut self, bytes: &[u8]) -> Self {
         self.0.update((bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
         self
     }
 
-    fn hex(self) -> String {
+    pub(crate) fn hex(self) -> String {
         hex::encode(self.0.finalize())
     }
 }

@@ -22,6 +22,7 @@ use crate::txn::{Txn, decode, get};
 use crate::{agent, event, nearest};
 
 pub(crate) use diff::diff;
+pub(crate) use digest::{Fields, is_digest};
 pub(crate) use environment::{message as environment, set as set_environment};
 pub(crate) use state::state;
 pub(crate) use steps::{StepPolicy, declared_steps, step_policy};

@@ -7,6 +7,7 @@ mod bundle;
 mod cost;
 pub mod dispatch;
 mod drain;
+mod eval;
 mod event;
 mod first_step;
 mod memory;
@@ -26,6 +27,9 @@ pub use agent::{agent, agent_number, agents, namespaces};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};
+pub use eval::{
+    coverage_of, eval_coverage, eval_report, eval_reports, eval_set, eval_sets, gate as eval_gate,
+};
 pub use event::{EventFilter, events};
 pub use first_step::{FirstStep, first_step};
 pub use memory::{memory_get, memory_history, memory_list};

@@ -4,6 +4,7 @@ use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun, Taker};
 use pinrail_proto::v1::{Payload, RunState};
 
 use crate::bundle;
+use crate::eval;
 use crate::event;
 use crate::event::With as _;
 use crate::key::{Key, Kind, Timer};
@@ -77,6 +78,7 @@ pub(super) fn go(
     run.first_bundle_id.clone_from(&run.bundle_id);
     run.first_revision = txn.revision;
     set_state(txn, subject.agent.number, run, RunState::Queued);
+    eval::count_label(txn, &subject.agent, &subject.run)?;
     let Subject { agent, bundle, run, .. } = &mut *subject;
     memory::enter_scratch(txn, agent.number, run)?;
     pin(txn, agent, bundle, run);

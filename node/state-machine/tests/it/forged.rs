@@ -58,6 +58,11 @@ fn reads_with_forged_text_are_answered() {
                 0,
                 text,
             )),
+            reason(query::eval_set(read, "", "support", text)),
+            reason(query::eval_report(read, "", "support", text, text)),
+            reason(query::eval_reports(read, "", "support", text, 0, text)),
+            reason(query::eval_sets(read, "", "support", 0, text)),
+            reason(query::eval_coverage(read, "", "support", text, text)),
             reason(query::memory_history(read, "", "support", None, "key", 0, text)),
         ] {
             let expected = [
@@ -65,6 +70,8 @@ fn reads_with_forged_text_are_answered() {
                 "AGENT_NOT_FOUND",
                 "BUNDLE_NOT_FOUND",
                 "RUN_NOT_FOUND",
+                "EVAL_SET_NOT_FOUND",
+                "EVAL_REPORT_NOT_FOUND",
                 "NAMESPACE_NOT_FOUND",
                 "INVALID_ID",
                 "INVALID_REQUEST",

@@ -137,6 +137,9 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::RunByKind,
         Kind::Dedupe,
         Kind::Event,
+        Kind::EvalSet,
+        Kind::EvalReport,
+        Kind::EvalBody,
     ];
     for kind in all {
         assert!(store.rows().any(|(key, _)| key[0] == kind as u8), "{kind:?}");
@@ -185,6 +188,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(memory_after_a_rollback());
     history.push(("start h, lease", plain(start_and_lease("h"))));
     history.extend(runs_that_serve_no_user());
+    history.extend(evals());
     history
 }
 
@@ -513,6 +517,49 @@ fn runs_that_serve_no_user() -> Vec<(&'static str, log::Command)> {
             "cancel f",
             plain(Command::CancelRun(log::CancelRun { agent: agent(), run_id: "f".to_owned() })),
         ),
+    ]
+}
+
+fn evals() -> Vec<(&'static str, log::Command)> {
+    let metric = v1::EvalMetric { name: "tone".to_owned(), kind: v1::MetricKind::Judge.into() };
+    let example = v1::EvalExample {
+        id: "refund-1".to_owned(),
+        category: "refund".to_owned(),
+        input: payload("where is it?"),
+        expect: Some(v1::EvalExpectation {
+            contains: vec!["refund".to_owned()],
+            matches: "(?i)policy".to_owned(),
+            ..v1::EvalExpectation::default()
+        }),
+        ..v1::EvalExample::default()
+    };
+    let set = v1::EvalSet {
+        name: "core".to_owned(),
+        version: "14".to_owned(),
+        metrics: vec![metric],
+        examples: vec![example],
+        ..v1::EvalSet::default()
+    };
+    let score =
+        v1::EvalScore { metric: "tone".to_owned(), passed: Some(true), score_permille: Some(700) };
+    let result = v1::EvalResult {
+        example_id: "refund-1".to_owned(),
+        outcome: v1::EvalOutcome::Passed.into(),
+        scores: vec![score],
+        ..v1::EvalResult::default()
+    };
+    let report = v1::EvalReport {
+        bundle_id: "v1".to_owned(),
+        set: "core@14".to_owned(),
+        format: "pinrail".to_owned(),
+        results: vec![result],
+        ..v1::EvalReport::default()
+    };
+    let create = log::CreateEvalSet { agent: agent(), set: Some(set) };
+    let submit = log::SubmitEvalReport { agent: agent(), report: Some(report) };
+    vec![
+        ("create eval set", asked(Command::CreateEvalSet(create))),
+        ("submit eval report", asked(Command::SubmitEvalReport(submit))),
     ]
 }
 

@@ -6,6 +6,7 @@ use pinrail_proto::time::duration;
 use pinrail_proto::v1;
 use pinrail_state_machine::query;
 
+use super::evals;
 use super::line::{Line, span};
 use super::world::{Held, World};
 use super::{release, show};
@@ -36,6 +37,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
         .or_else(|| run(line, &verb))
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
+        .or_else(|| evals::command(line, &verb))
         .unwrap_or_else(|| panic!("no such verb: {verb}"))
 }
 

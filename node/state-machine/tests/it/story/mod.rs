@@ -9,6 +9,7 @@
 
 mod bounds;
 mod command;
+mod evals;
 mod line;
 mod question;
 mod release;
@@ -55,6 +56,7 @@ stories! {
     memory_of_runs_that_serve_no_user
     costs
     environments
+    eval_sets_and_reports
     events
     external_runs
     fan_out_and_join

@@ -7,6 +7,7 @@ use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query::{self, EventFilter, RunFilter};
 
 use super::command::{agent_ref, run_kind};
+use super::evals;
 use super::line::{Line, span};
 use super::world::World;
 use super::{release, show};
@@ -45,7 +46,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "agents" => agents(world, line),
         "namespaces" => namespaces(world),
         "events" => events(world, line),
-        _ => return None,
+        _ => evals::ask(world, line)?,
     };
     Some(match told {
         Ok(told) if told.is_empty() => vec!["nothing".to_owned()],

@@ -137,6 +137,7 @@ pub(super) fn policy(line: &mut Line, policy: v1::Policy) -> v1::Policy {
         evals: Some(v1::EvalsGate {
             mode: mode(line, "evals"),
             set: line.text("set"),
+            coverage: super::evals::coverage_policy(line),
             ..v1::EvalsGate::default()
         }),
         shadow: Some(v1::ShadowGate { mode: mode(line, "shadow"), ..v1::ShadowGate::default() }),

@@ -8,6 +8,7 @@ use pinrail_state_machine::effect::{Effect, StepId};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::query::{self, EventFilter};
 
+use super::evals;
 use super::world::{BEGIN_MS, World};
 
 pub(super) fn applied(world: &World, applied: &Applied) -> Vec<String> {
@@ -60,6 +61,7 @@ fn answer(result: &Answer) -> Vec<String> {
             vec![format!("{} is recycled{}", it.bundle_id, again(it.already))]
         }
         Answer::Session(it) => vec![session(it)],
+        Answer::EvalSet(_) | Answer::EvalReport(_) => evals::answer(result).into_iter().collect(),
         Answer::DiscardMemory(it) => {
             vec![format!(
                 "{} versions of layer {} dropped{}",
