@@ -69,7 +69,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Only the first command may have to wait: for the server of terminal 1.
+    /// Commands may have to wait for what the other terminals have just started.
     fn until_it_works(&self, command: &str) -> Output {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
@@ -78,8 +78,8 @@ impl Terminal {
                 return output;
             }
             let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-            // Exit 6: the node is not there yet.
-            let early = output.status.code() == Some(6);
+            // Exit 6: the node is not there yet. A worker in its terminal may still be on its way, too.
+            let early = output.status.code() == Some(6) || talk.contains("NO_WORKERS");
             assert!(early && Instant::now() < deadline, "`{command}` failed: {talk}");
         }
     }

@@ -130,7 +130,8 @@ impl Queues {
     /// The worker that a step would go to which does not wait yet. None when a step waits for it that is as urgent.
     pub(crate) fn idle(&self, coming: &Waiting) -> Option<SessionId> {
         let bundle = (coming.step.agent, coming.bundle_id.clone());
-        self.queues.get(&bundle)?.idle(&coming.name, coming.rank.priority)
+        let task = Task { name: coming.name.clone(), shadow: coming.rank.shadow };
+        self.queues.get(&bundle)?.idle(&task, coming.rank.priority)
     }
 
     /// Takes the next step that a worker can have, of a bundle that `allowed` lets through by a

@@ -69,9 +69,11 @@ fn answer_again(row: &DedupeRecord, digest: &[u8; 32]) -> Result<Answer, Stop> {
 
 fn digest(command: &Command) -> [u8; 32] {
     let mut asked = command.clone();
+    // What the nodes add of workers that they know is another with each repeat.
     if let Command::StartRun(it) = &mut asked {
-        // Each leader adds whom it knows.
         it.lease_first = None;
+    } else if let Command::Switch(it) = &mut asked {
+        it.capacity = None;
     }
     let bare = log::Command { header: None, kind: Some(asked) };
     Sha256::digest(bare.encode_to_vec()).into()

@@ -271,12 +271,12 @@ impl Queue {
         preferred.or_else(|| self.order.iter().rev().map(|(_, session)| *session).find(takes))
     }
 
-    /// The worker with the most free slots that serves a name, for a step that is not here yet. None when a step waits
+    /// The worker with the most free slots that can have a task, for a step that is not here yet. None when a step waits
     /// that it could have and that is as urgent.
-    pub(super) fn idle(&self, name: &str, priority: u32) -> Option<SessionId> {
+    pub(super) fn idle(&self, task: &Task, priority: u32) -> Option<SessionId> {
         let free = |(_, session): &(u32, SessionId)| self.free.get_key_value(session);
         let mut workers = self.order.iter().rev().filter_map(free);
-        let (session, (_, profile)) = workers.find(|(_, (_, profile))| profile.takes(name))?;
+        let (session, (_, profile)) = workers.find(|(_, (_, profile))| profile.takes(task))?;
         self.best_priority(profile).is_none_or(|best| best > priority).then_some(*session)
     }
 

@@ -4,6 +4,7 @@
 
 use pinrail_proto::limits;
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun};
+use pinrail_proto::v1::RunKind;
 
 use crate::effect::Rank;
 use crate::outcome::Stop;
@@ -55,6 +56,7 @@ pub fn first_step(read: &dyn Read, it: &StartRun) -> Result<Option<FirstStep>, F
             priority: priority.unwrap_or(limits::DEFAULT_PRIORITY),
             key: key.unwrap_or_else(|| it.run_id.clone()),
             prefers: String::new(),
+            shadow: it.kind() == RunKind::Shadow,
         },
     }))
 }

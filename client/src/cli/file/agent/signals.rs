@@ -32,7 +32,6 @@ fn mode(table: &mut Reader<'_>, phase: &'static str) -> Result<i32, FileError> {
     Ok(table.word(phase, &words)?.map_or(0, Into::into))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the field is optional")]
 fn modes(table: &mut Reader<'_>) -> Result<Option<v1::SignalModes>, FileError> {
     let (canary, quarantine) = (mode(table, "canary")?, mode(table, "quarantine")?);
     Ok(Some(v1::SignalModes { canary, quarantine }))

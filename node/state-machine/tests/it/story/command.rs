@@ -141,7 +141,6 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             kind: run_kind(&line.text("kind")).into(),
             memory_revision: line.number("memory-at").unwrap_or(0),
             memory_layer: line.number("memory-layer").map_or(0, |it| u32::try_from(it).unwrap()),
-            ..log::StartRun::default()
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
         "end-session" => {
