@@ -96,6 +96,8 @@ mod tests {
         let known: BTreeSet<_> = known
             .iter()
             .map(|key| units.iter().find_map(|unit| key.strip_suffix(unit)).unwrap_or(key))
+            // One that says nothing of its own is an empty object.
+            .filter(|key| !key.ends_with(".modes"))
             .map(|key| key.replace(".modes.", "."))
             .collect();
         let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {

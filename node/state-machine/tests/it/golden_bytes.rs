@@ -495,15 +495,15 @@ fn runs_that_serve_no_user() -> Vec<(&'static str, log::Command)> {
             ..log::StartRun::default()
         }))
     };
-    let lease = plain(lease("e", 1, "v1"));
+    let lease = plain(lease("i", 1, "v1"));
     let leased =
-        log::LeasedRun { step: step("e", 1), token: Some(Token { incarnation: 3, revision: 47 }) };
+        log::LeasedRun { step: step("i", 1), token: Some(Token { incarnation: 3, revision: 47 }) };
     let target = log::memory_target::Target::Lease(leased);
     vec![
-        ("start e as a shadow", aside("e", v1::RunKind::Shadow, 43, 1)),
-        ("lease e", lease),
+        ("start i as a shadow", aside("i", v1::RunKind::Shadow, 43, 1)),
+        ("lease i", lease),
         (
-            "put memory of e",
+            "put memory of i",
             plain(Command::PutMemory(log::PutMemory {
                 agent: agent(),
                 target: Some(log::MemoryTarget { target: Some(target) }),
@@ -512,10 +512,10 @@ fn runs_that_serve_no_user() -> Vec<(&'static str, log::Command)> {
                 ..log::PutMemory::default()
             })),
         ),
-        ("start f as a smoke test", aside("f", v1::RunKind::Smoke, 0, 0)),
+        ("start j as a smoke test", aside("j", v1::RunKind::Smoke, 0, 0)),
         (
-            "cancel f",
-            plain(Command::CancelRun(log::CancelRun { agent: agent(), run_id: "f".to_owned() })),
+            "cancel j",
+            plain(Command::CancelRun(log::CancelRun { agent: agent(), run_id: "j".to_owned() })),
         ),
     ]
 }
