@@ -48,6 +48,7 @@ PORTING := $(CARGO_TARGET_DIR)/porting
 porting: programs
 	@cmp -s client/examples/porting/requirements.txt $(PORTING)/requirements.txt || { \
 	  echo "installing LangGraph and the OpenAI Agents SDK into $(PORTING)"; \
+	  python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) tools PACKAGES=python3-venv; \
 	  python3 -m venv --clear $(PORTING); \
 	  $(PORTING)/bin/pip install --quiet --disable-pip-version-check -r client/examples/porting/requirements.txt; \
 	  cp client/examples/porting/requirements.txt $(PORTING)/; }

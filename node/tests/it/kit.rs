@@ -47,6 +47,10 @@ fn the_page_shows_the_example_as_it_is() {
     assert!(page.contains(code.trim()), "docs/WORKERS.md shows another example");
 }
 
+async fn end(_: StepContext, reply: u32) -> StepResult<Next> {
+    Ok(Next::done(reply))
+}
+
 #[tokio::test]
 async fn a_killed_workers_step_goes_on_behind_its_last_checkpoint() -> pinrail_client::Result<()> {
     let cluster = Cluster::start(1).await;
@@ -72,7 +76,6 @@ async fn a_killed_workers_step_goes_on_behind_its_last_checkpoint() -> pinrail_c
             }
         }
     };
-    let end = async |_: StepContext, reply: u32| StepResult::Ok(Next::done(reply));
     agent.work(|worker| worker.step("main", step.clone()).step("end", end));
     let run = agent.start(()).await?;
     there.recv().await.expect("the step comes so far");

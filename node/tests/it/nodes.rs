@@ -13,7 +13,7 @@ use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message;
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
