@@ -17,7 +17,9 @@ use crate::key::{Key, Kind};
 use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
-use crate::{agent, bundle, cluster, dedupe, memory, namespace, release, route, run, step, tick};
+use crate::{
+    agent, bundle, cluster, dedupe, memory, namespace, release, route, run, signal, step, tick,
+};
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
 /// together with the log position that it belongs to.
@@ -153,6 +155,7 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::CancelRun(it) => run::cancel(txn, it),
         Command::FinishRun(it) => run::finish(txn, it),
         Command::KeepRun(it) => run::keep(txn, it),
+        Command::ScoreRun(it) => run::score(txn, it),
         Command::RetryRun(it) => run::retry(txn, it),
         Command::SignalRun(it) => run::signal(txn, it),
         Command::EndSession(it) => run::session::end(txn, it),
@@ -181,6 +184,10 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::AbortRelease(it) => release::abort(txn, it),
         Command::ExtendQuarantine(it) => release::extend_quarantine(txn, it),
         Command::RecycleBundle(it) => release::recycle(txn, it),
+        Command::FireSignal(it) => signal::fire(txn, it),
+        Command::ClearSignal(it) => signal::clear(txn, it),
+        Command::AckSignal(it) => signal::ack(txn, it),
+        Command::MuteSignal(it) => signal::mute(txn, it),
         Command::Tick(it) => tick::tick(txn, it),
     }
 }

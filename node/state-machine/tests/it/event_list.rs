@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What a type of event begins with.
-const NOUNS: [&str; 13] = [
+const NOUNS: [&str; 14] = [
     "cluster",
     "namespace",
     "agent",
@@ -18,6 +18,7 @@ const NOUNS: [&str; 13] = [
     "run",
     "step",
     "memory",
+    "signal",
 ];
 
 fn is_event_type(text: &str) -> bool {
