@@ -20,6 +20,7 @@ mod ranks;
 mod repin;
 mod replicas;
 mod sessions;
+mod signals;
 mod start_and_lease;
 mod trace;
 mod waits;
