@@ -24,6 +24,7 @@ mod releases;
 mod repin;
 mod replicas;
 mod sessions;
+mod signals;
 mod start_and_lease;
 mod trace;
 mod waits;
