@@ -138,6 +138,7 @@ async fn agent(client: &Client, entry: &str) {
     let request = v1::CreateAgentRequest { agent_id: agent_id(), ..Default::default() };
     client.agents().create(request).await.expect("the agent is created");
     let tool = v1::ToolPart {
+        stub_json: String::new(),
         version: "1".into(),
         input_schema_json: r#"{"type":"object","required":["query"]}"#.into(),
         output_schema_json: r#"{"type":"object","required":["text"]}"#.into(),
