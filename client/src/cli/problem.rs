@@ -10,6 +10,7 @@ use crate::error::{Error, UNREACHABLE};
 
 /// Exit codes that are no reason's.
 pub(super) const OK: u8 = 0;
+pub(super) const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 pub(super) const TIMED_OUT: u8 = 5;
 pub(super) const UNAVAILABLE: u8 = 6;

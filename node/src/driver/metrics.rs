@@ -66,6 +66,7 @@ pub fn describe() {
     metrics::describe_gauge!(FREE_SLOTS, "Free slots of connected workers");
     metrics::describe_gauge!(LEASES, "Leased steps");
     metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
+    super::hooks::metrics::describe();
 }
 
 /// Counts a step that ended.

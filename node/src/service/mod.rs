@@ -2,6 +2,7 @@
 //! the door, proposes or reads, and encodes. It knows no rule: those are rejections of the state machine.
 
 mod agent;
+mod audit;
 mod bundle;
 mod chunks;
 mod cluster;
@@ -9,6 +10,7 @@ pub(crate) mod error;
 mod eval;
 mod event;
 mod forward;
+mod hook;
 mod layer;
 mod memory;
 mod namespace;
@@ -124,6 +126,12 @@ pub fn router(
             node,
             event_service_server::EventServiceServer,
             event::Events(api(&node))
+        ))
+        .add_service(served!(node, hook_service_server::HookServiceServer, hook::Hooks(api(&node))))
+        .add_service(served!(
+            node,
+            audit_service_server::AuditServiceServer,
+            audit::Audits(api(&node))
         ))
         .add_service(served!(
             node,

@@ -21,6 +21,7 @@ mod continued;
 mod cost;
 mod delay;
 mod finish;
+mod finished;
 mod index;
 mod pause;
 mod repin;

@@ -11,6 +11,7 @@ mod bounds;
 mod command;
 mod evals;
 mod line;
+mod outside;
 mod question;
 mod release;
 mod script;
@@ -80,6 +81,9 @@ stories! {
     waits_obey_ends_and_rollbacks
     names_and_limits
     delete_an_agent
+    hooks
+    callbacks
+    audit
 }
 
 fn folder() -> PathBuf {
