@@ -16,6 +16,7 @@ use pinrail_proto::log::{
 use pinrail_proto::{id, limits, reason, time, v1};
 
 use crate::key::{Key, Kind};
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -42,6 +43,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
             reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::BUNDLES_PER_AGENT)
         );
     }
+    quota::admit(txn, &agent.namespace, Quota::Bundles, 1)?;
     note_parts(txn, agent.number, &it.bundle_id, &manifest)?;
     let record = BundleRecord {
         bundle_id: it.bundle_id.clone(),
@@ -60,6 +62,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
     txn.put(row(Kind::BundleManifest, agent.number, &it.bundle_id), &row_of_manifest);
     save(txn, agent.number, &record);
     agent.bundles += 1;
+    quota::add(txn, &agent.namespace, Quota::Bundles, 1)?;
     agent::save(txn, &agent);
     txn.event(event::of_bundle("bundle.created", &agent, &it.bundle_id));
     answer(txn, &agent, &record, false)

@@ -83,7 +83,7 @@ fn drop_own(
         if found.revision <= layer.frozen_revision {
             break;
         }
-        remove(txn, agent, key, &found);
+        remove(txn, agent, key, &found)?;
         dropped += 1;
     }
     if dropped > 0 {

@@ -19,7 +19,7 @@ mod run_list;
 mod session;
 mod step;
 
-pub use agent::{agent, agent_number, agents, namespaces};
+pub use agent::{agent, agent_number, agents, namespace, namespaces};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};

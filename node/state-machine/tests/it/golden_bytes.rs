@@ -180,6 +180,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(waits());
     history.extend(retry());
     history.extend(memory_after_a_rollback());
+    history.extend(quotas());
     history
 }
 
@@ -204,6 +205,7 @@ fn foundation() -> Vec<(&'static str, log::Command)> {
             "create namespace",
             plain(Command::CreateNamespace(log::CreateNamespace {
                 namespace: "billing".to_owned(),
+                quotas: None,
             })),
         ),
         (
@@ -471,6 +473,33 @@ fn memory_after_a_rollback() -> Vec<(&'static str, log::Command)> {
                 ..log::CompleteStep::default()
             })),
         ),
+    ]
+}
+
+fn quotas() -> Vec<(&'static str, log::Command)> {
+    let quotas = v1::NamespaceAmounts {
+        open_runs: Some(8),
+        agents: Some(10),
+        memory_bytes: Some(1 << 20),
+        bundles: None,
+    };
+    vec![
+        (
+            "create namespace with quotas",
+            plain(Command::CreateNamespace(log::CreateNamespace {
+                namespace: "sales".to_owned(),
+                quotas: Some(v1::NamespaceAmounts { bundles: Some(0), ..quotas }),
+            })),
+        ),
+        (
+            "set quotas",
+            asked(Command::UpdateNamespace(log::UpdateNamespace {
+                namespace: "default".to_owned(),
+                quotas: Some(quotas),
+                unlimited: vec![v1::Quota::Bundles.into()],
+            })),
+        ),
+        ("start within a quota", plain(start("h"))),
     ]
 }
 

@@ -185,6 +185,11 @@ pub(super) enum Op {
         agent: u8,
         bundle: u8,
     },
+    /// `limit`: `u64::MAX` takes the quota away.
+    Quota {
+        quota: i32,
+        limit: u64,
+    },
     Tick {
         agent: u8,
         max_items: u32,
@@ -206,7 +211,14 @@ fn op() -> impl Strategy<Value = Op> {
         1 => transfer(),
         4 => route(),
         3 => time(),
+        1 => quota(),
     ]
+}
+
+/// Mostly roomy, so that stories go on.
+fn quota() -> impl Strategy<Value = Op> {
+    let limit = prop_oneof![6 => Just(u64::MAX), 5 => 1_000..9_000_u64, 1 => 4..12_u64];
+    (1..5_i32, limit).prop_map(|(quota, limit)| Op::Quota { quota, limit })
 }
 
 /// Mostly the agent with workers.

@@ -52,6 +52,7 @@ stories! {
     memory_with_a_completion
     costs
     environments
+    namespace_quotas
     events
     external_runs
     fan_out_and_join
