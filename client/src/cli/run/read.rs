@@ -6,9 +6,7 @@ use clap::Args;
 use pinrail_proto::{limits, v1};
 
 use super::super::context::{Context, Done};
-use super::super::flags::{
-    ListFlags, ReadFlags, RunId, api_duration, duration, label, run_kind, run_state,
-};
+use super::super::flags::{ListFlags, ReadFlags, RunId, api_duration, duration, label, word};
 use super::super::human;
 use super::super::problem::Problem;
 use super::super::table::{Table, pairs};
@@ -23,7 +21,7 @@ pub struct List {
     #[arg(value_name = "AGENT")]
     agent: String,
     /// Only runs in this state
-    #[arg(long, value_name = "STATE", value_parser = run_state)]
+    #[arg(long, value_name = "STATE", value_parser = word::<v1::RunState>)]
     state: Option<v1::RunState>,
     /// Only runs on this bundle
     #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
@@ -32,7 +30,7 @@ pub struct List {
     #[arg(long)]
     open: bool,
     /// Only runs of this kind
-    #[arg(long, value_name = "KIND", value_parser = run_kind)]
+    #[arg(long, value_name = "KIND", value_parser = word::<v1::RunKind>)]
     kind: Option<v1::RunKind>,
     /// Only runs with this label; more than one: with all of them
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
