@@ -1,12 +1,15 @@
-//! The OpenAPI document of `api.rs`. Answers follow from the messages' descriptors; `tests/it/http.rs` asks every
-//! operation that stands here, and finds every path of the router here.
+//! Operations, and the OpenAPI document that they make. Answers follow from the messages' descriptors;
+//! `tests/it/http.rs` asks every operation.
 
 use std::sync::LazyLock;
 
-use pinrail_proto::json::{Schemas, schema};
-use pinrail_proto::v1;
+use axum::routing::MethodRouter;
+use pinrail_proto::json::{self, Schemas, Worded, schema};
 use prost::Name;
 use serde_json::{Map, Value as Json, json};
+
+use super::api;
+use crate::service::Node;
 
 /// What the query may hold.
 const PARAMS: &[(&str, &str, &str)] = &[
@@ -22,7 +25,21 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "A bundle; of memory: whose newest layer. Default: the live one, in a list all.",
     ),
     ("run", "string", "The layer of this run."),
+    ("from", "string", "A bundle, or `layer:7`."),
+    ("to", "string", "A bundle, or `layer:7`. Default: the live bundle."),
+    (
+        "late",
+        "boolean",
+        "Only what was written to `from` after another layer froze on it, or after it was rolled back.",
+    ),
+    ("prefix", "string", "Only keys that begin with this."),
+    ("keys_only", "boolean", "Without values."),
     ("at_revision", "integer", "As of this revision."),
+    (
+        "after_revision",
+        "integer",
+        "Changes after this revision. Default: from the oldest that is kept.",
+    ),
     (
         "expected_revision",
         "integer",
@@ -34,6 +51,11 @@ const PARAMS: &[(&str, &str, &str)] = &[
     ("labels", "string", "Only runs with all of these: `key=value,key=value`."),
     ("older_than", "string", "Only runs that started so long ago: `10m`."),
     ("open", "boolean", "Only runs that are not over."),
+    (
+        "by",
+        "string",
+        "What is summed up: `bundle` (the default), `run`, `step`, `model` or `kind`.",
+    ),
     ("page_size", "integer", "At most 1,000."),
     ("page_token", "string", "`next_page_token` of the page before."),
 ];
@@ -41,302 +63,74 @@ const PARAMS: &[(&str, &str, &str)] = &[
 /// A status, and the schema of the answer.
 type Answer = (&'static str, fn(&mut Schemas) -> Json);
 
-struct Operation {
-    path: &'static str,
+/// Something that can be asked for: how, what is said of it, and who answers.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) serve: fn() -> MethodRouter<Node>,
     method: &'static str,
+    /// As the router takes it.
+    pub(super) path: &'static str,
     id: &'static str,
     summary: &'static str,
-    params: &'static [&'static str],
-    body: Option<fn() -> Json>,
+    /// What its query may hold: names of [`PARAMS`].
+    pub(super) params: &'static [&'static str],
+    pub(super) body: Option<fn() -> Json>,
     answers: &'static [Answer],
+    /// It answers with server-sent events.
+    pub(super) streams: bool,
 }
 
+/// Parameters of reads that take no others.
 const READ: &[&str] = &["namespace", "timeout", "local"];
-const WRITE: &[&str] = &["namespace", "timeout"];
+/// Parameters of writes that take no others.
+pub(super) const WRITE: &[&str] = &["namespace", "timeout"];
 
-const fn operation(
+/// A read without parameters of its own.
+pub(super) const fn operation(
+    serve: fn() -> MethodRouter<Node>,
     method: &'static str,
     path: &'static str,
     id: &'static str,
     summary: &'static str,
     answers: &'static [Answer],
 ) -> Operation {
-    Operation { path, method, id, summary, params: READ, body: None, answers }
+    Operation {
+        serve,
+        method,
+        path,
+        id,
+        summary,
+        params: READ,
+        body: None,
+        answers,
+        streams: false,
+    }
 }
 
-fn of<M: Name>(schemas: &mut Schemas) -> Json {
+/// The schema of a message.
+pub(super) fn of<M: Name>(schemas: &mut Schemas) -> Json {
     schema::<M>(schemas)
 }
 
-const OPERATIONS: &[Operation] = &[
-    operation(
-        "get",
-        "/v1/agents/{agent}/status",
-        "getAgentStatus",
-        "Route, drains, open runs and workers of an agent.",
-        &[("200", of::<v1::GetAgentStatusResponse>)],
-    ),
-    Operation {
-        params: &["namespace", "timeout", "local", "key"],
-        ..operation(
-            "get",
-            "/v1/agents/{agent}/route",
-            "resolveRoute",
-            "The bundle that a run started now would be pinned to, also as header Pinrail-Bundle.",
-            &[("200", of::<v1::ResolveRouteResponse>)],
-        )
-    },
-    Operation {
-        params: WRITE,
-        body: Some(|| {
-            object(
-                &[],
-                &[
-                    (
-                        "from",
-                        text(
-                            "The bundle to leave. Without it a second rollback within 15 minutes is refused.",
-                        ),
-                    ),
-                    ("in_flight", words(&["keep", "cancel", "restart"])),
-                    ("reason", text("For the event.")),
-                ],
-            )
-        }),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/rollback",
-            "rollback",
-            "Leave a bundle and return to the one before it.",
-            &[("200", of::<v1::RollbackResponse>)],
-        )
-    },
-    Operation {
-        params: &[
-            "namespace",
-            "timeout",
-            "local",
-            "state",
-            "kind",
-            "labels",
-            "older_than",
-            "bundle",
-            "open",
-            "page_size",
-            "page_token",
-        ],
-        ..operation(
-            "get",
-            "/v1/agents/{agent}/runs",
-            "listRuns",
-            "Runs of an agent, without inputs and outputs.",
-            &[("200", of::<v1::ListRunsResponse>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "wait"],
-        body: Some(|| {
-            object(
-                &[],
-                &[
-                    (
-                        "run_id",
-                        text(
-                            "At most 256 bytes. Without it, it follows from Idempotency-Key, or is made up.",
-                        ),
-                    ),
-                    ("input", json!({ "description": "Any JSON, at most 2 MiB." })),
-                    (
-                        "labels",
-                        json!({ "type": "object", "additionalProperties": { "type": "string" } }),
-                    ),
-                    ("entry", text("First step. Default: the bundle's.")),
-                    ("max_age", text("Less than the policy's: `1h`.")),
-                    ("delay", text("Begin so much later, on the bundle that is live then: `2h`.")),
-                    ("session", text("Runs of one session start on one bundle.")),
-                    (
-                        "repinnable",
-                        flag(
-                            "Whether it may move to another bundle behind a step. Default: the policy's.",
-                        ),
-                    ),
-                    (
-                        "restart_step",
-                        flag("Whether a step held past the grace is then tried again there."),
-                    ),
-                    (
-                        "priority",
-                        json!({ "type": "integer", "minimum": 1, "maximum": 5, "description": "1 first. Default: 3." }),
-                    ),
-                    (
-                        "fairness_key",
-                        text(
-                            "Steps of one key take turns with those of others. Default: the session, or the run.",
-                        ),
-                    ),
-                    ("parent", text("A run of the same agent that this becomes a child of.")),
-                    ("bundle", text("Not the route's but this bundle.")),
-                    ("reason", text("For the event.")),
-                ],
-            )
-        }),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs",
-            "startRun",
-            "Start a run: 202 with its pin; with `wait` 200 with its result, if it ends in that time.",
-            &[("200", of::<v1::GetResultResponse>), ("202", of::<v1::StartRunResponse>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "local", "wait"],
-        ..operation(
-            "get",
-            "/v1/agents/{agent}/runs/{run}",
-            "getRun",
-            "A run with its input and output; with `wait` once it is over or the time is.",
-            &[("200", of::<v1::Run>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "chunks"],
-        ..operation(
-            "get",
-            "/v1/agents/{agent}/runs/{run}/events",
-            "watchRun",
-            "Server-sent events `change` and at last `end`; ids are revisions, Last-Event-ID resumes.",
-            &[("200", of::<v1::WatchRunResponse>)],
-        )
-    },
-    operation(
-        "get",
-        "/v1/agents/{agent}/runs/{run}/pin",
-        "lookupPin",
-        "Where a run is pinned, also as header Pinrail-Bundle.",
-        &[("200", of::<v1::LookupPinResponse>)],
-    ),
-    Operation {
-        params: WRITE,
-        body: Some(|| object(&[], &[("reason", text("For the event."))])),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs/{run}/cancel",
-            "cancelRun",
-            "Cancel a run; the holder of its step has the grace.",
-            &[("200", of::<v1::CancelRunResponse>)],
-        )
-    },
-    Operation {
-        params: WRITE,
-        body: Some(|| {
-            let value = ("value", json!({ "description": "Any JSON, at most 2 MiB." }));
-            object(&[], &[value, ("reason", text("For the event."))])
-        }),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs/{run}/signals/{signal}",
-            "signalRun",
-            "Send a signal: it ends the run's wait for it, or is kept until the run waits for it.",
-            &[("200", of::<v1::SignalRunResponse>)],
-        )
-    },
-    Operation {
-        params: WRITE,
-        body: Some(|| object(&[], &[("reason", text("For the event."))])),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs/{run}/retry",
-            "retryRun",
-            "Let a paused run go on.",
-            &[("200", of::<v1::RetryRunResponse>)],
-        )
-    },
-    Operation {
-        params: WRITE,
-        body: Some(|| {
-            object(
-                &["outcome"],
-                &[
-                    ("outcome", words(&["completed", "failed"])),
-                    ("output", json!({ "description": "Any JSON, at most 2 MiB." })),
-                    (
-                        "failure",
-                        object(
-                            &[],
-                            &[
-                                ("reason", text("Short and stable.")),
-                                ("message", text("For people.")),
-                            ],
-                        ),
-                    ),
-                ],
-            )
-        }),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs/{run}/finish",
-            "finishRun",
-            "End an external run; the first call wins.",
-            &[("200", of::<v1::FinishRunResponse>)],
-        )
-    },
-    Operation {
-        params: WRITE,
-        body: Some(|| object(&[], &[("reason", text("For the event."))])),
-        ..operation(
-            "post",
-            "/v1/agents/{agent}/runs/{run}/keep",
-            "keepRun",
-            "Say that an external run is alive.",
-            &[("200", of::<v1::KeepRunResponse>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "local", "bundle", "run", "at_revision"],
-        ..operation(
-            "get",
-            "/v1/agents/{agent}/memory/{key}",
-            "getMemory",
-            "A value of a bundle's memory, or as a run sees it. The key may have slashes.",
-            &[("200", of::<v1::GetMemoryResponse>), ("404", of::<v1::GetMemoryResponse>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "bundle", "ttl", "expected_revision"],
-        body: Some(|| json!({ "description": "Any JSON, at most 2 MiB." })),
-        ..operation(
-            "put",
-            "/v1/agents/{agent}/memory/{key}",
-            "putMemory",
-            "Write to the newest layer of a bundle.",
-            &[("200", of::<v1::PutMemoryResponse>)],
-        )
-    },
-    Operation {
-        params: &["namespace", "timeout", "bundle", "expected_revision"],
-        ..operation(
-            "delete",
-            "/v1/agents/{agent}/memory/{key}",
-            "deleteMemory",
-            "Delete from the newest layer of a bundle.",
-            &[("200", of::<v1::DeleteMemoryResponse>)],
-        )
-    },
-];
+/// The body of what takes a reason and nothing else.
+pub(super) fn reason() -> Json {
+    object(&[], &[("reason", text("For the event."))])
+}
 
-fn text(description: &str) -> Json {
+pub(super) fn text(description: &str) -> Json {
     json!({ "type": "string", "description": description })
 }
 
-fn flag(description: &str) -> Json {
+pub(super) fn flag(description: &str) -> Json {
     json!({ "type": "boolean", "description": description })
 }
 
-fn words(words: &[&str]) -> Json {
-    json!({ "type": "string", "enum": words })
+/// The words of an enum.
+pub(super) fn words<E: Worded>() -> Json {
+    json!({ "type": "string", "enum": json::words::<E>() })
 }
 
-fn object(required: &[&str], properties: &[(&str, Json)]) -> Json {
+pub(super) fn object(required: &[&str], properties: &[(&str, Json)]) -> Json {
     let properties: Map<String, Json> =
         properties.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
     json!({
@@ -353,9 +147,10 @@ pub(super) fn document() -> &'static str {
 fn build() -> Json {
     let mut schemas = Schemas::default();
     let mut paths: Map<String, Json> = Map::new();
-    for operation in OPERATIONS {
+    for operation in api::operations() {
         let described = operation.describe(&mut schemas);
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        // The router says of a name that it may hold slashes; the document has no word for that.
+        let path = paths.entry(operation.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[operation.method] = described;
     }
     schemas.0.insert("Problem".to_owned(), problem());
@@ -390,6 +185,7 @@ impl Operation {
         for name in
             self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         {
+            let name = name.trim_start_matches('*');
             let schema = json!({ "type": "string" });
             parameters
                 .push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
@@ -408,7 +204,7 @@ impl Operation {
                 "name": "Idempotency-Key", "in": "header", "schema": schema, "description": description
             }));
         }
-        let kind = if self.id == "watchRun" { "text/event-stream" } else { "application/json" };
+        let kind = if self.streams { "text/event-stream" } else { "application/json" };
         let mut responses: Map<String, Json> = Map::new();
         for (status, answer) in self.answers {
             let content = json!({ kind: { "schema": answer(schemas) } });
