@@ -50,6 +50,8 @@ pub const POLICY_BYTES: usize = 512 << 10;
 pub const SMOKE_CASES: usize = 100;
 /// JSON Schema of a smoke case.
 pub const SMOKE_SCHEMA_BYTES: usize = 64 << 10;
+/// A compiled regular expression of a smoke case.
+pub const SMOKE_REGEX_BYTES: usize = 1 << 20;
 /// Texts that the output of a smoke case must hold.
 pub const SMOKE_CONTAINS: usize = 100;
 /// JSON pointers that shadow leaves out of a comparison.

@@ -306,16 +306,20 @@ async fn show(context: &Context, args: &Show) -> Done {
             let answer = context.client.agents().get(request).await?;
             let mut text = one(answer.agent.as_ref(), answer.revision);
             let policy = answer.agent.as_ref().and_then(|agent| agent.policy.clone());
-            let mut rows = Vec::new();
-            flatten("", &json::of(&policy.unwrap_or_default()), &mut rows);
             text.push_str("policy\n");
-            for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty() && value != "{}")
-            {
-                text.push_str(&format!("  {key:28}  {value}\n"));
-            }
+            text.push_str(&lines(&policy.unwrap_or_default()));
             Ok(View::object(&answer, &args.agent, text))
         })
         .await
+}
+
+/// What a policy says, a key a line; what is empty is left out.
+fn lines(policy: &v1::Policy) -> String {
+    let mut rows = Vec::new();
+    flatten("", &json::of(policy), &mut rows);
+    rows.retain(|(_, value)| !["", "{}", "[]"].contains(&value.as_str()));
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    rows.iter().map(|(key, value)| format!("  {key:width$}  {value}\n")).collect()
 }
 
 fn one(agent: Option<&v1::Agent>, revision: u64) -> String {
@@ -379,15 +383,31 @@ async fn resume(context: &Context, args: &Resume) -> Done {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn differences_are_named_by_key() {
         let present = file::agent::default_policy();
         assert_eq!(changes(Some(&present), &present), []);
-        let wanted = file::agent::parse("a", "[runs]\nmax_age = '1h'").expect("valid");
+        let wanted =
+            file::agent::parse("a", "[runs]\nmax_age = '1h'", Path::new("")).expect("valid");
         let changes = changes(Some(&present), &wanted);
         let expected = |key: &str| (key.to_owned(), "21600s".to_owned(), "3600s".to_owned());
         assert_eq!(changes, [expected("runs.max_age"), expected("switch.drain_cap")]);
+    }
+
+    #[test]
+    fn a_policy_is_shown_whole() {
+        let lines = lines(&file::agent::default_policy());
+        for line in [
+            "  runs.max_age                                       21600s",
+            "  signals.cost_per_completed_run.max_ratio_permille  1500",
+            "  gates.shadow.share_bp                              [1000,10000]",
+        ] {
+            assert!(lines.lines().any(|shown| shown == line), "{line} in\n{lines}");
+        }
+        assert!(!lines.contains("hooks"), "{lines}");
     }
 }

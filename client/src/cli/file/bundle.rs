@@ -4,14 +4,15 @@
 //! anything is judged, and paths are relative to the file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pinrail_proto::{id, limits, reason, v1};
 
+use super::FileError;
+use super::files::Files;
 use super::reader::Reader;
 use super::steps::{self, Whose};
 use super::tree::{self, Table};
-use super::{FileError, later};
 
 /// Texts that name no fixed thing, in any case.
 const FLOATING: &[&str] = &["", "latest", "stable", "current", "default", "auto", "preview"];
@@ -73,7 +74,7 @@ pub fn parse(
 
 fn manifest(file: &str, folder: &Path, table: Table) -> Result<v1::BundleManifest, FileError> {
     let mut top = Reader::new(file, &reason::INVALID_MANIFEST, table);
-    let files = Files { folder: folder.to_owned() };
+    let files = Files { folder, most: limits::MANIFEST_BYTES };
     let entry = top.text("entry")?;
     if let Some((name, line)) = &entry {
         check(&top, *line, "entry", name)?;
@@ -157,8 +158,8 @@ fn short_and_named<'f>(
 }
 
 fn model(mut table: Reader<'_>) -> Result<v1::ModelPart, FileError> {
-    let provider = required(&mut table, "provider")?;
-    let name = required(&mut table, "name")?;
+    let provider = table.required("provider")?.0;
+    let name = table.required("name")?.0;
     let snapshot_is_name = table.bool("snapshot_is_name")?.unwrap_or(false);
     let (snapshot, line) = table.text("snapshot")?.unwrap_or((String::new(), table.line()));
     if let Some(rule) = floating(&snapshot, &name, snapshot_is_name) {
@@ -196,8 +197,8 @@ fn floating(snapshot: &str, name: &str, snapshot_is_name: bool) -> Option<String
 fn indexes(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::IndexPart>, FileError> {
     let mut indexes = BTreeMap::new();
     for (name, mut table) in short_and_named(top, "index", "indexes")? {
-        let version = required(&mut table, "version")?;
-        let embedding_model = required(&mut table, "embedding_model")?;
+        let version = table.required("version")?.0;
+        let embedding_model = table.required("embedding_model")?.0;
         table.finish()?;
         indexes.insert(name, v1::IndexPart { version, embedding_model });
     }
@@ -206,7 +207,7 @@ fn indexes(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::IndexPart>, File
 
 fn prompts(
     top: &mut Reader<'_>,
-    files: &Files,
+    files: &Files<'_>,
 ) -> Result<BTreeMap<String, v1::PromptPart>, FileError> {
     let mut prompts = BTreeMap::new();
     for (name, mut table) in top.tables("prompts")? {
@@ -236,7 +237,10 @@ fn prompts(
     Ok(prompts)
 }
 
-fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::ToolPart>, FileError> {
+fn tools(
+    top: &mut Reader<'_>,
+    files: &Files<'_>,
+) -> Result<BTreeMap<String, v1::ToolPart>, FileError> {
     let classes = [
         ("read_only", v1::SideEffects::ReadOnly),
         ("idempotent", v1::SideEffects::Idempotent),
@@ -245,17 +249,17 @@ fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::Too
     let mut tools = BTreeMap::new();
     for mut table in top.list("tools")? {
         let line = table.line();
-        let name = required(&mut table, "name")?;
+        let name = table.required("name")?.0;
         check(&table, line, "tools", &name)?;
-        let version = required(&mut table, "version")?;
+        let version = table.required("version")?.0;
         let class = table.word("side_effects", &classes)?.ok_or_else(|| {
             let rule = "is missing: read_only, idempotent or destructive";
             table.error(line, format!("{}: {rule}", table.key("side_effects")))
         })?;
         let tool = v1::ToolPart {
             version,
-            input_schema_json: schema(&mut table, "input_schema", files)?,
-            output_schema_json: schema(&mut table, "output_schema", files)?,
+            input_schema_json: files.schema(&mut table, "input_schema")?,
+            output_schema_json: files.schema(&mut table, "output_schema")?,
             side_effects: class.into(),
         };
         if tools.contains_key(&name) {
@@ -267,75 +271,17 @@ fn tools(top: &mut Reader<'_>, files: &Files) -> Result<BTreeMap<String, v1::Too
     Ok(tools)
 }
 
-/// A schema: the path of a JSON file, or a table.
-fn schema(table: &mut Reader<'_>, key: &'static str, files: &Files) -> Result<String, FileError> {
-    let Some(node) = table.node(key) else { return Ok(String::new()) };
-    let path = table.key(key);
-    match &node.value {
-        tree::Value::Text(file) => {
-            let text = files.read(table, key, file, node.line)?;
-            let json: Result<serde_json::Value, _> = serde_json::from_str(&text);
-            let rule = |error| format!("{path}: {file} is no JSON: {error}");
-            Ok(json.map_err(|error| table.error(node.line, rule(error)))?.to_string())
-        }
-        tree::Value::Table(_) => {
-            node.value.json().map(|json| json.to_string()).ok_or_else(|| {
-                table.error(node.line, format!("{path}: holds what JSON cannot say"))
-            })
-        }
-        other => {
-            let rule = format!("{path}: is {}, expected the path of a JSON Schema", other.kind());
-            Err(table.error(node.line, rule))
-        }
-    }
-}
-
 fn declared(top: &mut Reader<'_>) -> Result<BTreeMap<String, v1::StepPolicy>, FileError> {
     let mut declared = BTreeMap::new();
-    for (name, mut table) in top.tables("steps")? {
+    for (name, table) in top.tables("steps")? {
         check(&table, table.line(), "steps", &name)?;
-        later::keys(&mut table, "steps", &later::defaults())?;
         declared.insert(name, steps::read(table, Whose::Bundle)?);
     }
     Ok(declared)
 }
 
-fn required(table: &mut Reader<'_>, key: &'static str) -> Result<String, FileError> {
-    let line = table.line();
-    match table.text(key)? {
-        Some((text, _)) if !text.trim().is_empty() => Ok(text),
-        Some((_, line)) => Err(table.error(line, format!("{}: is empty", table.key(key)))),
-        None => Err(table.error(line, format!("{}: is missing", table.key(key)))),
-    }
-}
-
 fn check(table: &Reader<'_>, line: usize, what: &'static str, name: &str) -> Result<(), FileError> {
     id::check_name(what, name).map_err(|error| table.error(line, error.to_string()))
-}
-
-/// Files that a bundle names.
-struct Files {
-    folder: PathBuf,
-}
-
-impl Files {
-    fn read(
-        &self,
-        table: &Reader<'_>,
-        key: &str,
-        path: &str,
-        line: usize,
-    ) -> Result<String, FileError> {
-        let error = |rule: String| table.error(line, format!("{}: {path}: {rule}", table.key(key)));
-        let full = self.folder.join(path);
-        let size = std::fs::metadata(&full).map_err(|cause| error(cause.to_string()))?.len();
-        if size > limits::MANIFEST_BYTES as u64 {
-            let mut error = error(format!("{size} bytes; a manifest has at most 1 MiB"));
-            error.reason = reason::LIMIT_EXCEEDED.name;
-            return Err(error);
-        }
-        std::fs::read_to_string(&full).map_err(|cause| error(cause.to_string()))
-    }
 }
 
 /// Puts variables in. `$${` stands for `${`.

@@ -9,7 +9,7 @@ use pinrail_proto::reason::{self, Reason};
 
 pub mod agent;
 pub mod bundle;
-mod later;
+mod files;
 pub(crate) mod profile;
 mod reader;
 mod steps;
@@ -48,22 +48,73 @@ fn read(path: &Path, why: &'static Reason) -> Result<String, FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const PAGE: &str = include_str!("../../../../docs/FILES.md");
 
-    /// The first block of TOML below a heading of docs/FILES.md.
-    fn block(heading: &str) -> &'static str {
+    /// Blocks of TOML below a heading of docs/FILES.md.
+    fn blocks(heading: &str) -> Vec<&'static str> {
         let section = PAGE.split(heading).nth(1).expect("the heading is there");
-        let start = section.find("```toml\n").expect("a block") + "```toml\n".len();
-        let end = section[start..].find("```").expect("its end");
-        &section[start..start + end]
+        let section = section.split("\n## ").next().expect("its text");
+        let block = |start: &'static str| start.split("```").next();
+        section.split("```toml\n").skip(1).filter_map(block).collect()
+    }
+
+    fn block(heading: &str) -> &'static str {
+        blocks(heading).first().expect("a block")
     }
 
     #[test]
     fn the_documented_policy_is_the_default_policy() {
-        let policy = agent::parse("FILES.md", block("## agent.toml")).expect("it is valid");
-        assert_eq!(policy, agent::default_policy());
+        let policy = agent::parse("FILES.md", block("## agent.toml"), Path::new(""));
+        assert_eq!(policy.expect("it is valid"), agent::default_policy());
+    }
+
+    /// Dotted keys of all that is not a table.
+    fn keys(path: &str, json: &serde_json::Value, into: &mut BTreeSet<String>) {
+        match json.as_object() {
+            Some(fields) if !fields.is_empty() => {
+                for (key, value) in fields {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    keys(&path, value, into);
+                }
+            }
+            _ => drop(into.insert(path.to_owned())),
+        }
+    }
+
+    #[test]
+    fn the_page_holds_every_key_of_a_policy() {
+        let (mut documented, mut known) = (BTreeSet::new(), BTreeSet::new());
+        let table = tree::parse(block("## agent.toml")).expect("it is valid");
+        keys("", &tree::Value::Table(table).json().expect("JSON"), &mut documented);
+        keys("", &pinrail_proto::json::of(&agent::default_policy()), &mut known);
+        // The API's names carry their units, and its signals have modes that nobody set.
+        let units = ["_permille", "_bytes", "_bp", "_micros"];
+        let known: BTreeSet<_> = known
+            .iter()
+            .filter(|key| !key.ends_with(".modes"))
+            .map(|key| units.iter().find_map(|unit| key.strip_suffix(unit)).unwrap_or(key))
+            .map(|key| key.replace(".modes.", "."))
+            .collect();
+        let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
+            one.difference(other).cloned().collect()
+        };
+        assert_eq!(only(&documented, &known), ["rollback.sessions"]);
+        assert_eq!(only(&known, &documented), ["hooks"]);
+    }
+
+    #[test]
+    fn the_documented_cases_and_hooks_are_valid() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("smoke")).expect("a folder");
+        std::fs::write(folder.path().join("smoke/answer.schema.json"), "{}").expect("a file");
+        let text = blocks("## agent.toml")[1];
+        let policy = agent::parse("FILES.md", text, folder.path()).expect("it is valid");
+        let smoke = policy.gates.and_then(|gates| gates.smoke).expect("given");
+        assert_eq!((smoke.cases.len(), policy.hooks.len()), (1, 1));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //! It knows no key of ours; it knows how an error about one reads.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use pinrail_proto::limits;
 use pinrail_proto::reason::Reason;
 
+use super::FileError;
 use super::tree::{Node, Table, Value};
-use super::{FileError, value};
+
+mod amount;
 
 /// A table that is being read.
 #[derive(Debug)]
@@ -51,14 +51,19 @@ impl<'f> Reader<'f> {
         self.line
     }
 
+    /// Line of a key of this table, or else of the table.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.table.get(key).map_or(self.line, |node| node.line)
+    }
+
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Takes a key as it is.
     pub(super) fn node(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);
-        self.table.remove(key)
-    }
-
-    /// Takes a key whose name is the user's.
-    pub(super) fn named(&mut self, key: &str) -> Option<Node> {
         self.table.remove(key)
     }
 
@@ -75,6 +80,15 @@ impl<'f> Reader<'f> {
         }
     }
 
+    /// A text that must be there.
+    pub(super) fn required(&mut self, key: &'static str) -> Result<(String, usize), FileError> {
+        match self.text(key)? {
+            Some((text, line)) if !text.trim().is_empty() => Ok((text, line)),
+            Some((_, line)) => Err(self.error(line, format!("{}: is empty", self.key(key)))),
+            None => Err(self.error(self.line, format!("{}: is missing", self.key(key)))),
+        }
+    }
+
     pub(super) fn bool(&mut self, key: &'static str) -> Result<Option<bool>, FileError> {
         match self.node(key) {
             None => Ok(None),
@@ -83,92 +97,49 @@ impl<'f> Reader<'f> {
         }
     }
 
-    /// An integer within a range.
-    pub(super) fn number(
+    /// A list of texts, each with its line.
+    pub(super) fn texts(
         &mut self,
         key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, FileError> {
-        let Some(node) = self.node(key) else { return Ok(None) };
-        let Value::Integer(number) = node.value else {
-            return Err(self.wrong(key, &node, "an integer"));
-        };
-        let fits = u64::try_from(number).ok().filter(|number| range.contains(number));
-        fits.map(Some).ok_or_else(|| {
-            let (low, high) = (range.start(), range.end());
-            let rule = format!("{}: {number} is out of range: {low} to {high}", self.key(key));
-            self.error(node.line, rule)
-        })
+    ) -> Result<Option<Vec<(String, usize)>>, FileError> {
+        self.node(key).map(|node| self.as_texts(key, node)).transpose()
     }
 
-    /// A decimal within a range, in thousandths.
-    pub(super) fn permille(
+    /// A node that must be a list of texts.
+    pub(super) fn as_texts(
+        &self,
+        key: &str,
+        node: Node,
+    ) -> Result<Vec<(String, usize)>, FileError> {
+        let Value::List(items) = node.value else {
+            return Err(self.wrong(key, &node, "a list of strings"));
+        };
+        let text = |node: Node| match node {
+            Node { value: Value::Text(text), line } => Ok((text, line)),
+            node => Err(self.wrong(key, &node, "a string")),
+        };
+        items.into_iter().map(text).collect()
+    }
+
+    /// A list of some words, none twice.
+    pub(super) fn some_of(
         &mut self,
         key: &'static str,
-        range: RangeInclusive<i64>,
-    ) -> Result<Option<u32>, FileError> {
-        let Some(node) = self.node(key) else { return Ok(None) };
-        #[expect(clippy::cast_precision_loss, reason = "the range ends far below 2^53")]
-        let number = match node.value {
-            Value::Integer(number) => number as f64,
-            Value::Decimal(number) => number,
-            Value::Text(_) | Value::Bool(_) | Value::Date(_) | Value::List(_) | Value::Table(_) => {
-                return Err(self.wrong(key, &node, "a number"));
+        words: &[&str],
+    ) -> Result<Option<Vec<String>>, FileError> {
+        let Some(texts) = self.texts(key)? else { return Ok(None) };
+        let mut chosen: Vec<String> = Vec::new();
+        for (word, line) in texts {
+            if !words.contains(&word.as_str()) {
+                let rule = format!("{}: {word:?} is none of {}", self.key(key), words.join(", "));
+                return Err(self.error(line, rule));
             }
-        };
-        let thousandths = value::permille(number).filter(|number| range.contains(number));
-        thousandths.and_then(|number| u32::try_from(number).ok()).map(Some).ok_or_else(|| {
-            let (low, high) = (range.start(), range.end());
-            let rule = format!(
-                "{}: {number} is out of range: {} to {}, at most three digits after the point",
-                self.key(key),
-                value::show_permille(*low),
-                value::show_permille(*high)
-            );
-            self.error(node.line, rule)
-        })
-    }
-
-    /// A duration within a range.
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Result<Option<prost_types::Duration>, FileError> {
-        let Some((text, line)) = self.text(key)? else { return Ok(None) };
-        let parsed = value::duration(&text)
-            .map_err(|rule| self.error(line, format!("{}: {rule}", self.key(key))))?;
-        if !range.contains(&parsed) {
-            let rule = format!(
-                "{}: {text} is out of range: {} to {}",
-                self.key(key),
-                value::show_duration(*range.start()),
-                value::show_duration(*range.end())
-            );
-            return Err(self.error(line, rule));
+            if chosen.contains(&word) {
+                return Err(self.error(line, format!("{}: {word} is there twice", self.key(key))));
+            }
+            chosen.push(word);
         }
-        let millis = u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX);
-        Ok(Some(pinrail_proto::time::duration(millis)))
-    }
-
-    /// A size in bytes, within a range.
-    pub(super) fn size(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, FileError> {
-        if matches!(self.table.get(key), Some(Node { value: Value::Integer(_), .. })) {
-            return self.number(key, range);
-        }
-        let Some((text, line)) = self.text(key)? else { return Ok(None) };
-        let parsed = value::size(&text)
-            .map_err(|rule| self.error(line, format!("{}: {rule}", self.key(key))))?;
-        if !range.contains(&parsed) {
-            let (low, high) = (value::show_size(*range.start()), value::show_size(*range.end()));
-            let rule = format!("{}: {text} is out of range: {low} to {high}", self.key(key));
-            return Err(self.error(line, rule));
-        }
-        Ok(Some(parsed))
+        Ok(Some(chosen))
     }
 
     /// One of some words.
@@ -213,6 +184,23 @@ impl<'f> Reader<'f> {
             inner.push((name.clone(), outer.as_table(&name, node)?));
         }
         Ok(inner)
+    }
+
+    /// Takes all keys of a table whose names are the user's.
+    pub(super) fn entries(&mut self) -> Table {
+        std::mem::take(&mut self.table)
+    }
+
+    /// Reads a section and sees that nothing is left over in it; an absent one counts as empty.
+    pub(super) fn section<T: Default>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Reader<'f>) -> Result<T, FileError>,
+    ) -> Result<T, FileError> {
+        let Some(mut table) = self.table(key)? else { return Ok(T::default()) };
+        let value = read(&mut table)?;
+        table.finish()?;
+        Ok(value)
     }
 
     /// A list of tables.

@@ -1,17 +1,10 @@
 //! `[steps]`: how steps are executed. agent.toml gives the defaults of an agent, bundle.toml overrides them per step.
 
-use std::time::Duration;
-
-use pinrail_proto::{limits, v1};
+use pinrail_proto::policy::range::{DAY, HOUR, SECOND};
+use pinrail_proto::v1;
 
 use super::FileError;
 use super::reader::Reader;
-
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const HOUR: Duration = Duration::from_secs(3_600);
-pub(super) const DAY: Duration = Duration::from_secs(86_400);
-/// Longest life of a pin, and so of anything within it.
-pub(super) const MONTH: Duration = Duration::from_millis(limits::MAX_AGE_MS);
 
 /// Whose steps are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +19,11 @@ pub(super) enum Whose {
 pub(super) fn read(mut table: Reader<'_>, whose: Whose) -> Result<v1::StepPolicy, FileError> {
     let on_exhausted = [("fail", v1::OnExhausted::Fail), ("pause", v1::OnExhausted::Pause)];
     let mut steps = v1::StepPolicy {
-        start_to_close: table.duration("start_to_close", SECOND..=MONTH)?,
-        schedule_to_start: table.duration("schedule_to_start", Duration::ZERO..=MONTH)?,
-        schedule_to_close: table.duration("schedule_to_close", Duration::ZERO..=MONTH)?,
+        start_to_close: table.duration("start_to_close", SECOND..=30 * DAY)?,
+        schedule_to_start: table.duration("schedule_to_start", 0..=30 * DAY)?,
+        schedule_to_close: table.duration("schedule_to_close", 0..=30 * DAY)?,
         lease: table.duration("lease", SECOND..=HOUR)?,
-        max_attempts: small(table.number("max_attempts", 1..=1_000)?),
+        max_attempts: table.small("max_attempts", 1..=1_000)?,
         backoff: table.table("backoff")?.map(backoff).transpose()?,
         max_running: None,
         max_running_per_key: None,
@@ -48,15 +41,11 @@ pub(super) fn read(mut table: Reader<'_>, whose: Whose) -> Result<v1::StepPolicy
 
 fn backoff(mut table: Reader<'_>) -> Result<v1::Backoff, FileError> {
     let backoff = v1::Backoff {
-        initial: table.duration("initial", Duration::ZERO..=HOUR)?,
+        initial: table.duration("initial", 0..=HOUR)?,
         factor_permille: table.permille("factor", 1_000..=100_000)?,
-        max: table.duration("max", Duration::ZERO..=DAY)?,
+        max: table.duration("max", 0..=DAY)?,
         jitter_permille: table.permille("jitter", 0..=1_000)?,
     };
     table.finish()?;
     Ok(backoff)
-}
-
-fn small(number: Option<u64>) -> Option<u32> {
-    number.and_then(|number| u32::try_from(number).ok())
 }

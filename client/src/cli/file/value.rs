@@ -82,10 +82,58 @@ pub(crate) fn permille(number: f64) -> Option<i64> {
 }
 
 /// Thousandths as a decimal: `2.0`, `0.25`.
-pub(crate) fn show_permille(thousandths: i64) -> String {
+pub(crate) fn show_permille(thousandths: u64) -> String {
     let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
     let text = text.trim_end_matches('0');
     if text.ends_with('.') { format!("{text}0") } else { text.to_owned() }
+}
+
+/// A share such as `5%` or `0.25%`, in basis points.
+///
+/// # Errors
+/// Says what a share looks like.
+pub(crate) fn basis_points(text: &str) -> Result<u64, String> {
+    let share = text.trim().strip_suffix('%').and_then(|number| fixed(number.trim_end(), 2));
+    share.ok_or_else(|| {
+        format!("{text:?} is no share; e.g. \"5%\", \"0.25%\", at most two digits after the point")
+    })
+}
+
+/// The same share as people write it.
+pub(crate) fn show_basis_points(share: u64) -> String {
+    let text = format!("{}.{:02}", share / 100, share % 100);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// An amount of money such as `20.00`, in micro-units.
+///
+/// # Errors
+/// Says what an amount looks like.
+pub(crate) fn micros(text: &str) -> Result<u64, String> {
+    fixed(text.trim(), 6).ok_or_else(|| {
+        format!("{text:?} is no amount; e.g. \"20.00\", at most six digits after the point")
+    })
+}
+
+/// The same amount as people write it: at least two digits after the point.
+pub(crate) fn show_micros(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let cents = text.len() - 4;
+    let rest = text[cents..].trim_end_matches('0');
+    format!("{}{rest}", &text[..cents])
+}
+
+/// A decimal without sign, times ten to the power of `digits`; `None` when it is none, has more digits after the
+/// point, or is too large.
+fn fixed(text: &str, digits: usize) -> Option<u64> {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !plain(whole) || !plain(rest) || rest.len() > digits {
+        return None;
+    }
+    let scale = |power: usize| 10_u64.checked_pow(u32::try_from(power).ok()?);
+    let whole = whole.parse::<u64>().ok()?.checked_mul(scale(digits)?)?;
+    whole.checked_add(rest.parse::<u64>().ok()?.checked_mul(scale(digits - rest.len())?)?)
 }
 
 #[cfg(test)]
@@ -121,5 +169,26 @@ mod tests {
         assert_eq!(permille(0.0001), None);
         assert_eq!(permille(f64::INFINITY), None);
         assert_eq!((show_permille(2_000), show_permille(250)), ("2.0".into(), "0.25".into()));
+    }
+
+    #[test]
+    fn shares_and_money_are_whole_numbers() {
+        for (text, share) in [("5%", 500), ("0.25%", 25), ("100 %", 10_000), ("0%", 0)] {
+            assert_eq!(basis_points(text), Ok(share), "{text}");
+        }
+        for wrong in ["", "5", "%", "-5%", "0.125%", "1e1%", "5.%"] {
+            assert!(basis_points(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((show_basis_points(500), show_basis_points(25)), ("5%".into(), "0.25%".into()));
+        for (text, amount) in [("20.00", 20_000_000), ("7", 7_000_000), ("0.000001", 1)] {
+            assert_eq!(micros(text), Ok(amount), "{text}");
+        }
+        for wrong in ["", "$5", "-1", "1.0000001", "99999999999999999999"] {
+            assert!(micros(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(
+            (show_micros(20_000_000), show_micros(1_500_001)),
+            ("20.00".into(), "1.500001".into())
+        );
     }
 }
