@@ -11,12 +11,14 @@
 //!   report    what a worker reports, in its order: CompleteStep, FailStep, RecordCheckpoint, HandBackStep, memory
 //!   expiry    leases that nobody keeps alive: ExpireLease
 //!   sweep     what is due by cluster time: Tick
+//!   drill_window  when a drill falls due
 //!   release   what releases wait for: RecordVerdict, AdvanceCanary
 //! ```
 //! Locking: the desk's lock is held for bookkeeping only and never across an await.
 
 mod desk;
 mod dispatch;
+pub mod drill_window;
 mod expiry;
 mod gates;
 mod hello;

@@ -12,6 +12,7 @@ mod layer;
 mod memory;
 mod namespace;
 mod pin;
+mod policy;
 mod read;
 mod release;
 mod run;

@@ -15,6 +15,7 @@ mod init;
 mod memory;
 mod metrics_page;
 mod nodes;
+mod policy;
 mod ports;
 mod ranks;
 mod repin;
