@@ -92,11 +92,13 @@ async fn environments(context: &Context, agent: &str, bundle: &str) -> Result<Vi
         ..Default::default()
     };
     let answer = context.client.agents().environments(request).await?;
-    let mut table = Table::new(&["BUNDLE", "WANT", "WHY", "OPEN PINS", "ADDRESS"], &["REVISION"]);
+    let mut table =
+        Table::new(&["BUNDLE", "WANT", "SLOTS", "WHY", "OPEN PINS", "ADDRESS"], &["REVISION"]);
     for it in &answer.environments {
         table.row(vec![
             it.bundle_id.clone(),
             human::want(it.want()),
+            it.slots.to_string(),
             human::or_dash(&it.reason),
             it.open_pins.to_string(),
             human::or_dash(&it.endpoint),
@@ -120,6 +122,7 @@ async fn set(context: &Context, args: &Set) -> Done {
     let text = pairs(&[
         ("bundle", args.bundle.clone()),
         ("want", human::want(environment.want())),
+        ("slots", environment.slots.to_string()),
         ("address", human::or_dash(&environment.endpoint)),
         ("revision", answer.revision.to_string()),
     ]);

@@ -257,6 +257,9 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
     if let Some(memory) = &policy.memory {
         agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
+    if let Some(environment) = &policy.environment {
+        agent.min_slots = environment.min_slots();
+    }
     if let Some(steps) = &policy.steps {
         agent.max_running = steps.max_running();
         agent.max_running_per_key = steps.max_running_per_key();

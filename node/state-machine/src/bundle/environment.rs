@@ -39,10 +39,10 @@ pub(crate) fn set(txn: &mut Txn<'_>, it: &SetEnvironment) -> Result<Answer, Stop
 /// What is wanted follows from the route and the pins; unknown never reads as off.
 pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environment {
     let pins = open_pins(bundle);
-    let (want, reason) = match state(agent, bundle) {
-        BundleState::Live => (Want::Serve, "live"),
-        BundleState::Standby => (Want::Warm, "standby"),
-        BundleState::Candidate | BundleState::Canary => (Want::Warm, "candidate"),
+    let (want, slots, reason) = match state(agent, bundle) {
+        BundleState::Live => (Want::Serve, agent.min_slots, "live"),
+        BundleState::Standby => (Want::Warm, agent.min_slots, "standby"),
+        BundleState::Candidate | BundleState::Canary => (Want::Warm, agent.min_slots, "candidate"),
         BundleState::Unspecified
         | BundleState::Registered
         | BundleState::Draining
@@ -51,9 +51,9 @@ pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environ
         | BundleState::Recycled
         | BundleState::Rejected => {
             if pins > 0 {
-                (Want::Warm, "open pins")
+                (Want::Warm, 1, "open pins")
             } else {
-                (Want::Off, "not routed, no open pins")
+                (Want::Off, 0, "not routed, no open pins")
             }
         }
     };
@@ -65,5 +65,6 @@ pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environ
         endpoint: bundle.endpoint.clone(),
         open_pins: pins,
         revision: bundle.endpoint_revision,
+        slots: if agent.external { 0 } else { slots },
     }
 }

@@ -231,7 +231,7 @@ pub(super) fn environment(it: &v1::Environment) -> String {
     let endpoint =
         if it.endpoint.is_empty() { String::new() } else { format!(", at {}", it.endpoint) };
     let want = word(it.want().as_str_name(), "WANT_");
-    format!("{}: want {want} ({}){endpoint}", it.bundle_id, it.reason)
+    format!("{}: want {want}, {} slots ({}){endpoint}", it.bundle_id, it.slots, it.reason)
 }
 
 /// Events of one revision, in order.
