@@ -8,9 +8,12 @@ use pinrail_client::{Client, payload, v1};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 
-use crate::nodes::{Nodes, SOON};
+use crate::nodes::Nodes;
+
+/// Loading a framework takes many seconds on a busy machine, and each is loaded again by whoever goes on.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// What each program begins with: notes of what was done, in whichever process, and a way to die.
 const NOTES: &str = r#"
@@ -117,7 +120,7 @@ impl Scene {
 
     async fn result(&self, run_id: &str) -> Json {
         let result = self.client.wait_for_result("support", run_id);
-        let result = timeout(SOON, result).await.expect("in time").expect("it completes");
+        let result = timeout(PATIENCE, result).await.expect("in time").expect("it completes");
         payload::decode(result.output.as_ref()).expect("it is JSON")
     }
 
