@@ -56,7 +56,7 @@ pub fn first_step(read: &dyn Read, it: &StartRun) -> Result<Option<FirstStep>, F
             priority: priority.unwrap_or(limits::DEFAULT_PRIORITY),
             key: key.unwrap_or_else(|| it.run_id.clone()),
             prefers: String::new(),
-            shadow: it.kind() == RunKind::Shadow,
+            shadow: [it.kind(), parent.kind()].contains(&RunKind::Shadow),
         },
     }))
 }
