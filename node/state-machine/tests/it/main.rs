@@ -5,13 +5,15 @@
 //! in every state, `sweeps` holds the ends of pins to their bounds,
 //! `releases` asks every command in every stage of a release,
 //! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read,
-//! `agent_list` what a page of agents holds, `forged` reads with whatever text somebody sends.
+//! `agent_list` what a page of agents holds, `first_step` holds a leader's guess to what is queued,
+//! `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agent_list;
 mod counting;
 mod event_list;
+mod first_step;
 mod forged;
 mod golden_bytes;
 mod grid;
