@@ -47,6 +47,8 @@ pub fn first_step(read: &dyn Read, it: &StartRun) -> Result<Option<FirstStep>, F
     let Some(bundle) = bundle_of(read, &agent, &parent, it)? else { return Ok(None) };
     let first = |names: [&str; 3]| names.into_iter().find(|it| !it.is_empty()).map(str::to_owned);
     let priority = [it.priority, parent.priority].into_iter().find(|priority| *priority != 0);
+    // A child is of its parent's kind.
+    let kind = if it.parent_run_id.is_empty() { it.kind() } else { parent.kind() };
     let key = first([&it.fairness_key, &parent.fairness_key, &it.session]);
     Ok(Some(FirstStep {
         agent: agent.number,
@@ -56,7 +58,7 @@ pub fn first_step(read: &dyn Read, it: &StartRun) -> Result<Option<FirstStep>, F
             priority: priority.unwrap_or(limits::DEFAULT_PRIORITY),
             key: key.unwrap_or_else(|| it.run_id.clone()),
             prefers: String::new(),
-            shadow: it.kind() == RunKind::Shadow,
+            shadow: kind == RunKind::Shadow,
         },
     }))
 }

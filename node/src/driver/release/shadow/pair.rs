@@ -67,7 +67,8 @@ pub(crate) fn judge(
             &query::trajectory(read, agent, live_id)?,
             &query::trajectory(read, agent, &shadow.run_id)?,
         ),
-        how @ (Compare::Exact | Compare::Json | Compare::Judge | Compare::Unspecified) => {
+        Compare::Judge => return apart("judging by a step is not here yet"),
+        how @ (Compare::Exact | Compare::Json | Compare::Unspecified) => {
             let before = query::run_output(read, agent, live_id)?.unwrap_or_default();
             let after = query::run_output(read, agent, &shadow.run_id)?.unwrap_or_default();
             if how == Compare::Exact {
