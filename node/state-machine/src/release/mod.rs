@@ -196,7 +196,7 @@ pub(crate) fn word(stage: Stage) -> String {
     event::word(stage.as_str_name(), "STAGE_")
 }
 
-/// Loads an agent for a command that names it, and checks what its caller has seen of the active release.
+/// Loads the agent that a command names.
 fn load(txn: &Txn<'_>, it: Option<&pinrail_proto::log::AgentRef>) -> Result<AgentRecord, Stop> {
     agent::load_by_ref(txn, it)
 }
