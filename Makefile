@@ -42,6 +42,17 @@ programs:
 	done; \
 	if [ "$${#missing[@]}" -gt 0 ]; then $(MAKE) tools PACKAGES="$${missing[*]}"; fi
 
+# A Python with the frameworks of docs/PORTING.md, for its tests. Made anew when their versions change.
+PORTING := $(CARGO_TARGET_DIR)/porting
+.PHONY: porting
+porting: programs
+	@cmp -s client/examples/porting/requirements.txt $(PORTING)/requirements.txt || { \
+	  echo "installing LangGraph and the OpenAI Agents SDK into $(PORTING)"; \
+	  python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) tools PACKAGES=python3-venv; \
+	  python3 -m venv --clear $(PORTING); \
+	  $(PORTING)/bin/pip install --quiet --disable-pip-version-check -r client/examples/porting/requirements.txt; \
+	  cp client/examples/porting/requirements.txt $(PORTING)/; }
+
 .PHONY: nextest
 nextest: tools
 	@command -v cargo-nextest >/dev/null || { echo "installing cargo-nextest with cargo"; \
@@ -68,7 +79,7 @@ demo: build ## the main job with real processes: pins, switch, a killed leader, 
 	@$(BIN)/chaos demo
 
 .PHONY: test
-test: nextest programs ## all tests that CI runs
+test: nextest programs porting ## all tests that CI runs
 	@cargo build -p pinrail-node --bins
 	@cargo build -p pinrail-client --example research
 	@cargo test --quiet --workspace --doc

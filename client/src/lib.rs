@@ -26,6 +26,8 @@ pub mod worker;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod host;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{Client, ClientBuilder};
 pub use config::Config;

@@ -11,3 +11,5 @@ pub mod server;
 pub mod service;
 pub mod storage;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;

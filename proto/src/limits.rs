@@ -144,6 +144,13 @@ pub const RELEASES_KEPT: u32 = 200;
 pub const FAST_STAGE_MS: u64 = 10_000;
 /// Reason and evidence of one verdict.
 pub const EVIDENCE_BYTES: usize = 64 << 10;
+/// Open runs of a candidate that one look at its signals examines, and how many of them for what they cost so far.
+pub const PINS_EXAMINED: usize = 10_000;
+pub const COSTS_EXAMINED: usize = 1_000;
+/// Firings of a release that are remembered, the newest ones.
+pub const FIRINGS_KEPT: u32 = 200;
+/// Longest time that a signal is muted.
+pub const MUTE_MS: u64 = MAX_AGE_MS;
 
 const _: () =
     assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");

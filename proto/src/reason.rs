@@ -93,6 +93,8 @@ reasons! {
     RELEASE_NOT_ACTIVE FAILED_PRECONDITION 9 "No release of the agent is active. `pinrail release list AGENT` shows how the last ones ended."
     EVALS_NOT_COMPARABLE FAILED_PRECONDITION 3 "The candidate and the live bundle were measured on versions of the eval set that share too few examples. Measure the live bundle on the same version."
     GATE_NOT_PASSED FAILED_PRECONDITION 3 "A required stage was not passed. `pinrail release status AGENT` shows what was seen; `--force --reason` goes past it, audited."
+    SIGNAL_NOT_FIRING FAILED_PRECONDITION 9 "The signal has not fired, or was clean again since. `pinrail signal show AGENT` shows how each stands."
+    SIGNAL_STALE ABORTED 7 "The release is not in this phase any more, or the signal fired already: the report was dropped."
     GATE_STALE ABORTED 7 "The release is not at this stage and attempt any more, or not for long enough: the verdict was dropped."
     NO_WORKERS FAILED_PRECONDITION 9 "No live worker serves the bundle. Start some, or override with `--force --reason`."
     STEPS_MISSING FAILED_PRECONDITION 9 "The bundle's live workers do not serve every step that it declares. Start those that do, or override with `--force --reason`."

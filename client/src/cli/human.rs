@@ -104,6 +104,9 @@ words! {
     stage Stage "STAGE_";
     stage_mode StageMode "STAGE_MODE_";
     verdict Verdict "VERDICT_";
+    signal SignalKind "SIGNAL_KIND_";
+    signal_state SignalState "SIGNAL_STATE_";
+    signal_mode SignalMode "SIGNAL_MODE_";
 }
 
 /// A payload on one line, cut to so many characters.
@@ -129,6 +132,11 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 /// Millionths as a number: `1.250000`.
 pub(super) fn micros(micros: u64) -> String {
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+/// Thousandths as a number: `0.930`.
+pub(super) fn permille(permille: u64) -> String {
+    format!("{}.{:03}", permille / 1_000, permille % 1_000)
 }
 
 /// `1 run`, `2 runs`.

@@ -36,6 +36,7 @@ mod route;
 mod run;
 mod session;
 mod settings;
+mod signal;
 mod status;
 mod table;
 mod view;
@@ -86,6 +87,9 @@ pub enum Command {
     /// The bundle before the last switch, kept to return to
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
+    /// How a candidate does beside the bundle that it replaces
+    #[command(subcommand, alias = "signals")]
+    Signal(signal::Signal),
     /// Make a bundle live, in one command
     Switch(route::Switch),
     /// Return to the bundle that was live before, in one command; never asks
@@ -172,6 +176,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Worker(args) => worker::run(context, &args).await,
         Command::Release(args) => release::run(context, &args).await,
         Command::Quarantine(args) => quarantine::run(context, &args).await,
+        Command::Signal(args) => signal::run(context, &args).await,
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,

@@ -13,6 +13,7 @@ use super::flags::ListFlags;
 use super::human;
 use super::json;
 use super::problem::Problem;
+use super::signal;
 use super::view::{Body, View};
 
 /// What the cluster line may cost: the rest must not wait for it.
@@ -136,6 +137,9 @@ fn text(cluster: &Cluster, answer: &v1::GetAgentStatusResponse) -> String {
     if let Some(pause) = agent.pause.as_ref().filter(|it| it.paused || !it.bundle_ids.is_empty()) {
         lines.push(("paused", agent::pause_word(Some(pause))));
     }
+    for watch in &answer.signals {
+        lines.push(("signals", signals(watch)));
+    }
     lines.push(("runs", join(answer.bundles.iter().map(|it| runs(it, now)))));
     lines.push(("workers", join(answer.bundles.iter().map(workers))));
     lines.push(("ALARM", join(answer.bundles.iter().filter_map(alarm))));
@@ -177,6 +181,21 @@ fn route(agent: &v1::Agent, now: u64) -> String {
     format!("{live}   {standby}   epoch {}", route.epoch)
 }
 
+/// Of which release, when it is a canary: the figures of a candidate that is not live yet.
+fn signals(watch: &v1::SignalWatch) -> String {
+    match watch.phase() {
+        v1::Stage::Canary => format!("{} canary: {}", watch.bundle_id, signal::line(watch)),
+        v1::Stage::Unspecified
+        | v1::Stage::Prepare
+        | v1::Stage::Smoke
+        | v1::Stage::Evals
+        | v1::Stage::Shadow
+        | v1::Stage::Switch
+        | v1::Stage::Quarantine
+        | v1::Stage::Recycle => signal::line(watch),
+    }
+}
+
 fn name(status: &v1::BundleStatus) -> &str {
     status.bundle.as_ref().map_or("-", |bundle| bundle.bundle_id.as_str())
 }
@@ -184,6 +203,9 @@ fn name(status: &v1::BundleStatus) -> &str {
 fn runs(status: &v1::BundleStatus, now: u64) -> String {
     let open = open_pins(status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref()));
     let mut text = format!("{} {open} open", name(status));
+    if status.stalled_runs > 0 {
+        text.push_str(&format!(", {} without progress for 10m", status.stalled_runs));
+    }
     if let Some(oldest) = &status.oldest_open_run_started_at {
         text.push_str(&format!(", oldest {}", human::age(Some(oldest), now)));
     }
@@ -310,7 +332,26 @@ mod tests {
             stranded: true,
             ..bundle("v41", 3, 0)
         };
-        let live = v1::BundleStatus { oldest_open_run_started_at: ago(41), ..bundle("v42", 57, 9) };
+        let live = v1::BundleStatus {
+            oldest_open_run_started_at: ago(41),
+            stalled_runs: 12,
+            ..bundle("v42", 57, 9)
+        };
+        let figure = v1::SignalFigure {
+            name: "p95".into(),
+            value: "+31 %".into(),
+            bounds: "limit +25 %, n 412".into(),
+            over: true,
+        };
+        let watch = v1::SignalWatch {
+            phase: v1::Stage::Quarantine.into(),
+            readings: vec![v1::SignalReading {
+                state: v1::SignalState::Firing.into(),
+                figures: vec![figure],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
         let answer = v1::GetAgentStatusResponse {
             agent: Some(v1::Agent {
                 agent_id: "support".into(),
@@ -327,12 +368,14 @@ mod tests {
             recent_events: vec![switch],
             revision: 118,
             cluster_time: time::timestamp(now),
+            signals: vec![watch],
         };
         assert_eq!(
             text(&cluster(), &answer),
             "cluster  DEGRADED 2 of 3 · leader pinrail-2 · pinrail-0 unreachable for 4m12s · writes 3ms · one more loss stops writes\n\
              route    v42 live 46m (since 21:27Z)   standby v41   epoch 120\n\
-             runs     v42 57 open, oldest 41m       v41 3 open, drained by 23:13Z at the latest\n\
+             signals  p95 +31 % FIRING (limit +25 %, n 412)\n\
+             runs     v42 57 open, 12 without progress for 10m, oldest 41m       v41 3 open, drained by 23:13Z at the latest\n\
              workers  v42 9, 71 of 288 slots free       v41 none\n\
              ALARM    v41 has 3 open runs and no live worker\n\
              last     21:27Z route.switched v42 by ci-main \"SUP-812\"\n\

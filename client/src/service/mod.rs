@@ -13,6 +13,7 @@ mod pin;
 mod release;
 mod resume;
 mod run;
+mod signal;
 mod worker;
 
 pub use agent::Agents;
@@ -26,6 +27,7 @@ pub use pin::Pins;
 use pinrail_proto::v1;
 pub use release::{ReleaseWatch, Releases};
 pub use run::{RunWatch, Runs};
+pub use signal::Signals;
 pub use worker::Workers;
 
 use crate::client::Client;
@@ -122,6 +124,12 @@ impl Client {
     #[must_use]
     pub fn releases(&self) -> Releases<'_> {
         Releases { client: self }
+    }
+
+    /// How a candidate does beside the bundle that it replaces.
+    #[must_use]
+    pub fn signals(&self) -> Signals<'_> {
+        Signals { client: self }
     }
 
     /// Memory, for operators and readers; workers write through their step's context.

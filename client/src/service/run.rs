@@ -46,6 +46,8 @@ methods! { Runs, RunServiceClient:
     again repin_run as repin(RepinRunRequest) -> RepinRunResponse by run_id;
     /// Ends the run's wait for a signal, or leaves it there for a later wait.
     write signal_run as signal(SignalRunRequest) -> SignalRunResponse;
+    /// Says how good the answer of a run was.
+    write score_run as score(ScoreRunRequest) -> ScoreRunResponse;
     /// Ends an external run; the first call wins.
     again finish_run as finish(FinishRunRequest) -> FinishRunResponse by run_id;
     /// Says that an external run is alive.

@@ -1,7 +1,7 @@
 //! The names of what the driver measures, and the task that publishes what is counted at a moment. Labels are agent and
 //! bundle, never a run. Only a leader publishes; what it published last is taken back when it leads no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use pinrail_proto::v1;
@@ -27,6 +27,8 @@ pub(crate) const WORKERS: &str = "pinrail_workers";
 pub(crate) const FREE_SLOTS: &str = "pinrail_free_slots";
 /// Leased steps of the whole cluster.
 pub(crate) const LEASES: &str = "pinrail_leases";
+/// 1 while a signal of a release has fired and was not clean since.
+pub(crate) const SIGNAL_FIRING: &str = "pinrail_signal_firing";
 /// Runs that ended, by outcome.
 pub(crate) const RUNS: &str = "pinrail_runs_total";
 
@@ -65,6 +67,7 @@ pub fn describe() {
     metrics::describe_gauge!(WORKERS, "Connected workers");
     metrics::describe_gauge!(FREE_SLOTS, "Free slots of connected workers");
     metrics::describe_gauge!(LEASES, "Leased steps");
+    metrics::describe_gauge!(SIGNAL_FIRING, "Signals that fired and were not clean since");
     metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
 }
 
@@ -130,6 +133,7 @@ static PUBLISHED: Mutex<Gauges> = Mutex::new(Gauges::new());
 pub(super) async fn run(dispatch: Dispatch) {
     loop {
         publish(measure(&dispatch));
+        publish_firing(firing(&dispatch));
         sleep(EVERY).await;
     }
 }
@@ -137,6 +141,7 @@ pub(super) async fn run(dispatch: Dispatch) {
 /// This node leads no more: it has nothing to say.
 pub(super) fn forget() {
     publish(Gauges::new());
+    publish_firing(Firing::new());
 }
 
 fn publish(gauges: Gauges) {
@@ -152,6 +157,32 @@ fn publish(gauges: Gauges) {
         }
     }
     *published = gauges;
+}
+
+/// Signals that fired and were not clean since, by agent, bundle and name.
+type Firing = BTreeSet<(String, String, String)>;
+
+/// Those that were published last.
+static FIRING: Mutex<Firing> = Mutex::new(Firing::new());
+
+fn publish_firing(firing: Firing) {
+    let mut published = FIRING.lock();
+    for (agent, bundle, signal) in published.union(&firing) {
+        let fires = firing.contains(&(agent.clone(), bundle.clone(), signal.clone()));
+        let labels =
+            [("agent", agent.clone()), ("bundle", bundle.clone()), ("signal", signal.clone())];
+        metrics::gauge!(SIGNAL_FIRING, &labels).set(if fires { 1.0 } else { 0.0 });
+    }
+    *published = firing;
+}
+
+fn firing(dispatch: &Dispatch) -> Firing {
+    let open = dispatch.inner.replica.read(query::open_firings).unwrap_or_default();
+    let name = |(agent, bundle, signal): (String, String, v1::SignalKind)| {
+        let signal = signal.as_str_name().trim_start_matches("SIGNAL_KIND_").to_lowercase();
+        (agent, bundle, signal)
+    };
+    open.into_iter().map(name).collect()
 }
 
 fn measure(dispatch: &Dispatch) -> Gauges {

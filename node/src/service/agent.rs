@@ -162,13 +162,16 @@ impl AgentService for Agents {
             newest_first: true,
             ..EventFilter::default()
         };
+        let now_ms = self.0.replica.cluster_time_ms();
         let status = self.0.query(it.read.as_ref(), timeout, |read| {
             let agent = query::agent(read, &it.namespace, &it.agent_id)?;
-            let bundles = query::bundle_statuses(read, &it.namespace, &it.agent_id)?;
+            let bundles = query::bundle_statuses(read, &it.namespace, &it.agent_id, now_ms)?;
             let (events, _) = query::events(read, &filter, RECENT_EVENTS)?;
-            Ok((agent, bundles, events))
+            let number = query::agent_number(read, &it.namespace, &it.agent_id)?;
+            let signals = query::signal_watches(read, number, now_ms)?;
+            Ok((agent, bundles, events, signals))
         });
-        let ((agent, mut bundles, recent_events), at) = status.await?;
+        let ((agent, mut bundles, recent_events, signals), at) = status.await?;
         let runs = agent.policy.as_ref().and_then(|policy| policy.runs.as_ref());
         let is_external = runs.is_some_and(|runs| runs.execution() == v1::Execution::External);
         self.add_workers(&it, is_external, &mut bundles).await;
@@ -178,6 +181,7 @@ impl AgentService for Agents {
             recent_events,
             revision: at.revision,
             cluster_time: timestamp(at.now_ms),
+            signals,
         }))
     }
 

@@ -16,6 +16,7 @@ mod pin;
 mod read;
 mod release;
 mod run;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -113,6 +114,11 @@ pub fn router(
             node,
             release_service_server::ReleaseServiceServer,
             Releases(api(&node))
+        ))
+        .add_service(served!(
+            node,
+            signal_service_server::SignalServiceServer,
+            signal::Signals(api(&node))
         ))
         .add_service(served!(
             node,

@@ -7,8 +7,8 @@ use futures::Stream;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    CancelRun, FinishRun, KeepRun, PauseRun, RepinRun, ResumeRun, RetryRun, RunResult, SignalRun,
-    StartRun,
+    CancelRun, FinishRun, KeepRun, PauseRun, RepinRun, ResumeRun, RetryRun, RunResult, ScoreRun,
+    SignalRun, StartRun,
 };
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::run_service_server::RunService;
@@ -352,6 +352,29 @@ impl RunService for Runs {
         Ok(Response::new(v1::SignalRunResponse { run_id: it.run_id, state, delivered, revision }))
     }
 
+    async fn score_run(
+        &self,
+        request: Request<v1::ScoreRunRequest>,
+    ) -> Result<Response<v1::ScoreRunResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let agent_id = self.agent_of(&it.namespace, &it.agent_id, &it.run_id, timeout).await?;
+        let kind = Kind::ScoreRun(ScoreRun {
+            agent: agent_ref(&it.namespace, &agent_id)?,
+            run_id: it.run_id,
+            score_permille: it.score_permille,
+            source: it.source,
+            comment: it.comment,
+        });
+        match self.0.write(it.options, kind, timeout).await? {
+            (Answer::ScoreRun(answer), revision) => {
+                Ok(Response::new(v1::ScoreRunResponse { revision, ..answer }))
+            }
+            _ => Err(mismatch()),
+        }
+    }
+
     async fn finish_run(
         &self,
         request: Request<v1::FinishRunRequest>,
@@ -396,8 +419,9 @@ impl RunService for Runs {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         validate::run_of(&it.namespace, &it.agent_id, &it.run_id)?;
+        let now_ms = self.0.replica.cluster_time_ms();
         let explained = self.0.query(it.read.as_ref(), timeout, |read| {
-            query::explain_run(read, &it.namespace, &it.agent_id, &it.run_id)
+            query::explain_run(read, &it.namespace, &it.agent_id, &it.run_id, now_ms)
         });
         Ok(Response::new(explained.await?.0))
     }

@@ -18,7 +18,8 @@ use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
 use crate::{
-    agent, bundle, cluster, dedupe, eval, memory, namespace, release, route, run, step, tick,
+    agent, bundle, cluster, dedupe, eval, memory, namespace, release, route, run, signal, step,
+    tick,
 };
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
@@ -155,6 +156,7 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::CancelRun(it) => run::cancel(txn, it),
         Command::FinishRun(it) => run::finish(txn, it),
         Command::KeepRun(it) => run::keep(txn, it),
+        Command::ScoreRun(it) => run::score(txn, it),
         Command::RetryRun(it) => run::retry(txn, it),
         Command::SignalRun(it) => run::signal(txn, it),
         Command::EndSession(it) => run::session::end(txn, it),
@@ -183,6 +185,10 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::AbortRelease(it) => release::abort(txn, it),
         Command::ExtendQuarantine(it) => release::extend_quarantine(txn, it),
         Command::RecycleBundle(it) => release::recycle(txn, it),
+        Command::FireSignal(it) => signal::fire(txn, it),
+        Command::ClearSignal(it) => signal::clear(txn, it),
+        Command::AckSignal(it) => signal::ack(txn, it),
+        Command::MuteSignal(it) => signal::mute(txn, it),
         Command::Tick(it) => tick::tick(txn, it),
         Command::CreateEvalSet(it) => eval::create_set(txn, it),
         Command::SubmitEvalReport(it) => eval::submit_report(txn, it),

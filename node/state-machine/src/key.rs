@@ -44,7 +44,7 @@ pub enum Kind {
     StepOutput = 0x25,
     /// `agent# run\0 step# name` → `CheckpointRecord`. Written once.
     Checkpoint = 0x26,
-    /// `agent# bundle\0 pinned_ms run` → empty: the open pins of a bundle, oldest first.
+    /// `agent# bundle\0 pinned_ms run` → `PinRecord`: the open pins of a bundle, oldest first.
     OpenPin = 0x28,
     /// `agent# state bundle\0 started_ms run` → empty: runs by state, for lists.
     RunByState = 0x29,
@@ -112,6 +112,14 @@ pub enum Kind {
     EvalBody = 0x8e,
     /// `agent# hour(4) label\0 value` → how many live runs began with that label, 8 bytes.
     TaskMix = 0x8f,
+    /// `agent# bundle\0 kind(1) grain(1) begin_ms` → `SliceRecord`: what runs were like that ended in a span of time.
+    SignalSlice = 0x98,
+    /// `agent# release#` → `BaselineRecord`. Written once, at the switch.
+    SignalBaseline = 0x99,
+    /// `agent# release# index(4)` → `FiringRecord`: what fired in a release, oldest first.
+    SignalFiring = 0x9a,
+    /// `agent# signal(1)` → `MuteRecord`.
+    SignalMute = 0x9b,
 }
 
 /// What a row of the deadline index is about.

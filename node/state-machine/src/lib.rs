@@ -27,6 +27,7 @@ pub mod query;
 mod release;
 mod route;
 mod run;
+mod signal;
 mod step;
 pub mod store;
 mod tick;

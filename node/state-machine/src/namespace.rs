@@ -15,6 +15,14 @@ use crate::{agent, event, nearest};
 pub(crate) const DEFAULT: &str = "default";
 
 /// The namespace that a request means.
+/// What a command line needs to name an agent of it: nothing for the default one.
+pub(crate) fn flag(namespace: &str) -> String {
+    match namespace {
+        DEFAULT => String::new(),
+        other => format!(" --namespace {other}"),
+    }
+}
+
 pub(crate) fn or_default(name: &str) -> &str {
     if name.is_empty() { DEFAULT } else { name }
 }

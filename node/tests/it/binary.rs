@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::ports::free_port;
+use pinrail_node::testing::free_port;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pinrail");
 

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::exec::{agent, written};
 use crate::nodes::{Nodes, SOON, start};
-use crate::ports::free_port;
+use pinrail_node::testing::free_port;
 
 /// `pinrail worker VERB support …`, as a person would start it.
 fn worker(nodes: &Nodes, verb: &str, words: &[&str]) -> Command {

@@ -1,98 +1,54 @@
 //! Whole nodes in one process: any of them takes a worker, and a worker outlives its leader.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use pinrail_client::worker::{Next, StepContext, StepResult};
 use pinrail_client::{Client, Config, Worker, v1};
-use pinrail_node::config::{Member, ServerConfig};
+use pinrail_node::config::ServerConfig;
 use pinrail_node::env::Env;
 use pinrail_node::server::{Server, ServerError};
+use pinrail_node::testing::Cluster;
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message;
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
-use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use crate::ports::free_port;
-
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-pub(crate) struct Nodes {
-    _data: TempDir,
-    pub(crate) servers: Vec<Option<Server>>,
+/// A cluster, and a client of it.
+pub(crate) struct Nodes(Cluster);
+
+impl Deref for Nodes {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl DerefMut for Nodes {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.0
+    }
 }
 
 impl Nodes {
     pub(crate) async fn start(count: usize) -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder can be made");
-        let name = |index: usize| format!("n{index}");
-        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-        let member = |(index, port): (usize, &u16)| Member {
-            name: name(index),
-            peer: format!("127.0.0.1:{port}"),
-        };
-        let members: Vec<Member> = ports.iter().enumerate().map(member).collect();
-        let mut servers = Vec::new();
-        for (index, port) in ports.iter().enumerate() {
-            let folder = data.path().join(name(index));
-            let mut config = ServerConfig::local("test", &name(index), &folder, 0);
-            config.listen.peer.set_port(*port);
-            if count > 1 {
-                config.members.clone_from(&members);
-            }
-            servers.push(Some(Server::start(config, Env::real()).await.expect("it starts")));
-        }
-        let nodes = Self { _data: data, servers };
-        nodes.leader().await;
-        nodes
-    }
-
-    fn live(&self) -> impl Iterator<Item = (usize, &Server)> {
-        self.servers.iter().enumerate().filter_map(|(i, server)| Some((i, server.as_ref()?)))
-    }
-
-    /// The node that does the leader's work, once all agree on it.
-    pub(crate) async fn leader(&self) -> usize {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let here: Vec<usize> =
-                self.live().filter(|(_, s)| s.dispatch.leads()).map(|(i, _)| i).collect();
-            let known = |server: &Server| {
-                let leader = server.replica.leadership().borrow().leader.clone();
-                leader.is_some_and(|leader| here.iter().any(|i| leader.name == format!("n{i}")))
-            };
-            if here.len() == 1 && self.live().all(|(_, server)| known(server)) {
-                return here[0];
-            }
-            assert!(Instant::now() < deadline, "no leader in time: {here:?}");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    pub(crate) fn endpoint(&self, index: usize) -> String {
-        self.servers[index].as_ref().expect("it runs").grpc_addr.to_string()
+        Self(Cluster::start(count).await)
     }
 
     pub(crate) fn client(&self) -> Client {
-        let endpoints = self.live().map(|(_, server)| server.grpc_addr.to_string()).collect();
-        let timeout = SOON;
+        let (endpoints, timeout) = (self.endpoints(), SOON);
         Client::new(Config { endpoints, timeout, ..Config::default() }).expect("it is well formed")
     }
 
-    pub(crate) async fn stop(&mut self, index: usize) {
-        self.servers[index].take().expect("it runs").shutdown().await;
-    }
-
-    pub(crate) async fn stop_all(mut self) {
-        for index in 0..self.servers.len() {
-            if self.servers[index].is_some() {
-                self.stop(index).await;
-            }
-        }
+    pub(crate) async fn stop_all(self) {
+        self.0.stop_all().await;
     }
 }
 

@@ -11,7 +11,7 @@ use pinrail_proto::log::command::Kind;
 use pinrail_state_machine::query;
 use tokio::time::{Instant, sleep};
 
-use crate::ports::free_port;
+use pinrail_node::testing::free_port;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -7,6 +7,7 @@ use super::super::bundle;
 use super::super::context::{Context, Done};
 use super::super::flags::{ReadFlags, RunId};
 use super::super::human;
+use super::super::signal;
 use super::super::view::View;
 use super::read::{one, step_table};
 
@@ -56,6 +57,16 @@ fn text(answer: &v1::ExplainRunResponse) -> String {
             text.push_str(&indent(&table));
         }
     }
+    let both: Vec<_> = answer.cohort.iter().chain(&answer.previous_cohort).collect();
+    if !both.is_empty() {
+        text.push_str("\nwhat their runs are like\n");
+        text.push_str(&indent(&signal::cohorts(both.into_iter()).render(false)));
+    }
+    for watch in &answer.watches {
+        let phase = human::stage(watch.phase());
+        text.push_str(&format!("\nsignals of {} in {phase}\n", watch.release_id));
+        text.push_str(&indent(&signal::line(watch)));
+    }
     text
 }
 
@@ -86,8 +97,18 @@ mod tests {
             previous_bundle: Some(bundle("v1")),
             changes: vec![change],
             revision: 7,
+            cohort: Some(v1::Cohort { bundle_id: "v2".into(), ..Default::default() }),
+            ..Default::default()
         });
-        for part in ["run", "plan", "bundle v2", "what differs from v1", "changed", "old⏎words"] {
+        for part in [
+            "run",
+            "plan",
+            "bundle v2",
+            "what differs from v1",
+            "changed",
+            "old⏎words",
+            "their runs",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

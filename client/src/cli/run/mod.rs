@@ -8,6 +8,7 @@ mod end;
 mod explain;
 mod read;
 mod result;
+mod score;
 mod signal;
 mod start;
 mod watch;
@@ -82,6 +83,11 @@ pub enum Run {
         after_help = "Examples:\n  pinrail run signal 1f0c2d3e-00000000000000000000000000000007 approved --value '{\"by\":\"ada\"}'\n  pinrail run signal order-77 paid --agent support"
     )]
     Signal(signal::Signal),
+    /// Say how good the answer of a run was; the same source again replaces what it said before
+    #[command(
+        after_help = "Examples:\n  pinrail run score 1f0c2d3e-00000000000000000000000000000007 0.9 --comment \"right, but long\"\n  pinrail run score order-77 fail --agent support --by judge"
+    )]
+    Score(score::Score),
     /// End an external run; the first call wins
     #[command(
         after_help = "Example:\n  pinrail run finish order-77 --agent support --outcome completed --result '{\"ok\":true}'"
@@ -107,6 +113,7 @@ pub(super) async fn run(context: &Context, verb: &Run) -> Done {
         Run::Resume(args) => end::resume(context, args).await,
         Run::Repin(args) => end::repin(context, args).await,
         Run::Signal(args) => signal::signal(context, args).await,
+        Run::Score(args) => score::score(context, args).await,
         Run::Finish(args) => end::finish(context, args).await,
         Run::Keep(args) => end::keep(context, args).await,
     }

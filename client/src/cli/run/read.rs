@@ -140,6 +140,19 @@ pub(super) async fn show(context: &Context, args: &Show) -> Done {
 }
 
 /// A run as lines; `run explain` begins with the same.
+/// `0.400 by human ada: wrong; 0.950 by judge grader`.
+fn score(run: &v1::Run) -> String {
+    let one = |it: &v1::Score| {
+        let source = human::word(it.source().as_str_name(), "SCORE_SOURCE_");
+        let comment =
+            if it.comment.is_empty() { String::new() } else { format!(": {}", it.comment) };
+        let value = human::permille(it.score_permille.into());
+        format!("{value} by {source} {}{comment}", it.actor).trim_end().to_owned()
+    };
+    // A person's word counts before a judge's.
+    run.scores.iter().rev().map(one).collect::<Vec<_>>().join("; ")
+}
+
 pub(super) fn one(run: &v1::Run) -> String {
     let now = human::now_ms();
     let pin = run.pin.clone().unwrap_or_default();
@@ -166,6 +179,7 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("step", run.current_step.clone()),
         ("steps", run.steps.to_string()),
         ("session", session(run)),
+        ("score", score(run)),
         ("repinnable", repinnable(run)),
         ("priority", priority(run)),
         ("fairness key", run.fairness_key.clone()),

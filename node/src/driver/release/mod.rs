@@ -9,7 +9,8 @@
 //!   evals       what reports on the policy's set say
 //!   shadow      live runs mirrored on the candidate, and how their outputs compare
 //!   canary      the hold of the present share, then the next one
-//!   quarantine  its time; then the last pins of the standby
+//!   quarantine  its time, and clean signals; then the last pins of the standby
+//!   signals     of canary and quarantine: what fires, what is clean again
 //! ```
 
 mod canary;
@@ -20,6 +21,7 @@ mod leftovers;
 mod prepare;
 mod quarantine;
 mod shadow;
+mod signals;
 mod smoke;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +30,7 @@ use std::sync::Arc;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{self, RecordVerdict};
-use pinrail_proto::v1::{HoldCause, Stage, Verdict};
+use pinrail_proto::v1::{self, HoldCause, Stage, Verdict};
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::query::{self, Attended};
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -73,6 +75,7 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
     let mut agents: BTreeSet<u32> = BTreeSet::new();
     let mut seen: BTreeMap<(u32, u32), leftovers::Seen> = BTreeMap::new();
     let mut shadows = shadow::Shadows::default();
+    let mut watching = signals::Watching::default();
     let mut again = true;
     loop {
         if again {
@@ -83,8 +86,9 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
             again = false;
         }
         for agent in agents.clone() {
-            if !attend(&dispatch, agent, &mut seen, &mut shadows).await {
+            if !attend(&dispatch, agent, &mut seen, &mut shadows, &mut watching).await {
                 agents.remove(&agent);
+                watching.forget(agent);
             }
         }
         tokio::select! {
@@ -157,8 +161,10 @@ async fn attend(
     agent: u32,
     seen: &mut BTreeMap<(u32, u32), leftovers::Seen>,
     shadows: &mut shadow::Shadows,
+    watching: &mut signals::Watching,
 ) -> bool {
-    let all = match dispatch.inner.replica.read(|read| query::attended(read, agent)) {
+    let now_ms = dispatch.inner.replica.cluster_time_ms();
+    let all = match dispatch.inner.replica.read(|read| query::attended(read, agent, now_ms)) {
         Ok(all) => all,
         Err(error) => {
             tracing::warn!(agent, %error, "releases cannot be read");
@@ -167,11 +173,14 @@ async fn attend(
     };
     leftovers::clear(dispatch, agent, &all, seen).await;
     shadows.keep(agent, &all);
+    if watching.look(dispatch, agent, &all).await {
+        return true;
+    }
     for it in &all {
         if it.release.hold() != HoldCause::Unspecified {
             continue;
         }
-        let finding = look(dispatch, it, shadows).await;
+        let finding = look(dispatch, it, shadows, watching.of(it)).await;
         let over = it.release.deadline_ms != 0 && it.now_ms >= it.release.deadline_ms;
         match finding {
             Finding::Wait(reason) if over => {
@@ -188,14 +197,19 @@ async fn attend(
     !all.is_empty()
 }
 
-async fn look(dispatch: &Dispatch, it: &Attended, shadows: &mut shadow::Shadows) -> Finding {
+async fn look(
+    dispatch: &Dispatch,
+    it: &Attended,
+    shadows: &mut shadow::Shadows,
+    watch: Option<&v1::SignalWatch>,
+) -> Finding {
     match it.release.stage() {
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
         Stage::Evals => evals::look(dispatch, it).await,
         Stage::Shadow => shadows.look(dispatch, it),
-        Stage::Canary => canary::look(it),
-        Stage::Quarantine => quarantine::look(it),
+        Stage::Canary => canary::look(it, watch),
+        Stage::Quarantine => quarantine::look(it, watch),
         Stage::Recycle => quarantine::look_at_pins(it),
         Stage::Unspecified | Stage::Switch => Finding::Wait(String::new()),
     }
@@ -222,8 +236,19 @@ async fn say(
 
 /// Proposes about a release. What became of it shows in the next look.
 async fn propose(dispatch: &Dispatch, it: &Attended, kind: Kind) -> Option<Answer> {
+    propose_because(dispatch, it, kind, "").await
+}
+
+/// The same with a reason, which whatever it leads to carries.
+async fn propose_because(
+    dispatch: &Dispatch,
+    it: &Attended,
+    kind: Kind,
+    why: &str,
+) -> Option<Answer> {
     use prost::Message as _;
-    let header = log::Header { actor: ACTOR.to_owned(), ..log::Header::default() };
+    let header =
+        log::Header { actor: ACTOR.to_owned(), reason: why.to_owned(), ..log::Header::default() };
     let command = log::Command { header: Some(header), kind: Some(kind) };
     let commands = vec![command.encode_to_vec().into()];
     match dispatch.inner.replica.propose_here(commands, PROPOSE_TIMEOUT).await {
@@ -244,5 +269,37 @@ async fn propose(dispatch: &Dispatch, it: &Attended, kind: Kind) -> Option<Answe
             tracing::debug!(agent = it.agent_id, %error, "a verdict could not be recorded yet");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinrail_proto::log::ReleaseRecord;
+    use pinrail_proto::v1::{self, SignalState};
+    use pinrail_state_machine::query::Attended;
+
+    /// A release of nothing, at this time.
+    pub(super) fn attended(now_ms: u64) -> Attended {
+        Attended {
+            namespace: "default".to_owned(),
+            agent_id: "support".to_owned(),
+            agent: 1,
+            release: ReleaseRecord::default(),
+            policy: v1::Policy::default(),
+            steps: Vec::new(),
+            baseline_pins: 0,
+            fires: None,
+            now_ms,
+        }
+    }
+
+    /// One signal that stands like this.
+    pub(super) fn watch(state: SignalState, summary: &str) -> v1::SignalWatch {
+        let reading = v1::SignalReading {
+            state: state.into(),
+            summary: summary.to_owned(),
+            ..v1::SignalReading::default()
+        };
+        v1::SignalWatch { readings: vec![reading], ..v1::SignalWatch::default() }
     }
 }

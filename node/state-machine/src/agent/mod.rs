@@ -17,6 +17,7 @@ use crate::event;
 use crate::key::{Key, Kind};
 use crate::namespace;
 use crate::outcome::{Stop, reject};
+use crate::signal;
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
 
@@ -133,6 +134,10 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::EvalReport,
         Kind::EvalBody,
         Kind::TaskMix,
+        Kind::SignalSlice,
+        Kind::SignalBaseline,
+        Kind::SignalFiring,
+        Kind::SignalMute,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {
@@ -272,6 +277,7 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
         agent.max_running_per_key = steps.max_running_per_key();
         agent.max_per_second = steps.max_per_second();
     }
+    signal::Windows::of_policy(&policy).keep(agent);
     let row = PolicyRecord { policy: Some(policy), revision: txn.revision };
     debug_assert!(row.encoded_len() < pinrail_proto::limits::COMMAND_BYTES);
     txn.put(Key::of(Kind::Policy, agent.number).build(), &row);

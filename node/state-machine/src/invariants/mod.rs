@@ -13,6 +13,7 @@ mod result;
 mod route;
 mod scratch;
 mod session;
+mod signal;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,9 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         release::releases_are_what_the_agent_says(&scene, &mut found)?;
+        signal::windows_hold_what_runs_say(&scene, &mut found)?;
+        signal::firings_are_written_down(&scene, &mut found)?;
+        signal::pins_say_who_is_idle(&scene, &mut found)?;
         wait::waits_end_once(&scene, &mut found)?;
         session::sessions_go_on(&scene, &mut found)?;
         child::children_have_their_parents_pin(&scene, &mut found);

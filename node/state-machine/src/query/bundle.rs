@@ -11,6 +11,10 @@ use crate::txn::decode;
 use crate::{agent, bundle as bundles_of, route};
 
 use super::page::page;
+use super::signal::stalled_runs;
+
+/// Nothing happened to a run for so long: somebody should look.
+const STALLED_MS: u64 = 600_000;
 
 /// A bundle with its manifest.
 ///
@@ -92,6 +96,7 @@ pub fn bundle_statuses(
     read: &dyn Read,
     namespace: &str,
     agent: &str,
+    now_ms: u64,
 ) -> Result<Vec<v1::BundleStatus>, Stop> {
     let agent = agent::find(read, namespace, agent)?;
     let mut records = bundles_of::all(read, agent.number)?;
@@ -100,18 +105,21 @@ pub fn bundle_statuses(
         routed || bundles_of::open_pins(record) > 0
     });
     records.sort_by_key(|record| std::cmp::Reverse(record.created_revision));
-    records.iter().map(|record| Ok(status(read, &agent, record)?)).collect()
+    let stalled_ms = now_ms.saturating_sub(STALLED_MS);
+    records.iter().map(|record| Ok(status(read, &agent, record, stalled_ms)?)).collect()
 }
 
 fn status(
     read: &dyn Read,
     agent: &AgentRecord,
     record: &BundleRecord,
+    stalled_ms: u64,
 ) -> Result<v1::BundleStatus, Fault> {
     let oldest = route::oldest_pin_ms(read, agent.number, &record.bundle_id)?;
     Ok(v1::BundleStatus {
         bundle: Some(without_manifest(read, agent, record)?),
         environment: Some(bundles_of::environment(agent, record)),
+        stalled_runs: stalled_runs(read, agent.number, &record.bundle_id, stalled_ms)?,
         ready_steps: record.ready_steps,
         oldest_open_run_started_at: timestamp(oldest),
         drained_by: route::drain_message(read, agent, record)?.drained_by,

@@ -21,6 +21,7 @@ mod release;
 mod run;
 mod run_list;
 mod session;
+mod signal;
 mod step;
 
 pub use agent::{agent, agent_number, agents, namespaces};
@@ -42,4 +43,5 @@ pub use release::{Attended, agents_with_releases, attended, plan_release, releas
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};
 pub use session::{session, sessions};
+pub use signal::{open_firings, signal_watches, signals};
 pub use step::{branches, step, steps};

@@ -2,13 +2,14 @@
 
 use pinrail_proto::log::{AgentRecord, ReleaseRecord, StagePlan};
 use pinrail_proto::time::{duration, millis, timestamp};
+use pinrail_proto::v1::SignalKind;
 use pinrail_proto::{reason, v1};
 
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::decode;
-use crate::{agent as agents, bundle, release as releases_of, route};
+use crate::{agent as agents, bundle, release as releases_of, route, signal};
 
 use super::page::page_back;
 
@@ -142,6 +143,8 @@ pub struct Attended {
     pub steps: Vec<String>,
     /// Open pins of the bundle that was live before.
     pub baseline_pins: u64,
+    /// A signal that fires and that nobody acknowledged or muted: nothing goes on by itself.
+    pub fires: Option<SignalKind>,
     /// Cluster time in milliseconds.
     pub now_ms: u64,
 }
@@ -150,9 +153,8 @@ pub struct Attended {
 ///
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
-pub fn attended(read: &dyn Read, agent: u32) -> Result<Vec<Attended>, Fault> {
+pub fn attended(read: &dyn Read, agent: u32, now_ms: u64) -> Result<Vec<Attended>, Fault> {
     let Some(record) = agents::by_number(read, agent)? else { return Ok(Vec::new()) };
-    let now_ms = super::position(read)?.now_ms;
     let mut all = Vec::new();
     for number in [record.active_release, record.quarantine_release] {
         let Some(release) = releases_of::find(read, agent, number)? else { continue };
@@ -168,6 +170,7 @@ pub fn attended(read: &dyn Read, agent: u32) -> Result<Vec<Attended>, Fault> {
             policy: releases_of::policy(read, agent, number)?,
             steps: steps.into_iter().collect(),
             baseline_pins: baseline.as_ref().map_or(0, bundle::open_pins),
+            fires: signal::blocking(read, agent, &release, now_ms)?,
             release,
             now_ms,
         });

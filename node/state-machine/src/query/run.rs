@@ -1,7 +1,7 @@
 //! Reads of runs: one, its result, its explanation.
 
 use pinrail_proto::limits;
-use pinrail_proto::log::{AgentRecord, RunRecord};
+use pinrail_proto::log::{AgentRecord, RunRecord, ScoreRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1;
 
@@ -10,9 +10,10 @@ use crate::outcome::Stop;
 use crate::run::{find, is_over, not_found, pin_message};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
-use crate::{agent, bundle};
+use crate::{agent, bundle, signal};
 
 use super::page::page;
+use super::signal::cohort;
 
 /// A run with its input and output. The agent may be empty for run ids that our libraries made.
 ///
@@ -85,6 +86,7 @@ pub fn explain_run(
     namespace: &str,
     agent_id: &str,
     run_id: &str,
+    now_ms: u64,
 ) -> Result<v1::ExplainRunResponse, Stop> {
     let (agent, record) = locate(read, namespace, agent_id, run_id)?;
     let (steps, _) = super::steps(read, &agent.namespace, &agent.agent_id, run_id, 0, "")?;
@@ -94,6 +96,13 @@ pub fn explain_run(
         Some(previous) => Some(bundle::message(read, &agent, &previous)?),
         None => None,
     };
+    let previous_cohort = match &previous {
+        Some(previous) => Some(cohort(read, &agent, &previous.bundle_id, now_ms)?),
+        None => None,
+    };
+    let both = [Some(&record.bundle_id), previous.as_ref().map(|it| &it.bundle_id)];
+    let mut watches = signal::watched(read, &agent, now_ms)?;
+    watches.retain(|it| both.contains(&Some(&it.bundle_id)));
     let changes = match (&previous, &pinned.manifest) {
         (Some(v1::Bundle { manifest: Some(before), .. }), Some(after)) => {
             bundle::diff(before, after)
@@ -107,6 +116,9 @@ pub fn explain_run(
         previous_bundle: previous,
         changes,
         revision: super::position(read)?.revision,
+        cohort: Some(cohort(read, &agent, &record.bundle_id, now_ms)?),
+        previous_cohort,
+        watches,
     })
 }
 
@@ -170,7 +182,18 @@ pub(super) fn message(
         trace_parent: run.trace_parent.clone(),
         repins: run.repins,
         repin_to: run.repin_to.clone(),
+        scores: run.scores.iter().map(score).collect(),
     })
+}
+
+fn score(it: &ScoreRecord) -> v1::Score {
+    v1::Score {
+        source: it.source,
+        score_permille: it.score_permille,
+        comment: it.comment.clone(),
+        actor: it.actor.clone(),
+        at: timestamp(it.at_ms),
+    }
 }
 
 /// A page of the open pins of a bundle, oldest first.

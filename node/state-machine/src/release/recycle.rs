@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory};
+use crate::{agent, bundle, event, memory, signal};
 
 use super::{end, load};
 
@@ -98,9 +98,11 @@ fn give_up(
 ) -> Result<(), Stop> {
     crate::route::clear_drain(txn, agent.number, &mut record);
     record.recycled = true;
+    record.recycled_revision = txn.revision;
     record.revision = txn.revision;
     agent.bundles = agent.bundles.saturating_sub(1);
     memory::drop_unseen(txn, agent.number, record.layer);
+    signal::forget(txn, agent.number, &record.bundle_id)?;
     let layer = memory::layer(txn.read(), agent.number, record.layer)?;
     bundle::save(txn, agent.number, &record);
     txn.event(

@@ -6,7 +6,7 @@ use pinrail_proto::v1::{self, HoldCause, ReleaseState, Stage, StageMode, Verdict
 use crate::event::With as _;
 use crate::outcome::Stop;
 use crate::txn::Txn;
-use crate::{bundle, event, memory, route};
+use crate::{bundle, event, memory, route, signal};
 
 use super::{end, gate, id, note, policy, quarantine, save_gate, state_of, word};
 
@@ -186,6 +186,8 @@ pub(crate) fn switch(
     agent.candidate_bundle_id.clear();
     agent.canary_bp = 0;
     let to = bundle::load(txn, agent.number, &release.bundle_id)?;
+    signal::end_phase(txn, agent, release)?;
+    signal::freeze(txn, agent, release.number)?;
     let drain = route::make_live(txn, agent, to)?;
     release.switched_ms = txn.now;
     release.deadline_ms = 0;

@@ -141,7 +141,8 @@ fn make_room(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     }
     txn.delete(row(Kind::Release, agent.number, oldest));
     txn.delete(row(Kind::ReleasePolicy, agent.number, oldest));
-    for kind in [Kind::ReleaseGate, Kind::ReleaseMove] {
+    txn.delete(row(Kind::SignalBaseline, agent.number, oldest));
+    for kind in [Kind::ReleaseGate, Kind::ReleaseMove, Kind::SignalFiring] {
         let range: KeyRange = Key::of(kind, agent.number).u32(oldest).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {
             txn.delete(key.to_vec());

@@ -12,7 +12,7 @@ use crate::agent::policy::too_large;
 use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event};
+use crate::{agent, bundle, event, signal};
 
 use super::stage::{self, canary_steps, go_on, hold, is_held, is_required, planned, raise};
 use super::{end, find, id, is_over, message, note, policy, quarantine, save, save_gate, word};
@@ -30,6 +30,9 @@ pub(crate) fn record(txn: &mut Txn<'_>, it: &RecordVerdict) -> Result<Answer, St
     }
     if it.stage() == Stage::Canary && it.verdict() == Verdict::Pass {
         last_step_is_over(txn, &agent, &release)?;
+    }
+    if matches!(it.stage(), Stage::Canary | Stage::Quarantine) && it.verdict() == Verdict::Pass {
+        nothing_fires(txn, &agent, &release)?;
     }
     if matches!(it.stage(), Stage::Quarantine | Stage::Recycle) && it.verdict() != Verdict::Pass {
         return Err(reject(reason::INVALID_REQUEST, "behind the switch only a pass is recorded"));
@@ -72,6 +75,7 @@ pub(crate) fn advance_canary(txn: &mut Txn<'_>, it: &AdvanceCanary) -> Result<An
     if usize::try_from(it.step).unwrap_or(usize::MAX) >= steps.len() {
         return Err(stale(&release, "this is the last step"));
     }
+    nothing_fires(txn, &agent, &release)?;
     raise(txn, &mut agent, &mut release)?;
     let state = release.state();
     note(txn, &agent, &mut release, "release.raised", state, &it.evidence);
@@ -106,6 +110,17 @@ fn stale(release: &ReleaseRecord, why: &str) -> Stop {
     reject(reason::GATE_STALE, message)
         .with("stage", word(release.stage()))
         .with("attempt", release.attempt)
+}
+
+/// Nothing goes on by itself while a signal fires that nobody acknowledged or muted.
+fn nothing_fires(txn: &Txn<'_>, agent: &AgentRecord, release: &ReleaseRecord) -> Result<(), Stop> {
+    match signal::blocking(txn.read(), agent.number, release, txn.now)? {
+        None => Ok(()),
+        Some(fires) => {
+            let signal = signal::word(fires);
+            Err(stale(release, &format!("{signal} fires")).with("signal", signal))
+        }
+    }
 }
 
 fn step_is_over(

@@ -17,7 +17,7 @@ use crate::txn::Txn;
 
 pub(crate) use candidate::leave as leave_candidate;
 pub(crate) use drain::{clear as clear_drain, message as drain_message, oldest_pin_ms, set_drain};
-pub(crate) use rollback::rollback;
+pub(crate) use rollback::{leave, rollback};
 pub(crate) use switch::{make_live, switch};
 
 /// Notes that the route moved.

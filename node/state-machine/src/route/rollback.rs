@@ -14,7 +14,7 @@ use crate::{agent, bundle, event, memory, namespace, release};
 use super::{drain, moved};
 
 pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop> {
-    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     agent::expect_revision(txn, agent.revision)?;
     let unnamed = it.from_bundle_id.is_empty() || it.from_inferred;
     if unnamed && is_recent(txn, &agent) {
@@ -26,16 +26,26 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
         "" => agent.live_bundle_id.clone(),
         named => named.to_owned(),
     };
+    leave(txn, agent, &from_id, it.in_flight())
+}
+
+/// Leaves a bundle by its name, whoever wants it: the candidate of a canary, or the live bundle.
+pub(crate) fn leave(
+    txn: &mut Txn<'_>,
+    mut agent: AgentRecord,
+    from_id: &str,
+    asked: v1::InFlight,
+) -> Result<Answer, Stop> {
     if from_id.is_empty() {
         return Err(reject(reason::NO_LIVE_BUNDLE, "no bundle is live: there is nothing to leave"));
     }
-    let from = bundle::load(txn, agent.number, &from_id)?;
+    let from = bundle::load(txn, agent.number, from_id)?;
     if release::is_canary(&agent) && from_id == agent.candidate_bundle_id {
-        let in_flight = in_flight(txn, &agent, it.in_flight())?;
-        return leave_canary(txn, agent, &from_id, in_flight);
+        let in_flight = in_flight(txn, &agent, asked)?;
+        return leave_canary(txn, agent, from_id, in_flight);
     }
     if from_id != agent.live_bundle_id {
-        return again(txn, &agent, from, it.in_flight());
+        return again(txn, &agent, from, asked);
     }
     if agent.standby_bundle_id.is_empty() {
         let message = format!("there is no bundle to return to from {from_id}");
@@ -47,7 +57,7 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
         }
         return Err(reject(reason::NOTHING_TO_ROLL_BACK, message));
     }
-    let in_flight = in_flight(txn, &agent, it.in_flight())?;
+    let in_flight = in_flight(txn, &agent, asked)?;
     go_back(txn, &mut agent, from, in_flight)
 }
 
@@ -232,10 +242,7 @@ fn ambiguous(txn: &Txn<'_>, agent: &AgentRecord) -> Result<Stop, Stop> {
         .max()
         .map_or_else(String::new, |(_, bundle_id)| bundle_id);
     let message = "the agent was rolled back within the last 15 minutes; name the bundle to leave";
-    let namespace = match agent.namespace.as_str() {
-        namespace::DEFAULT => String::new(),
-        other => format!(" --namespace {other}"),
-    };
+    let namespace = namespace::flag(&agent.namespace);
     let command =
         |bundle: &str| format!("pinrail rollback {} --from {bundle}{namespace}", agent.agent_id);
     // Empty when the bundle that was left has been made live again by force: then there is but one choice.

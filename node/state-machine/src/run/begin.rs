@@ -14,7 +14,7 @@ use crate::step;
 use crate::txn::Txn;
 
 use super::child::{check_room, child_key};
-use super::{Subject, pin_key, session, set_state};
+use super::{Subject, busy, pin_key, session, set_state};
 
 /// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
 pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
@@ -114,9 +114,10 @@ pub(super) fn pin(
     txn: &mut Txn<'_>,
     agent: &mut AgentRecord,
     bundle: &mut BundleRecord,
-    run: &RunRecord,
+    run: &mut RunRecord,
 ) {
-    txn.mark(pin_key(agent.number, run), &[]);
+    busy::begin(run);
+    txn.put(pin_key(agent.number, run), &busy::pin_record(run));
     bundle::count_pin(bundle, run.kind(), true);
     // A drain that was over is not over any more.
     bundle.drained_ms = 0;

@@ -7,7 +7,7 @@ use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
-use crate::{bundle, event, memory, step};
+use crate::{bundle, event, memory, signal, step};
 
 use super::{Subject, child, pin_key, session, set_state};
 
@@ -45,6 +45,7 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
     if subject.run.state() == RunState::Scheduled {
         txn.clear_timer(agent, subject.run.due_ms, Timer::StartDue, subject.run.run_id.as_bytes());
     } else {
+        signal::ended(txn, subject, state, reason)?;
         unpin(txn, subject);
         memory::leave_scratch(txn, &subject.agent, &subject.run)?;
     }

@@ -13,6 +13,7 @@
 //! count at that moment, whether or not a sweep has come by.
 
 mod begin;
+mod busy;
 mod cancel;
 mod child;
 pub(crate) mod clip;
@@ -27,6 +28,7 @@ mod repin;
 mod restart;
 mod retention;
 mod retry;
+mod score;
 pub(crate) mod session;
 mod settle;
 mod signal;
@@ -43,6 +45,7 @@ use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
 use crate::{agent, bundle};
 
+pub(crate) use busy::{busy_ms, busy_of_pin, cost_here, pin_record};
 pub(crate) use cancel::{cancel, cancel_if_ending, stop_if_ending};
 pub(crate) use child::{child_id, child_key, end_children, start_awaited};
 pub(crate) use close::{End, close};
@@ -53,6 +56,7 @@ pub(crate) use pause::{pause, resume};
 pub(crate) use repin::repin;
 pub(crate) use retention::forget;
 pub(crate) use retry::retry;
+pub(crate) use score::score;
 pub(crate) use settle::{ends, settle};
 pub(crate) use signal::{signal, take_room};
 pub(crate) use start::{check as check_start, choose, start};
@@ -124,7 +128,9 @@ impl Subject {
     /// Writes back everything that a command may have changed.
     pub(crate) fn save(&mut self, txn: &mut Txn<'_>) {
         self.run.revision = txn.revision;
+        self.run.changed_ms = txn.now;
         follow(txn, self);
+        busy::follow(txn, self);
         agent::save(txn, &self.agent);
         if !self.run.bundle_id.is_empty() {
             bundle::save(txn, self.agent.number, &self.bundle);

@@ -19,6 +19,7 @@ const NOUNS: &[&str] = &[
     "step",
     "memory",
     "eval",
+    "signal",
 ];
 
 fn is_event_type(text: &str) -> bool {

@@ -33,7 +33,7 @@ fn reads_with_forged_text_are_answered() {
             reason(query::steps(read, "", "support", text, 0, "")),
             reason(query::pin(read, "", "", text)),
             reason(query::result(read, text, text, text)),
-            reason(query::explain_run(read, "", "", text)),
+            reason(query::explain_run(read, "", "", text, 0)),
             reason(query::agent(read, text, text)),
             reason(query::pins(read, "", "support", text, 0, text)),
             reason(query::runs(read, "", "support", &filter, 0, "")),

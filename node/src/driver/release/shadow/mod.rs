@@ -160,7 +160,8 @@ impl Stage {
 impl Shadows {
     /// Mirrors live runs that have just begun.
     pub(super) async fn mirror(&mut self, dispatch: &Dispatch, agent: u32, began: &[String]) {
-        let all = match dispatch.inner.replica.read(|read| query::attended(read, agent)) {
+        let now_ms = dispatch.inner.replica.cluster_time_ms();
+        let all = match dispatch.inner.replica.read(|read| query::attended(read, agent, now_ms)) {
             Ok(all) => all,
             Err(error) => {
                 tracing::warn!(agent, %error, "releases cannot be read");
@@ -247,6 +248,7 @@ mod tests {
             policy: v1::Policy::default(),
             steps: Vec::new(),
             baseline_pins: 0,
+            fires: None,
             now_ms,
         };
         let mut late = stage(&[]);

@@ -6,6 +6,7 @@
 mod history;
 mod op;
 mod player;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,6 +86,7 @@ fn stories_come_by_every_event_of_a_run() {
         "run.resumed",
         "run.retried",
         "run.scheduled",
+        "run.scored",
         "run.signalled",
         "run.started",
         "session.ended",
@@ -148,12 +150,15 @@ proptest! {
     fn promises_hold_after_every_command(story in story(MOST)) {
         let mut player = Player::new();
         let mut history = History::default();
+        let mut said = windows::Counts::new();
         for op in &story {
             for (command, applied) in player.play(op) {
                 history.note(&player.replica, &command, &applied);
+                windows::note(&mut said, &player.replica, &applied);
                 player.replica.check_promises();
             }
         }
+        prop_assert_eq!(windows::counted(&player.replica.store), said);
         // With time enough and nobody there, every run ends and nothing is left to do.
         // Delayed runs begin in the first round and end in the second.
         for _ in 0..2 {

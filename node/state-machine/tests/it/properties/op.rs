@@ -72,6 +72,13 @@ pub(super) enum Op {
         bundle: u8,
         behind: u8,
     },
+    /// `human`: else by a judge.
+    Score {
+        agent: u8,
+        run: u8,
+        score: u32,
+        human: bool,
+    },
     /// One that may be moved to another bundle.
     StartRepinnable {
         run: u8,
@@ -274,6 +281,8 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => run().prop_map(|run| Op::Keep { run }),
         1 => run().prop_map(|run| Op::Retry { run }),
         1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
+        2 => (agent(), run(), 0..1_001_u32, any::<bool>())
+            .prop_map(|(agent, run, score, human)| Op::Score { agent, run, score, human }),
         2 => (run(), 0..5_u8).prop_map(|(run, bundle)| Op::Repin { run, bundle }),
         1 => run().prop_map(|run| Op::PauseRun { run }),
         2 => run().prop_map(|run| Op::ResumeRun { run }),

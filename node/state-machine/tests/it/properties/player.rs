@@ -132,6 +132,16 @@ impl Player {
                 agent: agent(AGENTS[0]),
                 session: format!("talk {session}"),
             }),
+            Op::Score { agent: a, run, score, human } => {
+                let source = if *human { v1::ScoreSource::Human } else { v1::ScoreSource::Judge };
+                Command::ScoreRun(log::ScoreRun {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    run_id: run_id(*a, *run),
+                    score_permille: *score,
+                    source: source.into(),
+                    comment: String::new(),
+                })
+            }
             Op::StartChild { agent: a, run, child } => Command::StartRun(log::StartRun {
                 agent: agent(AGENTS[usize::from(*a)]),
                 run_id: format!("{}.c{child}", run_id(*a, *run)),

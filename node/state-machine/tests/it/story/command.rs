@@ -9,7 +9,7 @@ use pinrail_state_machine::query;
 use super::evals;
 use super::line::{Line, span};
 use super::world::{Held, World};
-use super::{release, show};
+use super::{release, show, signal};
 
 /// Carries a line out and tells what came of it.
 pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
@@ -34,6 +34,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
     administration(line, &verb)
         .or_else(|| route(line, &verb))
         .or_else(|| release::command(world, line, &verb))
+        .or_else(|| signal::command(world, line, &verb))
         .or_else(|| run(line, &verb))
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
@@ -461,6 +462,7 @@ fn policy(line: &mut Line) -> v1::Policy {
         rollback: Some(v1::RollbackPolicy { in_flight: in_flight.into() }),
         ..v1::Policy::default()
     };
+    let policy = v1::Policy { signals: signal::policy(line), ..policy };
     release::policy(line, policy)
 }
 

@@ -15,6 +15,7 @@ mod question;
 mod release;
 mod script;
 mod show;
+mod signal;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ stories! {
     release_fails
     release_holds
     canary_and_rollback
+    signals_count_runs
+    signals_in_canary
+    signals_behind_the_switch
     retry_by_hand
     waits_and_signals
     waits_obey_ends_and_rollbacks

@@ -10,7 +10,7 @@ use super::command::{agent_ref, run_kind};
 use super::evals;
 use super::line::{Line, span};
 use super::world::World;
-use super::{release, show};
+use super::{release, show, signal};
 
 /// Answers a question; `None` when the line is none.
 pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
@@ -27,6 +27,8 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "diff" => diff(world, line),
         "release" => release::release(world, line),
         "releases" => release::releases(world, line),
+        "signals" => signal::signals(world, line),
+        "explain" => signal::explain(world, line),
         "plan" => release::plan(world, line),
         "drains" => drains(world, line),
         "environments" => environments(world, line),
@@ -86,7 +88,8 @@ fn counters(world: &World, line: &mut Line) -> Told {
         "open runs: {} of the agent, {} of the cluster",
         agent.open_runs, cluster.open_runs
     )];
-    for status in query::bundle_statuses(world.read(), &namespace, &agent.agent_id)? {
+    for status in query::bundle_statuses(world.read(), &namespace, &agent.agent_id, world.now_ms())?
+    {
         let bundle = status.bundle.unwrap_or_default();
         let pins = bundle.open_pins.unwrap_or_default();
         lines.push(format!(

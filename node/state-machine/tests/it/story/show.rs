@@ -60,6 +60,20 @@ fn answer(result: &Answer) -> Vec<String> {
         Answer::RecycleBundle(it) => {
             vec![format!("{} is recycled{}", it.bundle_id, again(it.already))]
         }
+        Answer::ScoreRun(it) => {
+            vec![format!("{} counts on {}{}", it.run_id, it.bundle_id, again(it.already))]
+        }
+        Answer::Firing(it) => {
+            let firing = it.firing.clone().unwrap_or_default();
+            vec![format!("{}{}", super::signal::fired(&firing), again(it.already))]
+        }
+        Answer::MuteSignal(it) => {
+            let signal = word(it.signal().as_str_name(), "SIGNAL_KIND_");
+            match &it.muted_until {
+                None => vec![format!("{signal} is not muted")],
+                some => vec![format!("{signal} is muted until {}", at(some.as_ref()))],
+            }
+        }
         Answer::Session(it) => vec![session(it)],
         Answer::EvalSet(_) | Answer::EvalReport(_) => evals::answer(result).into_iter().collect(),
         Answer::DiscardMemory(it) => {
@@ -334,7 +348,10 @@ pub(super) fn at(timestamp: Option<&prost_types::Timestamp>) -> String {
 }
 
 fn since_begin(ms: u64) -> String {
-    format!("+{}", span(ms - BEGIN_MS))
+    match ms.checked_sub(BEGIN_MS) {
+        Some(ms) => format!("+{}", span(ms)),
+        None => format!("-{}", span(BEGIN_MS - ms)),
+    }
 }
 
 /// `1h30m`, `500ms`, `0s`.

@@ -46,6 +46,10 @@ impl World {
         self.elapsed_ms += ms;
     }
 
+    pub(super) fn now_ms(&self) -> u64 {
+        BEGIN_MS + self.elapsed_ms
+    }
+
     pub(super) fn elapsed_ms(&self) -> u64 {
         self.elapsed_ms
     }

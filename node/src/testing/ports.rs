@@ -10,7 +10,11 @@ const COUNT: u16 = 7_000;
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody listens at.
-pub(crate) fn free_port() -> u16 {
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     // Each test is a process of its own: each begins elsewhere.
     let spread = std::process::id().wrapping_mul(61);
     for _ in 0..COUNT {
