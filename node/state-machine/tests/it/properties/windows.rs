@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pinrail_proto::log::SliceRecord;
-use pinrail_proto::v1::{self, EndReason, RunState};
+use pinrail_proto::v1::{self, EndReason, RunKind, RunState};
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::key::{Kind, Parts};
 use pinrail_state_machine::outcome::Applied;
@@ -41,7 +41,8 @@ pub(super) fn note(said: &mut Counts, replica: &Replica, applied: &Applied) {
         let name = AGENTS[usize::try_from(*agent).unwrap() - 1];
         let run = query::run(replica.read(), "", name, run_id).unwrap();
         let bundle_id = run.pin.clone().unwrap_or_default().bundle_id;
-        let counts = !bundle_id.is_empty() && run.parent_run_id.is_empty();
+        let is_compared = matches!(run.kind(), RunKind::Live | RunKind::Canary | RunKind::Shadow);
+        let counts = is_compared && !bundle_id.is_empty() && run.parent_run_id.is_empty();
         if let Some(place) = place(&run).filter(|_| counts) {
             said.entry((*agent, bundle_id, run.kind)).or_default()[place] += 1;
         }
