@@ -78,6 +78,10 @@ install: tools ## build pinrail and put it into ~/.cargo/bin
 demo: build ## the main job with real processes: pins, switch, a killed leader, caps, rollback
 	@$(BIN)/chaos demo
 
+.PHONY: demo-release
+demo-release: build ## releases with real processes: a good candidate goes live, each bad one is stopped by what sees it
+	@$(BIN)/chaos demo-release
+
 .PHONY: test
 test: nextest programs porting ## all tests that CI runs
 	@cargo build -p pinrail-node --bins
@@ -124,6 +128,22 @@ chaos-many-runs: build ## pages of filtered lists among a million finished runs,
 .PHONY: chaos-switch-cost
 chaos-switch-cost: build ## a switch with 10,000 open pins against one with none; then their expiry
 	@$(BIN)/chaos switch-cost
+
+.PHONY: chaos-memory-cost
+chaos-memory-cost: build ## a read after a hundred releases, and a switch of an agent with a million keys
+	@$(BIN)/chaos memory-cost
+
+.PHONY: chaos-release-kills
+chaos-release-kills: build ## a release through every stage, whose leader is killed at each transition
+	@$(BIN)/chaos release-kills
+
+.PHONY: chaos-rollback-cost
+chaos-rollback-cost: build ## a rollback with 10,000 open runs on the bundle that is left, under each in-flight policy
+	@$(BIN)/chaos rollback-cost
+
+.PHONY: chaos-shadow-cost
+chaos-shadow-cost: build ## live runs beside a candidate in shadow that hangs, fails or writes memory
+	@$(BIN)/chaos shadow-cost
 
 .PHONY: chaos-snapshot
 chaos-snapshot: build ## a follower that was down past the log's tail

@@ -10,10 +10,12 @@ pub struct Binaries {
     pub pinrail: PathBuf,
     pub worker: PathBuf,
     pub research: PathBuf,
+    /// The workers of `demo-release`.
+    pub agent: PathBuf,
 }
 
 impl Binaries {
-    /// From `PINRAIL_BIN`, `PINRAIL_CHAOS_WORKER` and `PINRAIL_RESEARCH`, or else beside this program in cargo's
+    /// From `PINRAIL_BIN`, `PINRAIL_CHAOS_WORKER`, `PINRAIL_CHAOS_AGENT` and `PINRAIL_RESEARCH`, or else beside this program in cargo's
     /// target folder.
     ///
     /// # Errors
@@ -25,6 +27,7 @@ impl Binaries {
             worker: chosen("PINRAIL_CHAOS_WORKER").unwrap_or_else(|| profile.join("chaos-worker")),
             research: chosen("PINRAIL_RESEARCH")
                 .unwrap_or_else(|| profile.join("examples/research")),
+            agent: chosen("PINRAIL_CHAOS_AGENT").unwrap_or_else(|| profile.join("chaos-agent")),
         };
         binaries.demand(&binaries.pinrail, "cargo build -p pinrail-node --bins")?;
         binaries.demand(&binaries.worker, "cargo build -p pinrail-chaos-tests --bins")?;

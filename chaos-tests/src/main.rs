@@ -8,10 +8,12 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
+use pinrail_chaos_tests::demo_release::demo_release;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, flood, kill_all, many_runs, snapshot, storm, switch_cost,
+    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, release_kills,
+    rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 
 /// Faults against real Pinrail processes, judged by an independent model.
@@ -74,6 +76,25 @@ enum Command {
         #[arg(long, default_value = "6m", value_parser = humantime::parse_duration)]
         retention: Duration,
     },
+    /// A read after many releases, and a switch of an agent with many keys.
+    MemoryCost {
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: usize,
+        #[arg(long, default_value_t = 100)]
+        releases: usize,
+    },
+    /// A release through every stage, whose leader is killed at each transition.
+    ReleaseKills,
+    /// A rollback with many open runs on the bundle that is left, under each in-flight policy.
+    RollbackCost {
+        #[arg(long, default_value_t = 10_000)]
+        runs: usize,
+    },
+    /// Live runs beside a candidate in shadow that hangs, fails or writes memory.
+    ShadowCost {
+        #[arg(long, default_value_t = 5)]
+        pairs: usize,
+    },
     /// A follower that was down past the log's tail.
     Snapshot,
     /// Every verb of the command line with one and with two members stopped.
@@ -89,6 +110,8 @@ enum Command {
     SimOne,
     /// The main job from end to end: pins, a switch with a killed leader, caps, a rollback.
     Demo(DemoOptions),
+    /// Candidates of every kind, released at the same time: each comes to what it deserves.
+    DemoRelease,
 }
 
 fn fault_kind(word: &str) -> Result<FaultKind, String> {
@@ -157,6 +180,27 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             print!("{found}");
             found.passed()
         }
+        Command::MemoryCost { keys, releases } => {
+            let size = memory_cost::Size { keys, releases };
+            let found = memory_cost::memory_cost(setting, size).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::ReleaseKills => {
+            let found = release_kills::release_kills(setting).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::RollbackCost { runs } => {
+            let found = rollback_cost::rollback_cost(setting, runs).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::ShadowCost { pairs } => {
+            let found = shadow_cost::shadow_cost(setting, pairs).await?;
+            print!("{found}");
+            found.passed()
+        }
         Command::Snapshot => {
             let report = snapshot::snapshot(setting).await?;
             print!("{report}");
@@ -168,6 +212,7 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             found.passed()
         }
         Command::Demo(options) => demo(setting, &options).await?,
+        Command::DemoRelease => demo_release(setting).await?,
         #[cfg(feature = "simulation")]
         Command::Sim { .. } | Command::SimOne => {
             anyhow::bail!("the simulation runs outside of the runtime")

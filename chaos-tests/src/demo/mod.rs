@@ -19,6 +19,8 @@ use anyhow::Result;
 use crate::report::Keeper;
 use crate::scenario::Setting;
 
+pub use timeline::Timeline;
+
 /// What the demonstration can be told.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoOptions {

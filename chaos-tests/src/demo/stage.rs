@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::DemoOptions;
 use crate::cluster::process::{Launch, Process};
 use crate::config::Binaries;
+use crate::console::Console;
 use crate::history::{WorkerEvent, WorkerLine};
 
 /// The agent that workers execute, and the one whose runs execute elsewhere.
@@ -23,7 +21,6 @@ pub(super) const OLD: &str = "v1";
 pub(super) const NEW: &str = "v2";
 /// Worker processes of each bundle.
 const WORKERS: usize = 2;
-const COMMAND: Duration = Duration::from_secs(15);
 const STOP: Duration = Duration::from_secs(15);
 
 /// Makes agents and starts workers.
@@ -31,7 +28,7 @@ pub(super) struct Stage<'a> {
     pub(super) binaries: &'a Binaries,
     pub(super) options: &'a DemoOptions,
     pub(super) folder: PathBuf,
-    pub(super) endpoints: String,
+    pub(super) console: Console,
 }
 
 impl Stage<'_> {
@@ -40,11 +37,13 @@ impl Stage<'_> {
         for (agent, execution) in [(AGENT, "workers"), (FLEET, "external")] {
             let file = self.folder.join(format!("{agent}.toml"));
             fs::write(&file, self.agent_toml(execution))?;
-            self.command(&["agent", "create", agent, "-f", &file.display().to_string()]).await?;
+            self.console
+                .run(&["agent", "create", agent, "-f", &file.display().to_string()])
+                .await?;
             for bundle in [OLD, NEW] {
                 let file = self.bundle_file(bundle);
                 let file = file.display().to_string();
-                self.command(&["bundle", "create", agent, bundle, "-f", &file]).await?;
+                self.console.run(&["bundle", "create", agent, bundle, "-f", &file]).await?;
             }
         }
         Ok(())
@@ -78,29 +77,6 @@ impl Stage<'_> {
         Ok(file.code.git_commit)
     }
 
-    /// Runs one command of the command line.
-    pub(super) async fn command(&self, args: &[&str]) -> Result<String> {
-        let child = Command::new(&self.binaries.pinrail)
-            .args(args)
-            .args(["--endpoint", &self.endpoints])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let output = timeout(COMMAND, child.wait_with_output())
-            .await
-            .with_context(|| format!("pinrail {} hangs", args.join(" ")))??;
-        if !output.status.success() {
-            bail!(
-                "pinrail {} failed: {}",
-                args.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
     /// The worker processes of both bundles.
     pub(super) fn start_workers(&self) -> Result<Crew> {
         let folder = self.folder.join("steps");
@@ -122,7 +98,7 @@ impl Stage<'_> {
                         "--code",
                         &code,
                         "--endpoint",
-                        &self.endpoints,
+                        &self.console.endpoints,
                         "--slots",
                         "32",
                         "--worker-id",

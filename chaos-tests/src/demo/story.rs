@@ -15,6 +15,7 @@ use super::traffic::{self, FIRST_WAVE, KEYS, SECOND_WAVE, Sort};
 use crate::api::final_read::read_agent;
 use crate::clock;
 use crate::cluster::{Cluster, Options};
+use crate::console::Console;
 use crate::history::{Answer, Call, Evidence, Fault, FaultKind, InFlight, Outcome, Recorder};
 use crate::report::{Keeper, ms};
 use crate::scenario::Setting;
@@ -72,7 +73,10 @@ impl<'a> Play<'a> {
             binaries: &setting.binaries,
             options,
             folder: keeper.folder(),
-            endpoints: cluster.endpoints(),
+            console: Console {
+                pinrail: setting.binaries.pinrail.clone(),
+                endpoints: cluster.endpoints(),
+            },
         };
         stage.release().await?;
         timeline.say(format!(

@@ -4,23 +4,23 @@ use tokio::time::Instant;
 
 /// When the demonstration began.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeline {
+pub struct Timeline {
     begin: Instant,
 }
 
 impl Timeline {
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         Self { begin: Instant::now() }
     }
 
     /// Says what just happened.
-    pub(super) fn say(&self, text: impl AsRef<str>) {
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
         let at = self.begin.elapsed();
         println!("{:>4}.{:03} s  {}", at.as_secs(), at.subsec_millis(), text.as_ref());
     }
 
     /// Says something that belongs to the line before.
-    pub(super) fn add(&self, text: impl AsRef<str>) {
+    pub(crate) fn add(&self, text: impl AsRef<str>) {
         println!("            {}", text.as_ref());
     }
 }

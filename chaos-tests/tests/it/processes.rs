@@ -8,7 +8,8 @@ use pinrail_chaos_tests::report::Report;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, snapshot, storm, switch_cost,
+    Setting, degraded, failover, kill_all, release_kills, rollback_cost, snapshot, storm,
+    switch_cost,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
@@ -78,4 +79,16 @@ async fn open_pins_expire_in_bounded_batches_while_runs_start() {
     assert_eq!(cost.revisions, 1, "a switch is one command\n{cost}");
     assert_eq!(cost.expired, size.pins, "{cost}");
     assert!(cost.largest_batch <= 256 && cost.starts.count > 0, "{cost}");
+}
+
+#[tokio::test]
+async fn a_release_comes_to_its_end_though_its_leader_is_killed_at_each_transition() {
+    let found = release_kills::release_kills(&setting(19)).await.expect("it is played");
+    assert!(found.passed(), "{found}");
+}
+
+#[tokio::test]
+async fn a_rollback_applies_its_policy_to_exactly_the_open_runs_of_the_bundle_that_is_left() {
+    let found = rollback_cost::rollback_cost(&setting(20), 600).await.expect("it is measured");
+    assert!(found.is_exact(), "{found}");
 }
