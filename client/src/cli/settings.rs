@@ -120,7 +120,9 @@ impl Settings {
             Layers { flag, variables, file, profile }.pick(key, of(&profiles.top), default)
         };
         let output = globals.output.map(|output| output_name(output).to_owned());
-        let user = variables("USER").unwrap_or_default();
+        // A container may have a user without a name.
+        let named = variables("USER").filter(|name| !name.is_empty());
+        let user = named.unwrap_or_else(|| format!("uid:{}", rustix::process::getuid().as_raw()));
         Ok(Settings {
             endpoint: merge(
                 "endpoint",
@@ -271,7 +273,9 @@ mod tests {
         assert_eq!(origin("namespace"), ("enved".into(), "environment PINRAIL_NAMESPACE".into()));
         assert_eq!(origin("timeout"), ("20s".into(), "config.toml [profiles.prod]".into()));
         assert_eq!(origin("output"), ("wide".into(), "config.toml".into()));
-        assert_eq!(origin("actor"), (String::new(), "default".into()));
+        let (actor, from) = origin("actor");
+        assert!(actor.starts_with("uid:"), "{actor}");
+        assert_eq!(from, "default");
     }
 
     #[test]

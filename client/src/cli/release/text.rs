@@ -117,7 +117,7 @@ pub(super) fn plan(plan: &v1::PlanReleaseResponse) -> String {
         _ => format!(", the oldest {}", human::age(plan.oldest_pinned_at.as_ref(), now)),
     };
     text.push_str(&pairs(&[
-        ("promote", format!("{least} at least, {most} at most (holds not counted)")),
+        ("live", format!("after {least} at least, {most} at most (holds not counted)")),
         ("rollback", "one command, below a second".to_owned()),
         ("open pins", format!("{}{oldest}", plan.open_pins)),
         (
@@ -135,7 +135,7 @@ pub(super) fn plan(plan: &v1::PlanReleaseResponse) -> String {
 
 fn planned(stage: &v1::PlannedStage) -> String {
     if !stage.skipped.is_empty() {
-        return format!("skipped: it {}", stage.skipped);
+        return format!("skipped: {}", stage.skipped);
     }
     let mut line = human::stage_mode(stage.mode());
     if let Some(least) = &stage.at_least {
