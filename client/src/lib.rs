@@ -11,6 +11,7 @@
 //! # }
 //! ```
 
+pub mod backup;
 pub mod client;
 pub mod config;
 pub mod connection;

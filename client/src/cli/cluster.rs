@@ -33,6 +33,9 @@ pub enum Cluster {
         after_help = "Examples:\n  pinrail cluster transfer-leader\n  pinrail cluster transfer-leader pinrail-1"
     )]
     TransferLeader(TransferLeader),
+    /// Backups of the whole cluster
+    #[command(subcommand)]
+    Snapshot(super::snapshot::Snapshot),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -76,6 +79,7 @@ pub(super) async fn run(context: &Context, verb: &Cluster) -> Done {
         Cluster::Add(args) => add(context, args).await,
         Cluster::Remove(args) => remove(context, args).await,
         Cluster::TransferLeader(args) => transfer_leader(context, args).await,
+        Cluster::Snapshot(verb) => super::snapshot::run(context, verb).await,
     }
 }
 

@@ -37,6 +37,7 @@ mod run;
 mod session;
 mod settings;
 mod signal;
+mod snapshot;
 mod status;
 mod table;
 mod view;

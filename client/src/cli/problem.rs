@@ -10,9 +10,11 @@ use crate::error::{Error, UNREACHABLE};
 
 /// Exit codes that are no reason's.
 pub(super) const OK: u8 = 0;
+pub(super) const ERROR: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 pub(super) const TIMED_OUT: u8 = 5;
 pub(super) const UNAVAILABLE: u8 = 6;
+pub(super) const REFUSED: u8 = 9;
 pub(super) const DIFFERENT: u8 = 10;
 pub(super) const RUN_ENDED: u8 = 11;
 pub(super) const INTERRUPTED: u8 = 130;

@@ -3,6 +3,7 @@
 use pinrail_proto::v1;
 use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
 use tokio::time::timeout;
+use tonic::Streaming;
 
 use crate::client::Client;
 use crate::config::normalize_endpoint;
@@ -93,6 +94,18 @@ impl Cluster<'_> {
     ) -> Result<v1::TransferLeaderResponse> {
         let call = self.client.call_for(Repeat::Once, String::new());
         send!(self.client, call, ClusterServiceClient::transfer_leader, request)
+    }
+
+    /// A backup of one member with all that was acknowledged before the call: first what it is, then its bytes;
+    /// [`crate::backup::save`] makes a file of it. The client's timeout is for its first message only.
+    ///
+    /// # Errors
+    /// Those of [`crate::Error`]; those of the stream when it breaks off.
+    pub async fn save_snapshot(&self) -> Result<Streaming<v1::SaveSnapshotResponse>> {
+        let call = self.client.call_for(Repeat::Read, String::new());
+        let call = Call { prefer_leader: false, hold: call.timeout, ..call };
+        let request = v1::SaveSnapshotRequest {};
+        send!(self.client, call, ClusterServiceClient::save_snapshot, request)
     }
 
     /// Content hash of one member's state, by a full scan; the client's timeout must be long enough.

@@ -316,6 +316,15 @@ impl ClusterService for Script {
         Err(Status::unimplemented("not in this test"))
     }
 
+    type SaveSnapshotStream = tokio_stream::Empty<Result<v1::SaveSnapshotResponse, Status>>;
+
+    async fn save_snapshot(
+        &self,
+        _: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn get_content_hash(
         &self,
         _: Request<v1::GetContentHashRequest>,

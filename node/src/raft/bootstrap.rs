@@ -20,7 +20,7 @@ use pinrail_proto::peer;
 use tokio::time::sleep;
 
 use super::replica::Replica;
-use super::settings::ReplicaConfig;
+use super::settings::{MemberConfig, ReplicaConfig};
 use super::start::founding_node_id;
 use super::types::PeerNode;
 
@@ -143,20 +143,7 @@ pub(super) async fn ask(replica: &Replica, address: &str) -> Option<peer::Identi
 
 async fn initialize(replica: &Replica, config: &ReplicaConfig) {
     let own_address = own_peer_address(replica, config);
-    let mut members: BTreeMap<u64, PeerNode> = config
-        .members
-        .iter()
-        .map(|member| {
-            let node = PeerNode {
-                name: member.name.clone(),
-                peer_address: member.peer_address.clone(),
-                // Each node tells its own when it is asked; see `status.rs`.
-                grpc_address: String::new(),
-                directory: String::new(),
-            };
-            (founding_node_id(&config.cluster, &member.name), node)
-        })
-        .collect();
+    let mut members = founders(config);
     if config.members.is_empty() {
         let node = PeerNode {
             name: config.node.clone(),
@@ -173,6 +160,21 @@ async fn initialize(replica: &Replica, config: &ReplicaConfig) {
         }
         Err(error) => tracing::error!(%error, "the cluster cannot be formed"),
     }
+}
+
+/// The members of the list under their numbers.
+pub(super) fn founders(config: &ReplicaConfig) -> BTreeMap<u64, PeerNode> {
+    let founder = |member: &MemberConfig| {
+        let node = PeerNode {
+            name: member.name.clone(),
+            peer_address: member.peer_address.clone(),
+            // Each node tells its own when it is asked; see `status.rs`.
+            grpc_address: String::new(),
+            directory: String::new(),
+        };
+        (founding_node_id(&config.cluster, &member.name), node)
+    };
+    config.members.iter().map(founder).collect()
 }
 
 fn own_peer_address(replica: &Replica, config: &ReplicaConfig) -> String {

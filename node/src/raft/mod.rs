@@ -22,6 +22,7 @@ mod peer_service;
 mod proposer;
 mod read;
 mod replica;
+mod restore;
 mod settings;
 mod start;
 mod state_machine;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Raft;
+use openraft::type_config::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
 use pinrail_proto::log as pb;
 use pinrail_proto::peer;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
-use crate::storage::{DataDir, Identity};
+use crate::storage::{DataDir, Identity, Snapshot};
 
 use super::addition::Adder;
 use super::cluster_time::ClusterTime;
@@ -304,6 +305,36 @@ impl Replica {
     /// When the node is stopping.
     pub async fn trigger_snapshot(&self) -> Result<(), ReadError> {
         self.inner.raft.trigger().snapshot().await.map_err(|_| ReadError::Stopping)
+    }
+
+    /// A snapshot of this node with every write that was acknowledged anywhere before the call.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`]; [`ReadError::Stale`] when none was made in time.
+    pub async fn fresh_snapshot(&self, timeout: Duration) -> Result<Snapshot, ReadError> {
+        let deadline = Instant::now() + timeout;
+        self.barrier(timeout).await?;
+        let wanted = self.applied().borrow().log_index;
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            let newest = self.inner.state.snapshot.lock().clone();
+            let last = newest.as_ref().and_then(|it| it.manifest.meta.as_ref()?.last_log_id);
+            if let (Some(snapshot), Some(last)) = (newest, last)
+                && last.index >= wanted
+            {
+                return Ok(snapshot);
+            }
+            // One that was under way already may not have come so far.
+            self.trigger_snapshot().await?;
+            match timeout_at(deadline, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(ReadError::Stopping),
+                Err(_) => {
+                    let applied_revision = self.applied().borrow().revision;
+                    return Err(ReadError::Stale { applied_revision });
+                }
+            }
+        }
     }
 
     /// Ends this member: no more proposals, everything applied is flushed, no thread of it goes on. The data

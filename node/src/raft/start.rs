@@ -26,7 +26,7 @@ use super::read::{self, Reads};
 use super::replica::{Inner, Replica};
 use super::settings::{ReplicaConfig, raft_config};
 use super::state_machine::StateMachine;
-use super::{bootstrap, membership};
+use super::{bootstrap, membership, restore};
 
 /// Why a node does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +64,13 @@ impl Replica {
             listener.map_err(|error| StartError::Listen { address: config.peer_listen, error })?;
         let (identity, directory) = take_directory(&config, &env)?;
         let engine = env.engines.open_log(&config.data);
-        let engine = engine.map_err(|error| StartError::Storage { what: "log", error })?;
-        let log = LogStore::open(engine, &env)
-            .map_err(|error| StartError::Storage { what: "log", error })?;
+        let mut log = engine.map_err(|error| StartError::Storage { what: "log", error })?;
         let engine = env.engines.open_state(&config.data);
         let engine = engine.map_err(|error| StartError::Storage { what: "state", error })?;
+        restore::take_over(&config, identity.node_id, env.clock.wall_ms(), &mut *log, &*engine)
+            .map_err(|error| StartError::Storage { what: "backup", error })?;
+        let log = LogStore::open(log, &env)
+            .map_err(|error| StartError::Storage { what: "log", error })?;
         let (machine, state) = StateMachine::open(engine, &env)
             .map_err(|error| StartError::Storage { what: "state", error })?;
 

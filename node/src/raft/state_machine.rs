@@ -59,7 +59,7 @@ pub(crate) struct StateShared {
     pub(crate) feed: broadcast::Sender<Arc<AppliedBatch>>,
     env: Env,
     position: Mutex<Position>,
-    snapshot: Mutex<Option<Snapshot>>,
+    pub(super) snapshot: Mutex<Option<Snapshot>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -200,7 +200,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         // Between applies: position and checkpoint belong together.
         let position = self.shared.position.lock().clone();
         let name = position.last.map_or(0, |id| id.index()).to_string();
-        let checkpoint = self.shared.engine.checkpoint(&name);
+        let engine = &self.shared.engine;
+        let checkpoint = engine.checkpoint(&name).and_then(|files| {
+            Ok((files, read(&**engine, pinrail_state_machine::query::cluster).map_err(fault)?))
+        });
         SnapshotBuilder { shared: Arc::clone(&self.shared), position, checkpoint: Some(checkpoint) }
     }
 
@@ -253,35 +256,46 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub(crate) struct SnapshotBuilder {
     shared: Arc<StateShared>,
     position: Position,
-    checkpoint: Option<io::Result<Files>>,
+    checkpoint: Option<io::Result<(Files, pb::ClusterRecord)>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Snapshot;
 
     async fn build_snapshot(&mut self) -> Result<OpenraftSnapshot, io::Error> {
-        let files = self.checkpoint.take().ok_or_else(|| io::Error::other("built already"))??;
+        let checkpoint = self.checkpoint.take();
+        let (files, cluster) = checkpoint.ok_or_else(|| io::Error::other("built already"))??;
         let meta = SnapshotMeta {
             last_log_id: self.position.last,
             last_membership: self.position.membership.clone(),
         };
-        let manifest = pb::SnapshotManifest {
-            format: 1,
-            meta: Some(put_snapshot_meta(&meta)),
-            ..pb::SnapshotManifest::default()
-        };
         let shared = Arc::clone(&self.shared);
-        let snapshot = self
-            .shared
-            .env
-            .blocking(move || {
-                let described = files.describe()?;
-                shared.engine.seal(files, pb::SnapshotManifest { files: described, ..manifest })
-            })
-            .await?;
+        let sealed = seal(&meta, cluster);
+        let snapshot = self.shared.env.blocking(move || sealed(&*shared.engine, files)).await?;
         *self.shared.snapshot.lock() = Some(snapshot.clone());
         tracing::info!(index = meta.last_log_id.map_or(0, |id| id.index()), "took a snapshot");
         Ok(OpenraftSnapshot { meta, snapshot })
+    }
+}
+
+/// Seals the files of a checkpoint as a snapshot.
+pub(super) fn seal(
+    meta: &SnapshotMeta,
+    cluster: pb::ClusterRecord,
+) -> impl FnOnce(&dyn StateEngine, Files) -> io::Result<Snapshot> + Send + 'static {
+    let meta = put_snapshot_meta(meta);
+    move |engine, files| {
+        let manifest = pb::SnapshotManifest {
+            format: 1,
+            cluster_id: cluster.cluster_id,
+            meta: Some(meta),
+            revision: cluster.revision,
+            state_hash: cluster.state_hash,
+            files: files.describe()?,
+            now_ms: cluster.now_ms,
+            cluster: cluster.cluster,
+        };
+        engine.seal(files, manifest)
     }
 }
 
@@ -304,9 +318,17 @@ pub(crate) fn read<T>(
 /// Row beside the state: applied log id, membership, and the wall's time at that moment (for a cluster that was
 /// down as a whole; it decides nothing while any member remembers).
 fn encode_position(position: &Position, wall_ms: u64) -> Bytes {
+    position_row(position.last.as_ref(), &position.membership, wall_ms)
+}
+
+pub(super) fn position_row(
+    last: Option<&LogId>,
+    membership: &StoredMembership,
+    wall_ms: u64,
+) -> Bytes {
     let row = pb::StatePosition {
-        last_log_id: position.last.as_ref().map(put_log_id),
-        membership: Some(put_stored_membership(&position.membership)),
+        last_log_id: last.map(put_log_id),
+        membership: Some(put_stored_membership(membership)),
         wall_ms,
     };
     Bytes::from(row.encode_to_vec())
@@ -329,6 +351,6 @@ pub(crate) fn stored_position(engine: &dyn StateEngine) -> io::Result<Option<pb:
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn fault(fault: Fault) -> io::Error {
+pub(super) fn fault(fault: Fault) -> io::Error {
     io::Error::other(fault)
 }

@@ -18,7 +18,7 @@ use crate::raft::{MemberStatus, ReadError, Replica, ReplicaStatus};
 
 use super::forward::{answered, forwarded};
 use super::read::timeout_of;
-use super::{Node, error};
+use super::{Node, backup, error};
 
 /// A quorum that does not answer a probe for so long counts as lost.
 const PROBE: Duration = Duration::from_secs(1);
@@ -229,6 +229,15 @@ impl ClusterService for Cluster {
         let to = (!it.to.is_empty()).then_some(it.to.as_str());
         let leader = self.0.replica.transfer_leader(to).await.map_err(error::member)?;
         Ok(Response::new(v1::TransferLeaderResponse { leader: leader.name }))
+    }
+
+    type SaveSnapshotStream = backup::Parts;
+
+    async fn save_snapshot(
+        &self,
+        _request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        Ok(Response::new(backup::save(&self.0).await?))
     }
 
     async fn get_content_hash(

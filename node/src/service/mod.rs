@@ -2,6 +2,7 @@
 //! the door, proposes or reads, and encodes. It knows no rule: those are rejections of the state machine.
 
 mod agent;
+mod backup;
 mod bundle;
 mod chunks;
 mod cluster;

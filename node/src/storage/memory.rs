@@ -14,7 +14,7 @@ use pinrail_state_machine::store::{Fault, MemoryStore, Read};
 
 use crate::env::Engines;
 
-use super::snapshot::{IncomingFiles, verify};
+use super::snapshot::IncomingFiles;
 use super::{
     Files, Incoming, LogEngine, LogLoaded, LogOp, LogRead, POSITION_KEY, Snapshot, StateEngine,
 };
@@ -214,7 +214,7 @@ impl StateEngine for MemoryState {
         };
         let files = files.into_iter().map(|(name, data)| (name, Bytes::from(data))).collect();
         let files = Files::Memory(Arc::new(files));
-        verify(&files, &incoming.manifest)?;
+        files.verify(&incoming.manifest)?;
         self.seal(files, incoming.manifest)
     }
 

@@ -28,6 +28,7 @@ use pinrail_state_machine::store::{Fault, Read};
 pub use data_dir::{DataDir, DataDirError, Identity};
 pub use rocks_log::RocksLog;
 pub use rocks_state::Rocks;
+pub(crate) use snapshot::MANIFEST;
 pub use snapshot::{Files, Incoming, Snapshot};
 
 /// One change of the log.

@@ -21,7 +21,7 @@ use rocksdb::{
 };
 
 use super::snapshot::{
-    Files, Incoming, IncomingFiles, MANIFEST, Snapshot, sync_directory, verify, write_durably,
+    Files, Incoming, IncomingFiles, MANIFEST, Snapshot, sync_directory, write_durably,
 };
 use super::{POSITION_KEY, StateEngine, other};
 
@@ -207,7 +207,7 @@ impl StateEngine for Rocks {
         let IncomingFiles::Directory(directory) = incoming.files else {
             return Err(io::Error::other("files in memory belong to another engine"));
         };
-        verify(&Files::Directory(directory.clone()), &incoming.manifest)?;
+        Files::Directory(directory.clone()).verify(&incoming.manifest)?;
         self.seal_directory(&directory, incoming.manifest)
     }
 

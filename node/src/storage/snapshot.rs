@@ -71,6 +71,29 @@ impl Files {
         }
     }
 
+    /// Compares the files with their manifest.
+    ///
+    /// # Errors
+    /// Names the first file that is missing or damaged.
+    pub fn verify(&self, manifest: &SnapshotManifest) -> io::Result<()> {
+        if manifest.format > FORMAT {
+            return Err(io::Error::other(format!(
+                "the snapshot has format {}; this binary reads up to {FORMAT}",
+                manifest.format
+            )));
+        }
+        let described = self.describe()?;
+        for file in &manifest.files {
+            if !described.contains(file) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("file {} of the snapshot is missing or damaged", file.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Names, sizes and checksums of all files, the manifest aside.
     ///
     /// # Errors
@@ -150,29 +173,6 @@ impl Incoming {
             }
         }
     }
-}
-
-/// Compares files with their manifest.
-///
-/// # Errors
-/// Names the first file that is missing or damaged.
-pub(crate) fn verify(files: &Files, manifest: &SnapshotManifest) -> io::Result<()> {
-    if manifest.format > FORMAT {
-        return Err(io::Error::other(format!(
-            "the snapshot has format {}; this binary reads up to {FORMAT}",
-            manifest.format
-        )));
-    }
-    let described = files.describe()?;
-    for file in &manifest.files {
-        if !described.contains(file) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("file {} of the snapshot is missing or damaged", file.name),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Writes a file so that it is there whole after a crash, or not at all.

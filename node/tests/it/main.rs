@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails is the test's end")]
 
+mod backup;
 mod bad_input;
 mod binary;
 mod dead_letter;

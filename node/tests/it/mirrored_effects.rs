@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pinrail_client::worker::{Next, StepContext, StepError, StepResult, WorkerBuilder};
+use pinrail_client::worker::{Next, StepContext, StepError, WorkerBuilder};
 use pinrail_client::{Client, Worker, v1};
 use pinrail_proto::v1::{RunKind, RunState, StageMode};
 use tokio::time::{Instant, sleep};

@@ -294,7 +294,12 @@ pub fn content_hash(read: &dyn Read) -> Result<ContentHash, Fault> {
 
 fn anonymous(key: &[u8], value: &bytes::Bytes) -> Result<Vec<u8>, Fault> {
     let cluster: ClusterRecord = decode(key, value)?;
-    let bare = ClusterRecord { cluster_id: bytes::Bytes::new(), incarnation: 0, ..cluster };
+    let bare = ClusterRecord {
+        cluster: String::new(),
+        cluster_id: bytes::Bytes::new(),
+        incarnation: 0,
+        ..cluster
+    };
     Ok(bare.encode_to_vec())
 }
 

@@ -10,8 +10,8 @@ use crate::run::{Subject, is_over, stop_if_ending};
 use crate::txn::Txn;
 
 use super::fail::{failure, note_progress, retry_or_end};
-use super::held;
 use super::queue::{enqueue, unleash};
+use super::{held, leased};
 
 /// The worker gives the lease back unused: it costs no attempt.
 pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, Stop> {
@@ -28,7 +28,7 @@ pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, 
 /// The leader has not heard of the worker for a lease's time. The attempt counts, and the step waits for another
 /// worker at once.
 pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop> {
-    let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    let mut subject = leased(txn, it.step.as_ref(), it.token.as_ref())?;
     unleash(txn, &mut subject);
     note_progress(&mut subject, it.progress.as_ref());
     let (name, attempt, used_up) = subject.step.as_ref().map_or_else(Default::default, |s| {

@@ -107,6 +107,18 @@ pub(crate) fn held(
     step: Option<&StepRef>,
     token: Option<&Token>,
 ) -> Result<Subject, Stop> {
+    if token.is_some_and(|token| token.incarnation != txn.cluster.incarnation) {
+        return Err(stale("the lease was given before the cluster began with a backup"));
+    }
+    leased(txn, step, token)
+}
+
+/// As [`held`], for the leader, which ends leases of the cluster that a backup was taken of too.
+pub(crate) fn leased(
+    txn: &mut Txn<'_>,
+    step: Option<&StepRef>,
+    token: Option<&Token>,
+) -> Result<Subject, Stop> {
     let asked = step.cloned().unwrap_or_default();
     id::check_token("run id", &asked.run_id)
         .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
