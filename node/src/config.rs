@@ -3,6 +3,7 @@
 //! Every mistake is an error that names file, line and key. The only place of the node that reads configuration.
 
 mod file;
+mod secret;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use pinrail_proto::id;
 
 pub use file::ConfigError;
+pub(crate) use secret::{SecretError, secret};
 
 /// Ports that a node listens on unless told otherwise.
 pub const GRPC_PORT: u16 = 7420;

@@ -21,7 +21,6 @@ struct Pinrail {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, parsed once")]
 enum Command {
     Dev(command::dev::DevArgs),
     Server(command::server::ServerArgs),

@@ -8,6 +8,7 @@ pub mod id;
 pub mod json;
 mod kind;
 pub mod limits;
+pub mod next;
 pub mod policy;
 pub mod reason;
 pub mod time;

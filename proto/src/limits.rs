@@ -101,6 +101,24 @@ pub const EVENTS: u64 = 10_000_000;
 /// Commands and bytes that one log entry packs.
 pub const BATCH_COMMANDS: usize = 256;
 pub const BATCH_BYTES: usize = 1 << 20;
+/// Audit entries are kept for so long, and at most so many.
+pub const AUDIT_MS: u64 = 400 * 24 * 3_600_000;
+pub const AUDIT_ENTRIES: u64 = 1_000_000;
+/// A delivery to a hook is tried for so long, from its event on.
+pub const HOOK_RETRY_MS: u64 = 24 * 3_600_000;
+/// Deliveries of a hook that are tried again; with more of them its new events wait in the stream.
+pub const HOOK_PENDING: usize = 1_000;
+/// Deliveries of a hook that are kept after they were given up, and after they were made.
+pub const HOOK_DEAD: u64 = 1_000;
+pub const HOOK_DELIVERED: u64 = 100;
+/// Results of deliveries that one command records.
+pub const HOOK_RESULTS: usize = 256;
+/// Hooks that gate the switch have so long to let it pass.
+pub const SWITCH_GATE_MS: u64 = 3_600_000;
+/// Why a delivery failed.
+pub const HOOK_ERROR_BYTES: usize = 512;
+/// A result that goes along with the end of a run.
+pub const CALLBACK_RESULT_BYTES: usize = 64 << 10;
 /// A rollback without `from` within this time of an earlier one is refused.
 pub const ROLLBACK_AMBIGUOUS_MS: u64 = 15 * 60_000;
 /// Keys that one `PromoteMemory` or `DiscardMemory` works off, and bytes of values that one promotes.

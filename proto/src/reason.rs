@@ -44,6 +44,8 @@ reasons! {
     RUN_NOT_FOUND NOT_FOUND 1 "No run has this id, or it was removed after its retention. Give the agent too when the id was not made by our libraries."
     WORKER_NOT_FOUND NOT_FOUND 1 "No live worker has this id. `pinrail worker list AGENT` shows those that are connected."
     MEMBER_NOT_FOUND NOT_FOUND 1 "The cluster has no member with this name. `pinrail cluster members` shows them."
+    HOOK_NOT_FOUND NOT_FOUND 1 "The agent's policy has no hook with this name. `pinrail hook list AGENT` shows those that it has."
+    EVENT_NOT_FOUND NOT_FOUND 1 "No event of the agent with this revision and index is kept; the message names the oldest revision that is."
     NAMESPACE_EXISTS ALREADY_EXISTS 7 "A namespace has this name already."
     NAMESPACE_NOT_EMPTY FAILED_PRECONDITION 9 "The namespace still has agents. Delete them first."
     AGENT_EXISTS ALREADY_EXISTS 7 "The agent exists with another policy. `pinrail agent update` or `agent apply` changes it."

@@ -92,7 +92,8 @@ async fn environments(context: &Context, agent: &str, bundle: &str) -> Result<Vi
         ..Default::default()
     };
     let answer = context.client.agents().environments(request).await?;
-    let mut table = Table::new(&["BUNDLE", "WANT", "WHY", "OPEN PINS", "ADDRESS"], &["REVISION"]);
+    let mut table =
+        Table::new(&["BUNDLE", "WANT", "WHY", "OPEN PINS", "ADDRESS"], &["SLOTS", "REVISION"]);
     for it in &answer.environments {
         table.row(vec![
             it.bundle_id.clone(),
@@ -100,6 +101,7 @@ async fn environments(context: &Context, agent: &str, bundle: &str) -> Result<Vi
             human::or_dash(&it.reason),
             it.open_pins.to_string(),
             human::or_dash(&it.endpoint),
+            it.slots.to_string(),
             it.revision.to_string(),
         ]);
     }

@@ -96,6 +96,7 @@ words! {
     want Want "WANT_";
     role MemberRole "MEMBER_ROLE_";
     worker_state WorkerState "WORKER_STATE_";
+    delivery_state DeliveryState "DELIVERY_STATE_";
     change ChangeKind "CHANGE_KIND_";
     health HealthState "HEALTH_STATE_";
     in_flight InFlight "IN_FLIGHT_";

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use clap::Subcommand;
 
 mod agent;
+mod audit;
 mod bundle;
 mod cluster;
 mod completion;
@@ -23,6 +24,7 @@ mod event;
 mod explain;
 pub mod file;
 mod flags;
+mod hook;
 mod human;
 mod init;
 mod input;
@@ -110,6 +112,12 @@ pub enum Command {
     /// What happened, in one order
     #[command(subcommand, alias = "events")]
     Event(event::Event),
+    /// Where events of an agent are sent to
+    #[command(subcommand, alias = "hooks")]
+    Hook(hook::Hook),
+    /// Who did what, and what it changed
+    #[command(subcommand, alias = "audits")]
+    Audit(audit::Audit),
     /// The cluster itself
     #[command(subcommand, alias = "clusters")]
     Cluster(cluster::Cluster),
@@ -184,6 +192,8 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Eval(args) => eval::run(context, &args).await,
         Command::Cost(args) => cost::cost(context, &args).await,
         Command::Event(args) => event::run(context, &args).await,
+        Command::Hook(args) => hook::run(context, &args).await,
+        Command::Audit(args) => audit::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Explain(args) => explain::explain(context, &args),

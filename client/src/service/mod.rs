@@ -3,10 +3,12 @@
 //! They take and give the messages of the API as they are, and decide nothing.
 
 mod agent;
+mod audit;
 mod bundle;
 mod cluster;
 mod eval;
 mod event;
+mod hook;
 mod memory;
 mod namespace;
 mod pin;
@@ -17,10 +19,12 @@ mod signal;
 mod worker;
 
 pub use agent::Agents;
+pub use audit::Audit;
 pub use bundle::Bundles;
 pub use cluster::Cluster;
 pub use eval::Evals;
 pub use event::{EventWatch, Events};
+pub use hook::Hooks;
 pub use memory::{Memory, MemoryWatch};
 pub use namespace::Namespaces;
 pub use pin::Pins;
@@ -148,6 +152,18 @@ impl Client {
     #[must_use]
     pub fn events(&self) -> Events<'_> {
         Events { client: self }
+    }
+
+    /// Where events are sent to.
+    #[must_use]
+    pub fn hooks(&self) -> Hooks<'_> {
+        Hooks { client: self }
+    }
+
+    /// Who did what.
+    #[must_use]
+    pub fn audit(&self) -> Audit<'_> {
+        Audit { client: self }
     }
 
     /// Live workers.

@@ -20,7 +20,7 @@ use super::desk::Desk;
 use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
-use super::{Dispatch, dispatch as assigning, expiry, metrics, release, sweep};
+use super::{Dispatch, dispatch as assigning, expiry, hooks, metrics, release, sweep};
 use crate::raft::{AppliedBatch, ReadError};
 
 /// Rows that one look at the state takes; then others have their turn.
@@ -63,6 +63,7 @@ fn begin(dispatch: &Dispatch, term: u64) -> JoinSet<()> {
     tasks.spawn(sweep::run(dispatch.clone()));
     tasks.spawn(metrics::run(dispatch.clone()));
     tasks.spawn(release::run(dispatch.clone(), dispatch.inner.replica.feed()));
+    tasks.spawn(hooks::run(dispatch.clone()));
     tasks
 }
 
@@ -72,6 +73,7 @@ fn end(dispatch: &Dispatch) {
         desk.close_all(&SessionEnd::NotLeader);
     }
     metrics::forget();
+    hooks::metrics::forget();
     tracing::info!("this node leads no more: it hands out no work");
 }
 
@@ -112,18 +114,19 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
         desk.seen(batch.revision);
     });
     let effects = batch.applied.iter().flat_map(|applied| &applied.effects);
-    let closed: Vec<(u32, &str)> = effects
-        .filter_map(|effect| match effect {
-            Effect::RunClosed { agent, run_id } => Some((*agent, run_id.as_str())),
+    let mut closed: Vec<(u32, &str)> = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::RunClosed { agent, run_id } => closed.push((*agent, run_id.as_str())),
+            Effect::AgentChanged { agent } => dispatch.inner.hooks.changed(*agent),
             Effect::StepReady { .. }
             | Effect::StepWithdrawn { .. }
             | Effect::Leased { .. }
             | Effect::LeaseEnded { .. }
             | Effect::CancelRequested { .. }
-            | Effect::DeadlineSet { .. }
-            | Effect::AgentChanged { .. } => None,
-        })
-        .collect();
+            | Effect::DeadlineSet { .. } => {}
+        }
+    }
     if !closed.is_empty() {
         metrics::runs_closed(dispatch, &closed);
     }
@@ -197,5 +200,7 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
     tracing::info!(ready, leases, agents = due.len(), took = ?began.elapsed(), "work was read");
     dispatch.inner.assign.notify_one();
     dispatch.inner.sweep.notify_one();
+    // Changes that this look has seen come by no effect any more.
+    dispatch.inner.hooks.changed_somewhere();
     Ok(seen)
 }

@@ -69,6 +69,7 @@ pub fn describe() {
     metrics::describe_gauge!(LEASES, "Leased steps");
     metrics::describe_gauge!(SIGNAL_FIRING, "Signals that fired and were not clean since");
     metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
+    super::hooks::metrics::describe();
 }
 
 /// Counts a step that ended.

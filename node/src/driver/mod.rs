@@ -12,6 +12,7 @@
 //!   expiry    leases that nobody keeps alive: ExpireLease
 //!   sweep     what is due by cluster time: Tick
 //!   release   what releases wait for: RecordVerdict, AdvanceCanary
+//!   hooks     events to the hooks of their agents: RecordDeliveries
 //! ```
 //! Locking: the desk's lock is held for bookkeeping only and never across an await.
 
@@ -21,6 +22,7 @@ pub(crate) mod evals;
 mod expiry;
 mod gates;
 mod hello;
+mod hooks;
 mod lead;
 mod lease;
 mod metrics;
@@ -54,6 +56,7 @@ use desk::Desk;
 use queues::SessionId;
 use session::Outgoing;
 
+pub use hooks::{TestError, Tested};
 pub use metrics::describe as describe_metrics;
 pub(crate) use rings::Emitted;
 pub use session::SessionEnd;
@@ -77,6 +80,7 @@ struct Inner {
     assign: Notify,
     /// Something may be due earlier than thought.
     sweep: Notify,
+    hooks: hooks::Hooks,
     /// The node ends.
     stop: CancellationToken,
 }
@@ -142,6 +146,7 @@ impl Dispatch {
                 desk: Mutex::new(None),
                 assign: Notify::new(),
                 sweep: Notify::new(),
+                hooks: hooks::Hooks::default(),
                 stop: CancellationToken::new(),
             }),
         };

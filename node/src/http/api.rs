@@ -176,6 +176,7 @@ async fn start(
         restart_step: body.restart_step,
         priority: body.priority,
         fairness_key: body.fairness_key,
+        callback: body.callback,
         trace_parent: trace_parent(&headers),
         parent_run_id: body.parent,
         bundle_id: body.bundle,

@@ -174,6 +174,12 @@ const OPERATIONS: &[Operation] = &[
                             "Steps of one key take turns with those of others. Default: the session, or the run.",
                         ),
                     ),
+                    (
+                        "callback",
+                        text(
+                            "A hook of the agent's policy that is told of the end, with the result.",
+                        ),
+                    ),
                     ("parent", text("A run of the same agent that this becomes a child of.")),
                     ("bundle", text("Not the route's but this bundle.")),
                     ("reason", text("For the event.")),

@@ -230,6 +230,7 @@ pub(super) struct Start {
     pub(super) restart_step: Option<bool>,
     pub(super) priority: u32,
     pub(super) fairness_key: String,
+    pub(super) callback: String,
     pub(super) parent: String,
     pub(super) bundle: String,
     pub(super) reason: String,

@@ -15,13 +15,13 @@ use pinrail_proto::limits;
 #[derive(Debug)]
 pub(super) struct Events(pub(super) Node);
 
-fn check(namespace: &str, agent_id: &str) -> Result<(), Status> {
+pub(super) fn check(namespace: &str, agent_id: &str) -> Result<(), Status> {
     validate::namespace(namespace)?;
     if agent_id.is_empty() { Ok(()) } else { validate::agent(agent_id) }
 }
 
 /// An agent is one of a namespace, and that is `default` when none is named; without an agent, none means all.
-fn namespace_of(namespace: String, agent_id: &str) -> String {
+pub(super) fn namespace_of(namespace: String, agent_id: &str) -> String {
     if namespace.is_empty() && !agent_id.is_empty() { "default".to_owned() } else { namespace }
 }
 

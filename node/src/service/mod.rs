@@ -2,6 +2,7 @@
 //! the door, proposes or reads, and encodes. It knows no rule: those are rejections of the state machine.
 
 mod agent;
+mod audit;
 mod backup;
 mod bundle;
 mod chunks;
@@ -10,6 +11,7 @@ pub(crate) mod error;
 mod eval;
 mod event;
 mod forward;
+mod hook;
 mod layer;
 mod memory;
 mod namespace;
@@ -131,6 +133,12 @@ pub fn router(
             node,
             event_service_server::EventServiceServer,
             event::Events(api(&node))
+        ))
+        .add_service(served!(node, hook_service_server::HookServiceServer, hook::Hooks(api(&node))))
+        .add_service(served!(
+            node,
+            audit_service_server::AuditServiceServer,
+            audit::Audits(api(&node))
         ))
         .add_service(served!(
             node,

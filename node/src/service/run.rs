@@ -130,6 +130,7 @@ impl RunService for Runs {
             memory_revision: it.memory_revision,
             memory_layer: 0,
             trace_parent: it.trace_parent,
+            callback: it.callback,
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {

@@ -34,6 +34,10 @@ pub(super) fn bundle_or_empty(value: &str) -> Checked {
     if value.is_empty() { Ok(()) } else { bundle(value) }
 }
 
+pub(super) fn hook(value: &str) -> Checked {
+    name("hook", value)
+}
+
 pub(super) fn run(value: &str) -> Checked {
     id::check_token("run id", value).map_err(|error| invalid_id(&error))
 }

@@ -18,8 +18,8 @@ use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
 use crate::{
-    agent, bundle, cluster, dedupe, eval, memory, namespace, release, route, run, signal, step,
-    tick,
+    agent, audit, bundle, cluster, dedupe, eval, hook, memory, namespace, release, route, run,
+    signal, step, tick,
 };
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
@@ -84,7 +84,11 @@ impl<'a> Machine<'a> {
         let mut txn = Txn::new(&self.overlay, self.cluster.clone(), header);
         let result = dedupe::once(&mut txn, &kind, |txn, kind| {
             judge_cluster(txn, kind)?;
-            carry_out(txn, kind)
+            let watched = audit::watch(txn, kind)?;
+            let answer = carry_out(txn, kind)?;
+            bundle::announce_wanted(txn)?;
+            audit::record(txn, watched)?;
+            Ok(answer)
         });
         let dry_run = txn.header.dry_run;
         let (answer, effects, writes) = match result {
@@ -192,5 +196,7 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::Tick(it) => tick::tick(txn, it),
         Command::CreateEvalSet(it) => eval::create_set(txn, it),
         Command::SubmitEvalReport(it) => eval::submit_report(txn, it),
+        Command::RecordDeliveries(it) => hook::record(txn, it),
+        Command::Redeliver(it) => hook::redeliver(txn, it),
     }
 }

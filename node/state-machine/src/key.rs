@@ -112,6 +112,11 @@ pub enum Kind {
     EvalBody = 0x8e,
     /// `agent# hour(4) label\0 value` → how many live runs began with that label, 8 bytes.
     TaskMix = 0x8f,
+    /// `agent# 0 hook` → `HookRecord`; `agent# 1 hook\0 state revision index(4)` → `DeliveryRecord`: what became of
+    /// events on their way to it.
+    Hook = 0x8a,
+    /// `sequence` → `AuditRecord`: who did what, in a chain of hashes.
+    Audit = 0x8b,
     /// `agent# bundle\0 kind(1) grain(1) begin_ms` → `SliceRecord`: what runs were like that ended in a span of time.
     SignalSlice = 0x98,
     /// `agent# release#` → `BaselineRecord`. Written once, at the switch.
@@ -172,6 +177,8 @@ pub enum Timer {
     LayerDrop = 54,
     /// `base layer# base revision scratch#`: the memory of runs that served no user and are over is dropped.
     Scratch = 42,
+    /// Nothing, agent 0: old entries of the audit.
+    Audit = 50,
 }
 
 impl Timer {
@@ -179,9 +186,10 @@ impl Timer {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
-            AttemptEnd, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard, DrainSoft,
-            Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention, RollbackSweep,
-            RunExpires, RunHardEnd, Scratch, Session, SessionTurn, StartBy, StartDue, Wait,
+            AttemptEnd, Audit, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard,
+            DrainSoft, Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention,
+            RollbackSweep, RunExpires, RunHardEnd, Scratch, Session, SessionTurn, StartBy,
+            StartDue, Wait,
         };
         [
             RunExpires,
@@ -207,6 +215,7 @@ impl Timer {
             MemoryVersions,
             LayerDrop,
             Scratch,
+            Audit,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)
@@ -357,7 +366,7 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=20).chain([34, 42, 54]) {
+        for number in (1..=20).chain([34, 42, 50, 54]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
         assert_eq!(Timer::from_number(21), None);

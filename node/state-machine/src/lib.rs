@@ -11,12 +11,14 @@
 
 mod agent;
 mod apply;
+mod audit;
 mod bundle;
 mod cluster;
 mod dedupe;
 pub mod effect;
 mod eval;
 mod event;
+mod hook;
 pub mod invariants;
 pub mod key;
 mod memory;

@@ -11,7 +11,7 @@ use crate::outcome::Stop;
 use crate::run::{self, Subject};
 use crate::store::{Fault, KeyRange, Row};
 use crate::txn::Txn;
-use crate::{bundle, dedupe, memory, step};
+use crate::{audit, bundle, dedupe, memory, step};
 
 /// Rows of the deadline index that are looked at in one go.
 const CHUNK: usize = 64;
@@ -85,6 +85,13 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
             }
             return Ok(1);
         }
+        Timer::Audit => {
+            // It sets itself anew: its row goes first.
+            txn.delete(key.to_vec());
+            if !audit::sweep(txn)? {
+                txn.mark(key.to_vec(), &[]);
+            }
+        }
         Timer::RunExpires
         | Timer::RunHardEnd
         | Timer::KeepAlive
@@ -156,6 +163,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::RollbackSweep
             | Timer::Dedupe
             | Timer::Events
+            | Timer::Audit
             | Timer::MemoryTtl
             | Timer::MemoryVersions
             | Timer::LayerDrop
@@ -203,6 +211,7 @@ fn sweep(
         | Timer::Retention
         | Timer::Dedupe
         | Timer::Events
+        | Timer::Audit
         | Timer::MemoryTtl
         | Timer::MemoryVersions
         | Timer::LayerDrop

@@ -1,7 +1,7 @@
 //! One command at work: typed reads and writes over the state, its revision, its time, its events and effects.
 //! A rejected command's transaction is dropped, so it cannot have changed anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
@@ -91,6 +91,31 @@ impl<'a> Txn<'a> {
         self.effects.push(effect);
     }
 
+    /// Rows of a kind as this command has written them so far.
+    pub(crate) fn written(&self, kind: Kind) -> Vec<Row> {
+        let range = Key::new(kind).range();
+        let rows = self.overlay.writes().range(range.start..range.end);
+        let row = |(key, value): (&Vec<u8>, &Option<Bytes>)| {
+            value.clone().map(|value| (Bytes::from(key.clone()), value))
+        };
+        rows.filter_map(row).collect()
+    }
+
+    /// Agents whose route, pause or policy this command has changed so far.
+    pub(crate) fn changed_agents(&self) -> BTreeSet<u32> {
+        let changed = |effect: &Effect| match effect {
+            Effect::AgentChanged { agent } => Some(*agent),
+            Effect::StepReady { .. }
+            | Effect::StepWithdrawn { .. }
+            | Effect::Leased { .. }
+            | Effect::LeaseEnded { .. }
+            | Effect::CancelRequested { .. }
+            | Effect::RunClosed { .. }
+            | Effect::DeadlineSet { .. } => None,
+        };
+        self.effects.iter().filter_map(changed).collect()
+    }
+
     /// Sets a timer of an agent; `object` is the rest of the key.
     pub(crate) fn set_timer(&mut self, agent: u32, due_ms: u64, timer: Timer, object: &[u8]) {
         self.mark(deadline_key(agent, due_ms, timer, object), &[]);
@@ -107,6 +132,10 @@ impl<'a> Txn<'a> {
         event.actor.clone_from(&self.header.actor);
         event.reason.clone_from(&self.header.reason);
         self.events.push(event);
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     pub(crate) fn finish(mut self) -> Finished {

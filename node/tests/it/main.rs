@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails is the test's end")]
 
+mod audit;
 mod backup;
 mod bad_input;
 mod binary;
@@ -12,6 +13,7 @@ mod evals;
 mod exec;
 mod families;
 mod fan_out;
+mod hooks;
 mod hosts;
 mod http;
 mod init;
@@ -23,6 +25,7 @@ mod nodes;
 mod porting;
 mod quiet_agent;
 mod ranks;
+mod receiver;
 mod releases;
 mod repin;
 mod replicas;

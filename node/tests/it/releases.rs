@@ -15,7 +15,7 @@ use crate::nodes::{Nodes, SOON, agent};
 const SPAN_MS: u64 = 1_000;
 
 /// Smoke with one case; every other stage is off until a test says otherwise.
-fn policy() -> v1::Policy {
+pub(crate) fn policy() -> v1::Policy {
     let off = StageMode::Off.into();
     let case = v1::SmokeCase {
         name: "greets".into(),
@@ -53,7 +53,7 @@ fn policy() -> v1::Policy {
 }
 
 /// The agent `support` with this policy and the bundles v1, which is live, and v2.
-async fn scene(client: &Client, policy: v1::Policy) {
+pub(crate) async fn scene(client: &Client, policy: v1::Policy) {
     agent(client).await;
     let agents = client.agents();
     let request = v1::UpdateAgentRequest {
@@ -78,7 +78,11 @@ async fn scene(client: &Client, policy: v1::Policy) {
 }
 
 /// A worker that answers with what it was asked, and `extra` more.
-fn worker(client: &Client, bundle: &str, extra: u32) -> JoinHandle<pinrail_client::Result<()>> {
+pub(crate) fn worker(
+    client: &Client,
+    bundle: &str,
+    extra: u32,
+) -> JoinHandle<pinrail_client::Result<()>> {
     let echo = move |_: StepContext, ask: u32| async move {
         let answer: StepResult<Next> = Ok(Next::done(ask + extra));
         answer
@@ -93,7 +97,7 @@ fn worker(client: &Client, bundle: &str, extra: u32) -> JoinHandle<pinrail_clien
     tokio::spawn(builder.run_until(std::future::pending()))
 }
 
-async fn start(client: &Client) -> v1::Release {
+pub(crate) async fn start(client: &Client) -> v1::Release {
     let request = v1::StartReleaseRequest {
         agent_id: "support".into(),
         bundle_id: "v2".into(),
@@ -109,7 +113,7 @@ async fn release(client: &Client) -> v1::Release {
 }
 
 /// Waits until a release is as somebody wants it; runs are started meanwhile.
-async fn until(client: &Client, wanted: impl Fn(&v1::Release) -> bool) -> v1::Release {
+pub(crate) async fn until(client: &Client, wanted: impl Fn(&v1::Release) -> bool) -> v1::Release {
     let deadline = Instant::now() + SOON;
     loop {
         let now = release(client).await;
@@ -123,7 +127,7 @@ async fn until(client: &Client, wanted: impl Fn(&v1::Release) -> bool) -> v1::Re
     }
 }
 
-fn gate(release: &v1::Release, stage: Stage) -> &v1::Gate {
+pub(crate) fn gate(release: &v1::Release, stage: Stage) -> &v1::Gate {
     release.gates.iter().find(|gate| gate.stage() == stage).expect("every stage has a gate")
 }
 

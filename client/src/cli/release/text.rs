@@ -147,6 +147,9 @@ fn planned(stage: &v1::PlannedStage) -> String {
     if stage.hold_before {
         line.push_str(", waits for a person before it");
     }
+    if !stage.hooks.is_empty() {
+        line.push_str(&format!(", gated by {}", stage.hooks.join(", ")));
+    }
     line
 }
 

@@ -22,7 +22,7 @@ pub enum Run {
     #[command(
         after_help = "Examples:\n  pinrail run start support --input '{\"question\":\"Where is my refund?\"}' --wait\n  pinrail run start support --input @question.json --label task_kind=refund"
     )]
-    Start(start::Start),
+    Start(Box<start::Start>),
     /// List the runs of an agent, newest first
     #[command(
         after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open --older-than 2h -o name\n  pinrail run list support --state failed --label task_kind=refund"

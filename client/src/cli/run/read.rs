@@ -183,6 +183,7 @@ pub(super) fn one(run: &v1::Run) -> String {
         ("repinnable", repinnable(run)),
         ("priority", priority(run)),
         ("fairness key", run.fairness_key.clone()),
+        ("callback", run.callback.clone()),
         ("trace", trace(run)),
         ("started", human::at(run.started_at.as_ref())),
         ("ended", ended.unwrap_or_default()),

@@ -71,6 +71,9 @@ pub struct Start {
     /// Steps of one key, a tenant's say, take turns with those of others; default: the session, or the run itself
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     fairness_key: String,
+    /// Hook of the agent's policy that is told of the end, with the result
+    #[arg(long, value_name = "HOOK", default_value = "", hide_default_value = true)]
+    callback: String,
     /// Begin so much later, on the bundle that is live then
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     delay: Option<Duration>,
@@ -153,6 +156,7 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         restart_step: args.restart_step,
         priority: args.priority.unwrap_or_default(),
         fairness_key: args.fairness_key.clone(),
+        callback: args.callback.clone(),
         trace_parent: trace_parent(),
         options,
         ..Default::default()

@@ -10,6 +10,8 @@
 //!   shadow      live runs mirrored on the candidate, and how their outputs compare
 //!   canary      the hold of the present share, then the next one
 //!   quarantine  its time, and clean signals; then the last pins of the standby
+//!   switch      nothing of its own
+//!   hooks       of the policy, which may gate each of these
 //!   signals     of canary and quarantine: what fires, what is clean again
 //! ```
 
@@ -17,6 +19,7 @@ mod canary;
 mod eval_runs;
 mod evals;
 mod expect;
+mod hooks;
 mod leftovers;
 mod prepare;
 mod quarantine;
@@ -75,6 +78,7 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
     let mut agents: BTreeSet<u32> = BTreeSet::new();
     let mut seen: BTreeMap<(u32, u32), leftovers::Seen> = BTreeMap::new();
     let mut shadows = shadow::Shadows::default();
+    let mut hooks = hooks::Hooks::default();
     let mut watching = signals::Watching::default();
     let mut again = true;
     loop {
@@ -86,7 +90,7 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
             again = false;
         }
         for agent in agents.clone() {
-            if !attend(&dispatch, agent, &mut seen, &mut shadows, &mut watching).await {
+            if !attend(&dispatch, agent, &mut seen, &mut shadows, &mut hooks, &mut watching).await {
                 agents.remove(&agent);
                 watching.forget(agent);
             }
@@ -161,6 +165,7 @@ async fn attend(
     agent: u32,
     seen: &mut BTreeMap<(u32, u32), leftovers::Seen>,
     shadows: &mut shadow::Shadows,
+    hooks: &mut hooks::Hooks,
     watching: &mut signals::Watching,
 ) -> bool {
     let now_ms = dispatch.inner.replica.cluster_time_ms();
@@ -173,6 +178,7 @@ async fn attend(
     };
     leftovers::clear(dispatch, agent, &all, seen).await;
     shadows.keep(agent, &all);
+    hooks.keep(agent, &all);
     if watching.look(dispatch, agent, &all).await {
         return true;
     }
@@ -180,7 +186,8 @@ async fn attend(
         if it.release.hold() != HoldCause::Unspecified {
             continue;
         }
-        let finding = look(dispatch, it, shadows, watching.of(it)).await;
+        let found = look(dispatch, it, shadows, watching.of(it)).await;
+        let finding = hooks.judge(dispatch, it, found);
         let over = it.release.deadline_ms != 0 && it.now_ms >= it.release.deadline_ms;
         match finding {
             Finding::Wait(reason) if over => {
@@ -203,6 +210,10 @@ async fn look(
     shadows: &mut shadow::Shadows,
     watch: Option<&v1::SignalWatch>,
 ) -> Finding {
+    let present = it.release.plan.iter().find(|plan| plan.stage == it.release.stage);
+    if let Some(plan) = present.filter(|plan| !plan.only_hooks.is_empty()) {
+        return Finding::pass(format!("it {}", plan.only_hooks), serde_json::json!({}));
+    }
     match it.release.stage() {
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
@@ -211,8 +222,15 @@ async fn look(
         Stage::Canary => canary::look(it, watch),
         Stage::Quarantine => quarantine::look(it, watch),
         Stage::Recycle => quarantine::look_at_pins(it),
-        Stage::Unspecified | Stage::Switch => Finding::Wait(String::new()),
+        Stage::Switch => Finding::pass("all stages are behind", serde_json::json!({})),
+        Stage::Unspecified => Finding::Wait(String::new()),
     }
+}
+
+/// `evals`, as a policy names it.
+fn stage_word(stage: Stage) -> String {
+    let name = stage.as_str_name();
+    name.strip_prefix("STAGE_").unwrap_or(name).to_ascii_lowercase()
 }
 
 async fn say(

@@ -51,8 +51,10 @@ impl Watching {
     pub(super) async fn look(&mut self, dispatch: &Dispatch, agent: u32, all: &[Attended]) -> bool {
         let now = Instant::now();
         let every = all.iter().map(every).min().unwrap_or(MOST);
-        let is_watched =
-            all.iter().any(|it| matches!(it.release.stage(), Stage::Canary | Stage::Quarantine));
+        // A canary keeps its traffic while somebody is waited for before the switch.
+        let is_watched = all.iter().any(|it| {
+            matches!(it.release.stage(), Stage::Canary | Stage::Switch | Stage::Quarantine)
+        });
         let is_early = self.agents.get(&agent).is_some_and(|seen| now < seen.at + every);
         if !is_watched || is_early {
             return false;

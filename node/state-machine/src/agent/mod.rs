@@ -14,6 +14,7 @@ use prost::Message as _;
 use crate::effect::Effect;
 use crate::eval;
 use crate::event;
+use crate::hook;
 use crate::key::{Key, Kind};
 use crate::namespace;
 use crate::outcome::{Stop, reject};
@@ -47,9 +48,11 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop
     };
     index_name(txn, &agent);
     namespace::count_agents(txn, &agent.namespace, true)?;
+    hook::follow_policy(txn, &mut agent, &policy)?;
     save_policy(txn, &mut agent, policy);
     save(txn, &agent);
     txn.event(event::of_agent("agent.created", &agent));
+    txn.effect(Effect::AgentChanged { agent: agent.number });
     answer(txn, &agent, false)
 }
 
@@ -73,6 +76,7 @@ pub(crate) fn update(txn: &mut Txn<'_>, it: &UpdateAgent) -> Result<Answer, Stop
         let message = "runs.execution can change only while the agent has no open runs";
         return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("open_runs", agent.open_runs));
     }
+    hook::follow_policy(txn, &mut agent, &new)?;
     save_policy(txn, &mut agent, new);
     agent.policy_revision = txn.revision;
     agent.revision = txn.revision;
@@ -138,6 +142,7 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::SignalBaseline,
         Kind::SignalFiring,
         Kind::SignalMute,
+        Kind::Hook,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {
@@ -272,6 +277,7 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
         agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
     agent.coverage_label = eval::coverage_label(&policy);
+    agent.min_slots = policy.environment.as_ref().and_then(|it| it.min_slots).unwrap_or(1);
     if let Some(steps) = &policy.steps {
         agent.max_running = steps.max_running();
         agent.max_running_per_key = steps.max_running_per_key();

@@ -36,10 +36,9 @@ pub(crate) fn set(txn: &mut Txn<'_>, it: &SetEnvironment) -> Result<Answer, Stop
     Ok(Answer::Environment(message(&agent, &bundle)))
 }
 
-/// What is wanted follows from the route and the pins; unknown never reads as off.
-pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environment {
-    let pins = open_pins(bundle);
-    let (want, reason) = match state(agent, bundle) {
+/// What is wanted, why, and how many free slots: it follows from the route and the pins; unknown never reads as off.
+pub(super) fn wanted(agent: &AgentRecord, bundle: &BundleRecord) -> (Want, &'static str, u32) {
+    let (want, why) = match state(agent, bundle) {
         BundleState::Live => (Want::Serve, "live"),
         BundleState::Standby => (Want::Warm, "standby"),
         BundleState::Candidate | BundleState::Canary => (Want::Warm, "candidate"),
@@ -50,20 +49,27 @@ pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environ
         | BundleState::Recyclable
         | BundleState::Recycled
         | BundleState::Rejected => {
-            if pins > 0 {
+            if open_pins(bundle) > 0 {
                 (Want::Warm, "open pins")
             } else {
                 (Want::Off, "not routed, no open pins")
             }
         }
     };
+    (want, why, if want == Want::Off { 0 } else { agent.min_slots })
+}
+
+/// The API's view of it.
+pub(crate) fn message(agent: &AgentRecord, bundle: &BundleRecord) -> v1::Environment {
+    let (want, why, slots) = wanted(agent, bundle);
     v1::Environment {
         agent_id: agent.agent_id.clone(),
         bundle_id: bundle.bundle_id.clone(),
         want: want.into(),
-        reason: reason.to_owned(),
+        reason: why.to_owned(),
         endpoint: bundle.endpoint.clone(),
-        open_pins: pins,
+        open_pins: open_pins(bundle),
         revision: bundle.endpoint_revision,
+        slots,
     }
 }

@@ -7,6 +7,7 @@ mod environment;
 mod manifest;
 mod state;
 mod steps;
+mod wanted;
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
@@ -26,6 +27,7 @@ pub(crate) use digest::{Fields, is_digest};
 pub(crate) use environment::{message as environment, set as set_environment};
 pub(crate) use state::state;
 pub(crate) use steps::{StepPolicy, declared_steps, step_policy};
+pub(crate) use wanted::announce as announce_wanted;
 
 pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Stop> {
     let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;

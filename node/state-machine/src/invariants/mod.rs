@@ -2,8 +2,11 @@
 //! and a node that is asked to look at itself. They trust no code of the verbs but the catalogue of keys, the
 //! ends of a pin and what "over" means.
 
+mod audit;
 mod child;
 mod count;
+mod environment;
+mod hook;
 mod join;
 mod layer;
 mod lease;
@@ -31,7 +34,7 @@ use crate::txn::{decode, get};
 /// A promise that the state breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// `P1` to `P8`.
+    /// `P1` to `P8`, or what it is about where the specification has no number for it.
     pub promise: &'static str,
     pub detail: String,
 }
@@ -60,6 +63,8 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         signal::windows_hold_what_runs_say(&scene, &mut found)?;
         signal::firings_are_written_down(&scene, &mut found)?;
         signal::pins_say_who_is_idle(&scene, &mut found)?;
+        environment::wants_are_told(&scene, &mut found);
+        hook::hooks_follow_the_policy(&scene, &mut found)?;
         wait::waits_end_once(&scene, &mut found)?;
         session::sessions_go_on(&scene, &mut found)?;
         child::children_have_their_parents_pin(&scene, &mut found);
@@ -70,6 +75,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         layer::changes_lead_to_versions(&scene, &mut found)?;
         scratch::who_serves_no_user_has_a_memory_of_its_own(&scene, &mut found)?;
     }
+    audit::the_audit_is_one_chain(read, &cluster, &mut found)?;
     if open_runs != cluster.open_runs {
         found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));
     }

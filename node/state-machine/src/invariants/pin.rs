@@ -141,6 +141,6 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,
         // Of a layer whose bundle is recycled.
         Timer::LayerDrop => true,
-        Timer::Dedupe | Timer::Events => false,
+        Timer::Dedupe | Timer::Events | Timer::Audit => false,
     }
 }

@@ -62,7 +62,7 @@ pub fn events(
     let mut found: Vec<v1::Event> = Vec::new();
     let mut next = filter.after_revision;
     for row in &rows {
-        let event = message(row)?;
+        let event = read_row(row)?;
         let full = found.len() >= limit;
         if full && found.last().is_some_and(|last| last.revision != event.revision) {
             return Ok((found, next));
@@ -82,12 +82,17 @@ pub fn events(
     Ok((found, next))
 }
 
-fn message((key, value): &Row) -> Result<v1::Event, Stop> {
-    let record: EventRecord = decode(key, value)?;
+fn read_row((key, value): &Row) -> Result<v1::Event, Stop> {
     let mut parts = Parts::new(key);
-    Ok(v1::Event {
-        revision: parts.u64().unwrap_or(0),
-        index: parts.u32().unwrap_or(0),
+    let (revision, index) = (parts.u64().unwrap_or(0), parts.u32().unwrap_or(0));
+    Ok(message(revision, index, decode(key, value)?))
+}
+
+/// The API's view of an event; what only hooks are sent is left out.
+pub(super) fn message(revision: u64, index: u32, record: EventRecord) -> v1::Event {
+    v1::Event {
+        revision,
+        index,
         at: timestamp(record.at_ms),
         r#type: record.r#type,
         namespace: record.namespace,
@@ -97,5 +102,5 @@ fn message((key, value): &Row) -> Result<v1::Event, Stop> {
         actor: record.actor,
         reason: record.reason,
         attributes: record.attributes,
-    })
+    }
 }

@@ -3,6 +3,7 @@
 //! They decide nothing and change nothing. A namespace of "" means `default`.
 
 mod agent;
+mod audit;
 mod bundle;
 mod cost;
 pub mod dispatch;
@@ -10,6 +11,7 @@ mod drain;
 mod eval;
 mod event;
 mod first_step;
+mod hook;
 mod memory;
 mod memory_diff;
 mod memory_watch;
@@ -25,6 +27,7 @@ mod signal;
 mod step;
 
 pub use agent::{agent, agent_number, agents, namespaces};
+pub use audit::{AuditCheck, AuditFilter, audit, verify_audit};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};
@@ -33,6 +36,10 @@ pub use eval::{
 };
 pub use event::{EventFilter, events};
 pub use first_step::{FirstStep, first_step};
+pub use hook::{
+    EventHead, Hooked, Place, event_at, event_heads, hook, hook_deliveries, hooked, hooks,
+    next_hooked_agent,
+};
 pub use memory::{memory_get, memory_history, memory_list};
 pub use memory_diff::{MemoryDiff, memory_diff};
 pub use memory_watch::{MemoryFilter, memory_changes};

@@ -90,7 +90,7 @@ pub fn plan_release(
         canary.steps.iter().filter_map(|step| step.hold.as_ref().and_then(millis)).sum()
     });
     let stages: Vec<v1::PlannedStage> =
-        planned.stages.iter().map(|plan| stage(plan, held_ms)).collect();
+        planned.stages.iter().map(|plan| stage(&policy, plan, held_ms)).collect();
     let all = |of: &dyn Fn(&v1::PlannedStage) -> Option<u64>| {
         stages.iter().filter(|stage| stage.skipped.is_empty()).filter_map(of).sum::<u64>()
     };
@@ -117,7 +117,7 @@ pub fn plan_release(
     })
 }
 
-fn stage(plan: &StagePlan, canary_ms: u64) -> v1::PlannedStage {
+fn stage(policy: &v1::Policy, plan: &StagePlan, canary_ms: u64) -> v1::PlannedStage {
     let is_canary = plan.stage() == v1::Stage::Canary;
     v1::PlannedStage {
         stage: plan.stage,
@@ -126,6 +126,7 @@ fn stage(plan: &StagePlan, canary_ms: u64) -> v1::PlannedStage {
         timeout: (plan.timeout_ms != 0).then(|| duration(plan.timeout_ms)),
         at_least: is_canary.then(|| duration(canary_ms)),
         hold_before: plan.hold_before,
+        hooks: releases_of::gate_hooks(policy, plan.stage()).map(str::to_owned).collect(),
     }
 }
 

@@ -180,6 +180,7 @@ pub(super) fn message(
         },
         fairness_key: run.fairness_key.clone(),
         trace_parent: run.trace_parent.clone(),
+        callback: run.callback.clone(),
         repins: run.repins,
         repin_to: run.repin_to.clone(),
         scores: run.scores.iter().map(score).collect(),

@@ -38,7 +38,7 @@ use crate::{agent, event};
 
 pub(crate) use canary::{draws, is_canary};
 pub(crate) use end::{abort_active, end_by_rollback, leave_canary};
-pub(crate) use plan::{Planned, plan};
+pub(crate) use plan::{Planned, gate_hooks, plan};
 pub(crate) use quarantine::extend as extend_quarantine;
 pub(crate) use recycle::recycle;
 pub(crate) use stage::{attempt_id, switch};

@@ -47,6 +47,7 @@ pub(crate) fn plan(
     let hold_before = policy.release.as_ref().map(|r| r.hold_before.as_slice()).unwrap_or_default();
     let mut blocker = None;
     for stage in &mut stages {
+        leave_to_hooks(policy, stage);
         stage.hold_before = hold_before.contains(&word(stage.stage()));
         if fast && stage.mode() == StageMode::Optional {
             stage.timeout_ms = stage.timeout_ms.min(limits::FAST_STAGE_MS);
@@ -58,6 +59,26 @@ pub(crate) fn plan(
         }
     }
     Ok(Planned { stages, blocker })
+}
+
+/// The names of the hooks that gate a stage.
+pub(crate) fn gate_hooks(policy: &v1::Policy, stage: Stage) -> impl Iterator<Item = &str> {
+    let gate = word(stage);
+    policy.hooks.iter().filter(move |hook| hook.gate == gate).map(|hook| hook.name.as_str())
+}
+
+/// A stage that has nothing of its own to judge by is not skipped when a hook gates it: the hook judges it. A canary has
+/// no traffic to share then, so it is.
+fn leave_to_hooks(policy: &v1::Policy, stage: &mut StagePlan) {
+    if gate_hooks(policy, stage.stage()).next().is_none() {
+        return;
+    }
+    if stage.stage() == Stage::Switch {
+        stage.timeout_ms = limits::SWITCH_GATE_MS;
+    }
+    if stage.mode() != StageMode::Off && stage.stage() != Stage::Canary {
+        stage.only_hooks = std::mem::take(&mut stage.skipped);
+    }
 }
 
 fn nothing_to_judge_by(stage: &StagePlan) -> Stop {
@@ -84,6 +105,7 @@ fn stage(stage: Stage, mode: StageMode, timeout: Option<&prost_types::Duration>)
         timeout_ms: timeout.and_then(millis).unwrap_or(0),
         hold_before: false,
         lenient: false,
+        only_hooks: String::new(),
     }
 }
 

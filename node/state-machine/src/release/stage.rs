@@ -8,7 +8,7 @@ use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, memory, route, signal};
 
-use super::{end, gate, id, note, policy, quarantine, save_gate, state_of, word};
+use super::{end, gate, gate_hooks, id, note, policy, quarantine, save_gate, state_of, word};
 
 /// The replicated id of an attempt at a stage: what its runs and webhooks carry.
 pub(crate) fn attempt_id(release: u32, stage: Stage, attempt: u32) -> String {
@@ -81,7 +81,7 @@ pub(super) fn begin(
     clear_hold(release);
     let timeout_ms = planned(release, stage).timeout_ms;
     release.deadline_ms = if timeout_ms == 0 { 0 } else { txn.now + timeout_ms };
-    if stage == Stage::Switch {
+    if stage == Stage::Switch && !waits_for_hooks(txn, agent, release)? {
         switch(txn, agent, release)?;
         return Ok(());
     }
@@ -100,6 +100,16 @@ pub(super) fn begin(
         release.canary_step_ms = txn.now;
     }
     Ok(())
+}
+
+/// The switch itself has nothing to judge by; only hooks can hold it up.
+fn waits_for_hooks(
+    txn: &Txn<'_>,
+    agent: &AgentRecord,
+    release: &ReleaseRecord,
+) -> Result<bool, Stop> {
+    let policy = policy(txn.read(), agent.number, release.number)?;
+    Ok(gate_hooks(&policy, Stage::Switch).next().is_some())
 }
 
 /// The next step of the canary: its share of the traffic, from now on.
@@ -174,13 +184,15 @@ pub(crate) fn switch(
     release: &mut ReleaseRecord,
 ) -> Result<Option<v1::Drain>, Stop> {
     let from = release.state();
-    let passed = GateRecord {
-        verdict: Verdict::Pass.into(),
-        started_ms: release.stage_ms,
-        decided_ms: txn.now,
-        ..GateRecord::default()
-    };
-    save_gate(txn, agent.number, release, (Stage::Switch, release.attempt), passed);
+    if decided(txn, agent, release)?.verdict() == Verdict::Unspecified {
+        let passed = GateRecord {
+            verdict: Verdict::Pass.into(),
+            started_ms: release.stage_ms,
+            decided_ms: txn.now,
+            ..GateRecord::default()
+        };
+        save_gate(txn, agent.number, release, (Stage::Switch, release.attempt), passed);
+    }
     end::close_quarantine(txn, agent, release.number)?;
     agent.active_release = 0;
     agent.candidate_bundle_id.clear();

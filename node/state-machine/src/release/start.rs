@@ -16,7 +16,7 @@ use crate::store::{KeyRange, Read};
 use crate::txn::Txn;
 use crate::{agent, bundle};
 
-use super::{Planned, load, message, note, plan, row, save, save_gate, stage, word};
+use super::{Planned, gate_hooks, load, message, note, plan, row, save, save_gate, stage, word};
 
 pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRelease) -> Result<Answer, Stop> {
     let mut agent = load(txn, it.agent.as_ref())?;
@@ -220,7 +220,8 @@ fn unpassed(
     let mut skipped = Vec::new();
     for plan in stages {
         let stage = plan.stage();
-        let judged_elsewhere = matches!(stage, Stage::Prepare | Stage::Switch);
+        let judged_elsewhere = stage == Stage::Prepare
+            || (stage == Stage::Switch && gate_hooks(policy, stage).next().is_none());
         if judged_elsewhere || plan.mode() == StageMode::Off || to.passed().any(|p| p == stage) {
             continue;
         }
@@ -231,6 +232,9 @@ fn unpassed(
             return Err(reject(reason::GATE_NOT_PASSED, message)
                 .with("stage", word(stage))
                 .with("override", "--force with --reason"));
+        }
+        if stage == Stage::Switch {
+            continue;
         }
         if required || plan.skipped.is_empty() {
             skipped.push(stage);

@@ -14,6 +14,7 @@ use crate::txn::Txn;
 
 use super::stage::{
     begin, canary_steps, clear_hold, decided, go_on, hold as hold_at, is_held, is_required, raise,
+    switch,
 };
 use super::verdict::answer;
 use super::{active, end, existing, load, message, note, quarantine, save, save_gate, word};
@@ -74,6 +75,13 @@ pub(crate) fn promote(txn: &mut Txn<'_>, it: &PromoteRelease) -> Result<Answer, 
     if it.to() == Stage::Unspecified && next_share(txn, &mut agent, &mut release)? {
         return finish(txn, agent, release);
     }
+    if is_at_gated_switch(&release) && it.to() != Stage::Recycle {
+        pass_over(txn, &agent, &release, forced, Stage::Quarantine)?;
+        note(txn, &agent, &mut release, "release.promoted", state, "");
+        clear_hold(&mut release);
+        switch(txn, &mut agent, &mut release)?;
+        return finish(txn, agent, release);
+    }
     let to = aim(&release, it.to())?;
     pass_over(txn, &agent, &release, forced, to)?;
     note(txn, &agent, &mut release, "release.promoted", state, "");
@@ -121,6 +129,11 @@ fn next_share(
     raise(txn, agent, release)?;
     note(txn, agent, release, "release.promoted", state, "");
     Ok(true)
+}
+
+/// Hooks are asked before the switch, or were: nothing but the switch is behind.
+fn is_at_gated_switch(release: &ReleaseRecord) -> bool {
+    release.stage() == Stage::Switch && release.hold() != HoldCause::HoldBefore
 }
 
 /// The stage that is meant: it comes behind the present one, or is the one that is waited before.

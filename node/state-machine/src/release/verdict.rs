@@ -187,13 +187,17 @@ fn passed(
     match release.stage() {
         Stage::Quarantine => quarantine::over(txn, agent, release, false),
         Stage::Recycle => super::recycle::at_the_end(txn, agent, release),
+        Stage::Switch => {
+            remember_pass(txn, agent, release)?;
+            stage::switch(txn, agent, release)?;
+            Ok(())
+        }
         Stage::Unspecified
         | Stage::Prepare
         | Stage::Smoke
         | Stage::Evals
         | Stage::Shadow
-        | Stage::Canary
-        | Stage::Switch => {
+        | Stage::Canary => {
             remember_pass(txn, agent, release)?;
             go_on(txn, agent, release)
         }

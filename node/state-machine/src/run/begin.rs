@@ -32,6 +32,7 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
         priority: it.priority,
         fairness_key: it.fairness_key.clone(),
         trace_parent: it.trace_parent.clone(),
+        callback: it.callback.clone(),
         ..RunRecord::default()
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn failure(reported: Option<&Failure>) -> Failure {
 }
 
 /// Cuts at a character.
-fn truncate(text: &mut String, bytes: usize) {
+pub(crate) fn truncate(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);

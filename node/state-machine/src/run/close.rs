@@ -9,7 +9,7 @@ use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, memory, signal, step};
 
-use super::{Subject, child, pin_key, session, set_state};
+use super::{Subject, child, finished, pin_key, session, set_state};
 
 /// How a run ends.
 #[derive(Debug, Clone)]
@@ -69,6 +69,9 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
     } else {
         ended.with("end_reason", event::word(reason.as_str_name(), "END_REASON_"))
     });
+    if !is_continued {
+        finished::tell(txn, subject)?;
+    }
     Ok(())
 }
 

@@ -86,6 +86,7 @@ fn successor(txn: &Txn<'_>, subject: &Subject) -> Result<RunRecord, Stop> {
         fairness_key: run.fairness_key.clone(),
         trace_parent: run.trace_parent.clone(),
         last_worker_id: run.last_worker_id.clone(),
+        callback: run.callback.clone(),
         continues,
         state: RunState::Unspecified.into(),
         ..RunRecord::default()

@@ -22,6 +22,7 @@ mod continued;
 mod cost;
 mod delay;
 mod finish;
+mod finished;
 mod index;
 mod pause;
 mod repin;

@@ -11,7 +11,7 @@ use crate::agent::policy::{check_labels, too_large};
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, release};
+use crate::{agent, bundle, event, hook, memory, release};
 
 use super::begin::{begin, record};
 use super::child::start_beside;
@@ -26,6 +26,9 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
         return start_again(txn, &agent, &existing, &digest);
     }
     admit(txn, &agent)?;
+    if !it.callback.is_empty() {
+        hook::existing(txn.read(), agent.number, &it.callback)?;
+    }
     if !it.parent_run_id.is_empty() {
         let parent = Subject::load(txn, &agent, &it.parent_run_id)?;
         return Ok(answer(&start_beside(txn, parent, it)?, false));

@@ -20,6 +20,7 @@ const NOUNS: &[&str] = &[
     "memory",
     "eval",
     "signal",
+    "hook",
 ];
 
 fn is_event_type(text: &str) -> bool {

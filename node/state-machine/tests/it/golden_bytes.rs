@@ -140,6 +140,8 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::EvalSet,
         Kind::EvalReport,
         Kind::EvalBody,
+        Kind::Hook,
+        Kind::Audit,
     ];
     for kind in all {
         assert!(store.rows().any(|(key, _)| key[0] == kind as u8), "{kind:?}");
@@ -189,7 +191,78 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.push(("start h, lease", plain(start_and_lease("h"))));
     history.extend(runs_that_serve_no_user());
     history.extend(evals());
+    history.extend(hooks());
     history
+}
+
+/// A hook that is told of the end of a run; one delivery got through, one did not, one is sent again.
+fn hooks() -> Vec<(&'static str, log::Command)> {
+    let hook = v1::Hook {
+        name: "pager".to_owned(),
+        url: "https://pager.example/pinrail".to_owned(),
+        events: vec!["route.*".to_owned()],
+        secret: "env:PAGER_SECRET".to_owned(),
+        gate: "evals".to_owned(),
+    };
+    let policy = v1::Policy { hooks: vec![hook], ..v1::Policy::default() };
+    let start = log::StartRun {
+        agent: agent(),
+        run_id: "called back".to_owned(),
+        input: payload("question"),
+        callback: "pager".to_owned(),
+        ..log::StartRun::default()
+    };
+    let result = |index, state: v1::DeliveryState| log::DeliveryResult {
+        revision: 7,
+        index,
+        r#type: "route.switched".to_owned(),
+        state: state.into(),
+        attempts: 1,
+        status: 503,
+        error: "busy".to_owned(),
+        event_ms: BEGIN_MS + 6_000,
+        tried_ms: BEGIN_MS + 60_000,
+        next_ms: BEGIN_MS + 61_000,
+        until_ms: BEGIN_MS + 86_406_000,
+    };
+    let progress = log::HookProgress {
+        hook: "pager".to_owned(),
+        cursor: 8,
+        results: vec![
+            result(0, v1::DeliveryState::Delivered),
+            result(1, v1::DeliveryState::Pending),
+        ],
+    };
+    vec![
+        (
+            "update agent, with a hook",
+            asked(Command::UpdateAgent(log::UpdateAgent { agent: agent(), policy: Some(policy) })),
+        ),
+        ("start a run that calls back", plain(Command::StartRun(start))),
+        (
+            "cancel the run that calls back",
+            asked(Command::CancelRun(log::CancelRun {
+                agent: agent(),
+                run_id: "called back".to_owned(),
+            })),
+        ),
+        (
+            "record deliveries",
+            plain(Command::RecordDeliveries(log::RecordDeliveries {
+                agent: 1,
+                hooks: vec![progress],
+            })),
+        ),
+        (
+            "redeliver",
+            asked(Command::Redeliver(log::Redeliver {
+                agent: agent(),
+                hook: "pager".to_owned(),
+                revision: 3,
+                index: 0,
+            })),
+        ),
+    ]
 }
 
 fn foundation() -> Vec<(&'static str, log::Command)> {

@@ -1,7 +1,8 @@
 //! The state machine as a whole, from outside: encoded log entries in, answers and rows out.
 //!
 //! `story` runs the golden scripts of `tests/scripts`; `golden_bytes` holds persisted formats to their bytes,
-//! `event_list` the documentation to what is emitted. `properties` tells random stories, `grid` asks every command
+//! `audit_chain` looks for what was done behind its back, `event_list` holds the
+//! documentation to what is emitted. `properties` tells random stories, `grid` asks every command
 //! in every state, `sweeps` holds the ends of pins to their bounds,
 //! `releases` asks every command in every stage of a release,
 //! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read,
@@ -10,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod agent_list;
+mod audit_chain;
 mod counting;
 mod event_list;
 mod forged;

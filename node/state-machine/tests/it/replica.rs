@@ -127,6 +127,12 @@ pub(super) fn policy(external: bool) -> v1::Policy {
             grace: Some(duration(5_000)),
             ..v1::SwitchPolicy::default()
         }),
+        hooks: vec![v1::Hook {
+            name: "pager".to_owned(),
+            url: "https://pager.example".to_owned(),
+            events: vec!["*".to_owned(), "run.finished".to_owned()],
+            ..v1::Hook::default()
+        }],
         memory: Some(v1::MemoryPolicy {
             versions: Some(duration(10_000)),
             ..v1::MemoryPolicy::default()

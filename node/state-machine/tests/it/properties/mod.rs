@@ -52,18 +52,6 @@ fn rows(store: &MemoryStore) -> BTreeMap<Vec<u8>, bytes::Bytes> {
 /// Stories prove nothing about what they do not come by.
 #[test]
 fn stories_come_by_every_event_of_a_run() {
-    let mut seen = BTreeSet::new();
-    let mut runner = TestRunner::new(config(96));
-    for _ in 0..500 {
-        let story = story(MOST).new_tree(&mut runner).unwrap().current();
-        let mut player = Player::new();
-        for op in &story {
-            player.play(op);
-        }
-        let all = query::EventFilter::default();
-        let (events, _) = query::events(player.replica.read(), &all, 10_000).unwrap();
-        seen.extend(events.into_iter().map(|event| event.r#type));
-    }
     let wanted = [
         "bundle.drained",
         "bundle.draining",
@@ -93,8 +81,22 @@ fn stories_come_by_every_event_of_a_run() {
         "step.failed",
         "step.lease_expired",
     ];
-    let missing: Vec<_> = wanted.into_iter().filter(|event| !seen.contains(*event)).collect();
-    assert!(missing.is_empty(), "no story came by {missing:?}");
+    let mut missing = BTreeSet::from(wanted);
+    let mut runner = TestRunner::new(config(96));
+    for _ in 0..2_000 {
+        let story = story(MOST).new_tree(&mut runner).unwrap().current();
+        let mut player = Player::new();
+        for op in &story {
+            player.play(op);
+        }
+        let all = query::EventFilter::default();
+        let (events, _) = query::events(player.replica.read(), &all, 10_000).unwrap();
+        events.iter().for_each(|event| _ = missing.remove(event.r#type.as_str()));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("no story came by {missing:?}");
 }
 
 /// What every layer sees now.
@@ -352,6 +354,10 @@ proptest! {
                 }
                 let discards = matches!(command, Command::DiscardMemory(_));
                 if discards && reason(there) == Some("MEMORY_IN_USE") {
+                    continue;
+                }
+                // The sweeps' own commands come between: another event, or none, has that revision.
+                if reason(there) == Some("EVENT_NOT_FOUND") {
                     continue;
                 }
                 if reason(here).is_none() {

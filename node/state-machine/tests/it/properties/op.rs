@@ -209,6 +209,18 @@ pub(super) enum Op {
         agent: u8,
         max_items: u32,
     },
+    /// What an attempt to deliver an event to the agent's hook came to; `back`: how many revisions ago it happened.
+    Deliver {
+        agent: u8,
+        back: u8,
+        state: i32,
+        attempts: u32,
+    },
+    /// `back` 0: all that are dead.
+    Redeliver {
+        agent: u8,
+        back: u8,
+    },
     /// Everything that is due, of both agents and the cluster.
     Sweep,
 }
@@ -224,6 +236,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => work(),
         4 => memory(),
         1 => transfer(),
+        1 => hook(),
         4 => route(),
         3 => time(),
     ]
@@ -345,6 +358,15 @@ fn transfer() -> impl Strategy<Value = Op> {
             }
         ),
         1 => (agent(), 1..5_u8).prop_map(|(agent, layer)| Op::Discard { agent, layer }),
+    ]
+}
+
+fn hook() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0..2_u8, 0..6_u8, 1..4_i32, 0..4_u32).prop_map(
+            |(agent, back, state, attempts)| Op::Deliver { agent, back, state, attempts }
+        ),
+        1 => (0..2_u8, 0..6_u8).prop_map(|(agent, back)| Op::Redeliver { agent, back }),
     ]
 }
 

@@ -67,6 +67,10 @@ impl Player {
         applied
     }
 
+    fn revision(&self) -> u64 {
+        query::cluster(self.replica.read()).unwrap().revision
+    }
+
     fn command(&self, op: &Op) -> Option<Command> {
         Some(match op {
             Op::Wait { .. } | Op::Sweep => return None,
@@ -127,6 +131,33 @@ impl Player {
                 agent: agent(AGENTS[0]),
                 run_id: run_id(0, *run),
                 bundle_id: bundle_id(*bundle),
+            }),
+            Op::Deliver { agent, back, state, attempts } => {
+                let revision = self.revision().saturating_sub(u64::from(*back));
+                let result = log::DeliveryResult {
+                    revision,
+                    r#type: "route.switched".to_owned(),
+                    state: *state,
+                    attempts: *attempts,
+                    tried_ms: self.replica.now_ms,
+                    ..log::DeliveryResult::default()
+                };
+                let hook = "pager".to_owned();
+                let hooks =
+                    vec![log::HookProgress { hook, cursor: revision, results: vec![result] }];
+                Command::RecordDeliveries(log::RecordDeliveries {
+                    agent: u32::from(*agent) + 1,
+                    hooks,
+                })
+            }
+            Op::Redeliver { agent: a, back } => Command::Redeliver(log::Redeliver {
+                agent: agent(AGENTS[usize::from(*a)]),
+                hook: "pager".to_owned(),
+                revision: match back {
+                    0 => 0,
+                    back => self.revision().saturating_sub(u64::from(*back)),
+                },
+                index: 0,
             }),
             Op::EndSession { session } => Command::EndSession(log::EndSession {
                 agent: agent(AGENTS[0]),

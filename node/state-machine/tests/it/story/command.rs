@@ -8,8 +8,8 @@ use pinrail_state_machine::query;
 
 use super::evals;
 use super::line::{Line, span};
-use super::world::{Held, World};
-use super::{release, show, signal};
+use super::world::{BEGIN_MS, Held, World};
+use super::{outside, release, show, signal};
 
 /// Carries a line out and tells what came of it.
 pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
@@ -39,6 +39,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
         .or_else(|| evals::command(line, &verb))
+        .or_else(|| hook(world, line, &verb))
         .unwrap_or_else(|| panic!("no such verb: {verb}"))
 }
 
@@ -142,6 +143,7 @@ fn run(line: &mut Line, verb: &str) -> Option<Kind> {
             kind: run_kind(&line.text("kind")).into(),
             memory_revision: line.number("memory-at").unwrap_or(0),
             memory_layer: line.number("memory-layer").map_or(0, |it| u32::try_from(it).unwrap()),
+            callback: line.text("callback"),
         }),
         "cancel" => Kind::CancelRun(log::CancelRun { agent: agent(line), run_id: line.word() }),
         "end-session" => {
@@ -230,7 +232,9 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
                 step,
                 token,
                 outcome: Some(next.unwrap_or_else(|| {
-                    log::complete_step::Outcome::Done(payload(line.text("output")))
+                    let long = line.number("output-bytes").unwrap_or(0);
+                    let long = "x".repeat(usize::try_from(long).unwrap());
+                    log::complete_step::Outcome::Done(payload(line.text("output") + &long))
                 })),
                 usage: usage(line),
                 lease_next,
@@ -452,8 +456,13 @@ fn policy(line: &mut Line) -> v1::Policy {
         cutoff: line.span("cutoff").map(duration),
         overlap: overlap.into(),
     };
+    let environment = v1::EnvironmentPolicy {
+        min_slots: line.number("min-slots").map(|n| u32::try_from(n).unwrap()),
+    };
     let policy = v1::Policy {
+        hooks: outside::hooks_policy(line),
         memory: Some(memory),
+        environment: Some(environment),
         sessions: Some(sessions),
         description: line.text("description"),
         runs: Some(runs),
@@ -464,6 +473,46 @@ fn policy(line: &mut Line) -> v1::Policy {
     };
     let policy = v1::Policy { signals: signal::policy(line), ..policy };
     release::policy(line, policy)
+}
+
+/// `deliver support pager @7/0 delivered attempts=2 status=200 cursor=9`, and `redeliver support pager [@7/0]`.
+fn hook(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
+    if !matches!(verb, "deliver" | "redeliver") {
+        return None;
+    }
+    let agent = agent(line);
+    let hook = line.word();
+    let place = line.word_or_none();
+    let (revision, index) = match place.strip_prefix('@').and_then(|it| it.split_once('/')) {
+        Some((revision, index)) => (revision.parse().unwrap(), index.parse().unwrap()),
+        None => (0, 0),
+    };
+    if verb == "redeliver" {
+        return Some(Kind::Redeliver(log::Redeliver { agent, hook, revision, index }));
+    }
+    let state = line.word_or_none().to_uppercase();
+    let now_ms = BEGIN_MS + world.elapsed_ms();
+    let result = log::DeliveryResult {
+        revision,
+        index,
+        r#type: line.option("type").unwrap_or_else(|| "route.switched".to_owned()),
+        state: v1::DeliveryState::from_str_name(&format!("DELIVERY_STATE_{state}"))
+            .unwrap_or_default()
+            .into(),
+        attempts: line.number("attempts").map_or(1, |it| u32::try_from(it).unwrap()),
+        status: line.number("status").map_or(0, |it| u32::try_from(it).unwrap()),
+        error: line.text("error"),
+        event_ms: BEGIN_MS,
+        tried_ms: now_ms,
+        next_ms: now_ms + line.span("again").unwrap_or(0),
+        until_ms: BEGIN_MS + 86_400_000,
+    };
+    let agent = agent.unwrap();
+    let number = query::agent_number(world.read(), &agent.namespace, &agent.agent_id).unwrap();
+    let results = if revision == 0 { vec![] } else { vec![result] };
+    let cursor = line.number("cursor").unwrap_or(0);
+    let hooks = vec![log::HookProgress { hook, cursor, results }];
+    Some(Kind::RecordDeliveries(log::RecordDeliveries { agent: number, hooks }))
 }
 
 fn in_flight(word: &str) -> v1::InFlight {

@@ -11,6 +11,7 @@ mod bounds;
 mod command;
 mod evals;
 mod line;
+mod outside;
 mod question;
 mod release;
 mod script;
@@ -84,6 +85,10 @@ stories! {
     waits_obey_ends_and_rollbacks
     names_and_limits
     delete_an_agent
+    gate_hooks
+    hooks
+    callbacks
+    audit
 }
 
 fn folder() -> PathBuf {

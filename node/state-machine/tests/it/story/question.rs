@@ -10,7 +10,7 @@ use super::command::{agent_ref, run_kind};
 use super::evals;
 use super::line::{Line, span};
 use super::world::World;
-use super::{release, show, signal};
+use super::{outside, release, show, signal};
 
 /// Answers a question; `None` when the line is none.
 pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
@@ -48,6 +48,11 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "agents" => agents(world, line),
         "namespaces" => namespaces(world),
         "events" => events(world, line),
+        "hooks" => outside::hooks(world, line),
+        "deliveries" => outside::deliveries(world, line),
+        "sent" => outside::sent(world, line),
+        "audit" => outside::audit(world, line),
+        "verify-audit" => outside::verify_audit(world),
         _ => evals::ask(world, line)?,
     };
     Some(match told {
@@ -58,10 +63,10 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
     })
 }
 
-type Told = Result<Vec<String>, Stop>;
+pub(super) type Told = Result<Vec<String>, Stop>;
 
 /// Namespace and agent.
-fn agent(line: &mut Line) -> (String, String) {
+pub(super) fn agent(line: &mut Line) -> (String, String) {
     let agent = agent_ref(&line.word());
     (agent.namespace, agent.agent_id)
 }

@@ -231,6 +231,9 @@ pub(super) fn plan(world: &World, line: &mut Line) -> Result<Vec<String>, Stop> 
         if stage.hold_before {
             text.push_str(", waits for a person");
         }
+        if !stage.hooks.is_empty() {
+            text.push_str(&format!(", gated by {}", stage.hooks.join(" ")));
+        }
         told.push(text);
     }
     told.extend(plan.blockers.iter().map(|blocker| format!("blocked by {blocker}")));

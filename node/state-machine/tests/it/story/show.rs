@@ -76,6 +76,10 @@ fn answer(result: &Answer) -> Vec<String> {
         }
         Answer::Session(it) => vec![session(it)],
         Answer::EvalSet(_) | Answer::EvalReport(_) => evals::answer(result).into_iter().collect(),
+        Answer::Redeliver(it) => {
+            let gone = if it.gone == 0 { String::new() } else { format!(", {} gone", it.gone) };
+            vec![format!("{} deliveries are pending again{gone}", it.deliveries)]
+        }
         Answer::DiscardMemory(it) => {
             vec![format!(
                 "{} versions of layer {} dropped{}",
@@ -251,7 +255,8 @@ pub(super) fn environment(it: &v1::Environment) -> String {
     let endpoint =
         if it.endpoint.is_empty() { String::new() } else { format!(", at {}", it.endpoint) };
     let want = word(it.want().as_str_name(), "WANT_");
-    format!("{}: want {want} ({}){endpoint}", it.bundle_id, it.reason)
+    let slots = if it.slots < 2 { String::new() } else { format!(", {} slots", it.slots) };
+    format!("{}: want {want} ({}){slots}{endpoint}", it.bundle_id, it.reason)
 }
 
 /// Events of one revision, in order.
@@ -406,4 +411,67 @@ pub(super) fn step_row(it: &v1::Step) -> String {
     });
     let state = word(it.state().as_str_name(), "STEP_STATE_");
     format!("{} {} is {state}{of}{joins}{output}{progress}", it.number, it.name)
+}
+
+pub(super) fn hook(it: &v1::HookStatus) -> String {
+    let hook = it.hook.clone().unwrap_or_default();
+    let error =
+        if it.error.is_empty() { String::new() } else { format!(", last error {:?}", it.error) };
+    format!(
+        "{} asks for {}, is at {}: {} pending, {} delivered, {} dead{error}",
+        hook.name,
+        hook.events.join(" "),
+        it.cursor,
+        it.pending,
+        it.delivered,
+        it.dead
+    )
+}
+
+pub(super) fn delivery(it: &v1::Delivery) -> String {
+    let state = word(it.state().as_str_name(), "DELIVERY_STATE_");
+    let next = match &it.next_at {
+        None => String::new(),
+        some => format!(", again at {}", at(some.as_ref())),
+    };
+    let error = if it.error.is_empty() { String::new() } else { format!(", {:?}", it.error) };
+    format!(
+        "{} {} is {state} after {} attempts, status {}{error}{next}",
+        it.delivery_id, it.r#type, it.attempts, it.status
+    )
+}
+
+pub(super) fn audit(it: &v1::AuditEntry) -> Vec<String> {
+    let mut words = vec![format!("{} @{} {}", it.sequence, it.revision, it.action)];
+    let name =
+        |key: &str, value: &str| (!value.is_empty()).then(|| format!("{key}={}", quoted(value)));
+    words.extend(name("namespace", if it.namespace == "default" { "" } else { &it.namespace }));
+    words.extend(name("agent", &it.agent_id));
+    words.extend(name("bundle", &it.bundle_id));
+    words.extend(name("run", &it.run_id));
+    words.extend(it.details.iter().filter_map(|(key, value)| name(key, value)));
+    words.extend(name("actor", &it.actor));
+    words.extend(name("reason", &it.reason));
+    let mut lines = vec![words.join(" ")];
+    let facts = |facts: &std::collections::BTreeMap<String, String>| {
+        let fact = |(key, value): (&String, &String)| match value.parse() {
+            Ok(ms) if key.ends_with("_ms") => format!("{key}={}", since_begin(ms)),
+            Ok(_) | Err(_) => {
+                format!("{key}={}", quoted(&value.chars().take(24).collect::<String>()))
+            }
+        };
+        facts.iter().map(fact).collect::<Vec<_>>().join(" ")
+    };
+    if !it.before.is_empty() {
+        lines.push(format!("  before: {}", facts(&it.before)));
+    }
+    if !it.after.is_empty() {
+        lines.push(format!("  after:  {}", facts(&it.after)));
+    }
+    if it.policy_before.is_some() || it.policy_after.is_some() {
+        let has = |policy: &Option<v1::Policy>| if policy.is_some() { "a policy" } else { "none" };
+        let (before, after) = (has(&it.policy_before), has(&it.policy_after));
+        lines.push(format!("  policy: {before} before, {after} after"));
+    }
+    lines
 }
