@@ -15,6 +15,7 @@ use pinrail_chaos_tests::scenario::{
     Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, release_kills,
     rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Faults against real Pinrail processes, judged by an independent model.
 #[derive(Debug, Parser)]
@@ -141,13 +142,27 @@ async fn real(arguments: Arguments) -> Result<ExitCode> {
         Setting { binaries: Binaries::locate()?, seed: arguments.seed, out: arguments.out };
     // Dropping the scenario ends its processes.
     let passed = tokio::select! {
-        passed = carry_out(&setting, arguments.command) => passed?,
-        _ = tokio::signal::ctrl_c() => {
-            eprintln!("interrupted; all processes are stopped");
-            return Ok(ExitCode::from(130));
+        biased;
+        number = asked_to_stop() => {
+            eprintln!("stopped by a signal; all processes are ended");
+            return Ok(ExitCode::from(128 + number?));
         }
+        passed = carry_out(&setting, arguments.command) => passed?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Waits for Ctrl-C, SIGTERM or the end of the terminal, and gives the number of the signal.
+async fn asked_to_stop() -> Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let stopped_by = tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = hang_up.recv() => SignalKind::hangup(),
+    };
+    Ok(u8::try_from(stopped_by.as_raw_value())?)
 }
 
 async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {

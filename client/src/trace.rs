@@ -17,15 +17,60 @@ use tracing::{Instrument as _, Span};
 
 use crate::worker::{StepContext, StepResult};
 
+/// A span with what all of ours have.
+macro_rules! span {
+    ($name:literal, $title:expr, $kind:literal, $($fields:tt)*) => {
+        tracing::info_span!(
+            $name,
+            otel.name = $title,
+            otel.kind = $kind,
+            otel.status_code = Empty,
+            "error.type" = Empty,
+            $($fields)*
+        )
+    };
+}
+
+/// A span with room for what models used: see [`used`].
+macro_rules! span_with_usage {
+    ($name:literal, $title:expr, $kind:literal, $($fields:tt)*) => {
+        span!(
+            $name,
+            $title,
+            $kind,
+            gen_ai.request.model = Empty,
+            gen_ai.response.model = Empty,
+            gen_ai.usage.input_tokens = Empty,
+            gen_ai.usage.output_tokens = Empty,
+            pinrail.cost_micros = Empty,
+            $($fields)*
+        )
+    };
+}
+
+/// A span of something in a step, made by another macro of these.
+macro_rules! in_step {
+    ($span:ident, $context:expr, $name:literal, $title:expr, $kind:literal, $($fields:tt)*) => {
+        $span!(
+            $name,
+            $title,
+            $kind,
+            gen_ai.agent.name = $context.agent(),
+            pinrail.run.id = $context.run_id(),
+            pinrail.bundle.id = $context.bundle().id(),
+            pinrail.step.name = $context.step_name(),
+            $($fields)*
+        )
+    };
+}
+
 /// The start of a run, seen by who starts it; what becomes of it is not known yet.
 pub(crate) fn start(request: &v1::StartRunRequest) -> Span {
     let agent = request.agent_id.as_str();
-    let span = tracing::info_span!(
+    let span = span!(
         "invoke_agent",
-        otel.name = format!("invoke_agent {agent}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        "error.type" = Empty,
+        format!("invoke_agent {agent}"),
+        "client",
         gen_ai.operation.name = "invoke_agent",
         gen_ai.agent.name = agent,
         gen_ai.agent.version = Empty,
@@ -51,20 +96,13 @@ pub(crate) fn started(span: &Span, answer: &v1::StartRunResponse) {
 
 /// One attempt of a step.
 pub(crate) fn step(assignment: &v1::Assignment, agent: &str, worker_id: &str) -> Span {
-    let span = tracing::info_span!(
+    let span = span_with_usage!(
         "invoke_agent",
-        otel.name = format!("invoke_agent {agent}"),
-        otel.kind = "internal",
-        otel.status_code = Empty,
-        "error.type" = Empty,
+        format!("invoke_agent {agent}"),
+        "internal",
         gen_ai.operation.name = "invoke_agent",
         gen_ai.agent.name = agent,
         gen_ai.conversation.id = Empty,
-        gen_ai.request.model = Empty,
-        gen_ai.response.model = Empty,
-        gen_ai.usage.input_tokens = Empty,
-        gen_ai.usage.output_tokens = Empty,
-        pinrail.cost_micros = Empty,
         pinrail.run.id = assignment.run_id,
         pinrail.run.kind = word(assignment.kind()),
         pinrail.bundle.id = assignment.bundle_id,
@@ -83,63 +121,46 @@ pub(crate) fn step(assignment: &v1::Assignment, agent: &str, worker_id: &str) ->
 
 /// A call of a tool in a step. `key`: the idempotency key, the same in every attempt.
 pub(crate) fn tool(context: &StepContext, name: &str, key: &str) -> Span {
-    tracing::info_span!(
+    in_step!(
+        span,
+        context,
         "execute_tool",
-        otel.name = format!("execute_tool {name}"),
-        otel.kind = "internal",
-        otel.status_code = Empty,
-        "error.type" = Empty,
+        format!("execute_tool {name}"),
+        "internal",
         gen_ai.operation.name = "execute_tool",
-        gen_ai.agent.name = context.agent(),
         gen_ai.tool.name = name,
         "gen_ai.tool.type" = "function",
         gen_ai.tool.call.id = key,
         pinrail.tool.schema_digest = Empty,
         pinrail.replayed = Empty,
-        pinrail.run.id = context.run_id(),
-        pinrail.bundle.id = context.bundle().id(),
-        pinrail.step.name = context.step_name(),
     )
 }
 
 /// A checkpoint of a step, by its name in the record.
 pub(crate) fn checkpoint(context: &StepContext, name: &str) -> Span {
-    tracing::info_span!(
+    in_step!(
+        span_with_usage,
+        context,
         "checkpoint",
-        otel.name = format!("checkpoint {name}"),
-        otel.kind = "internal",
-        otel.status_code = Empty,
-        "error.type" = Empty,
-        gen_ai.agent.name = context.agent(),
-        gen_ai.request.model = Empty,
-        gen_ai.response.model = Empty,
-        gen_ai.usage.input_tokens = Empty,
-        gen_ai.usage.output_tokens = Empty,
-        pinrail.cost_micros = Empty,
+        format!("checkpoint {name}"),
+        "internal",
         pinrail.checkpoint.name = name,
         pinrail.replayed = Empty,
-        pinrail.run.id = context.run_id(),
-        pinrail.bundle.id = context.bundle().id(),
-        pinrail.step.name = context.step_name(),
     )
 }
 
 /// A read or write of memory; `operation` is a word of the conventions, `key` a path or a prefix.
 pub(crate) fn memory(context: &StepContext, operation: &'static str, key: &str) -> Span {
     let agent = context.agent();
-    tracing::info_span!(
+    in_step!(
+        span,
+        context,
         "memory",
-        otel.name = format!("{operation} {agent}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        "error.type" = Empty,
+        format!("{operation} {agent}"),
+        "client",
         gen_ai.operation.name = operation,
-        gen_ai.agent.name = agent,
         gen_ai.memory.store.id = agent,
         gen_ai.memory.record.id = key,
-        pinrail.run.id = context.run_id(),
-        pinrail.bundle.id = context.bundle().id(),
-        pinrail.step.name = context.step_name(),
     )
 }
 

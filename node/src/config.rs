@@ -84,9 +84,9 @@ pub struct RaftSettings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSettings {
-    /// Bytes of memory that the node aims to stay below.
+    /// Bytes of memory that the node aims to stay below: a sixteenth of it caches the state.
     pub memory: u64,
-    /// Runs that may be started in a second; 0: bounded by admission alone.
+    /// Runs that callers of this node may start in a second; 0: bounded by admission alone.
     pub runs_per_second: u32,
 }
 

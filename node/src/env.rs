@@ -43,9 +43,11 @@ pub trait Engines: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the engine cannot be opened or finds damage.
     fn open_log(&self, directory: &Path) -> io::Result<Box<dyn LogEngine>>;
+    /// `memory`: the bytes that the whole node aims to stay below.
+    ///
     /// # Errors
     /// When the engine cannot be opened or finds damage.
-    fn open_state(&self, directory: &Path) -> io::Result<Arc<dyn StateEngine>>;
+    fn open_state(&self, directory: &Path, memory: u64) -> io::Result<Arc<dyn StateEngine>>;
     /// Whether directories are real: they are locked and carry identity files.
     fn is_durable(&self) -> bool;
 }
@@ -141,8 +143,8 @@ impl Engines for RocksEngines {
         Ok(Box::new(RocksLog::open(&directory.join("raft"))?))
     }
 
-    fn open_state(&self, directory: &Path) -> io::Result<Arc<dyn StateEngine>> {
-        Ok(Arc::new(Rocks::open(directory)?))
+    fn open_state(&self, directory: &Path, memory: u64) -> io::Result<Arc<dyn StateEngine>> {
+        Ok(Arc::new(Rocks::open(directory, memory)?))
     }
 
     fn is_durable(&self) -> bool {

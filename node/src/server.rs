@@ -140,5 +140,6 @@ fn replica_config(config: &ServerConfig, grpc_addr: SocketAddr) -> ReplicaConfig
         election_max_ms,
         snapshot_log_bytes: config.raft.snapshot_log,
         keep_entries: config.raft.keep_entries,
+        memory: config.limits.memory,
     }
 }

@@ -67,6 +67,10 @@ pub const MEMORY_KEY_BYTES: usize = 1 << 10;
 pub const MEMORY_KEY_SEGMENTS: usize = 16;
 pub const NAMESPACES: usize = 1_000;
 pub const AGENTS_PER_NAMESPACE: u64 = 10_000;
+/// Use of a namespace's quota that is warned of, in percent; and use below which coming near again is another warning.
+pub const QUOTA_NEAR_PERCENT: u64 = 80;
+/// See [`QUOTA_NEAR_PERCENT`].
+pub const QUOTA_FAR_PERCENT: u64 = 70;
 /// Bundles of an agent that are not recycled.
 pub const BUNDLES_PER_AGENT: u64 = 100;
 /// Open runs of the whole cluster.
@@ -184,6 +188,10 @@ const _: () = assert!(
     "a page of branches fits an answer"
 );
 const _: () = assert!(EVAL_BODY_BYTES < COMMAND_BYTES, "a set or a report fits a command");
+const _: () = assert!(
+    QUOTA_FAR_PERCENT < QUOTA_NEAR_PERCENT && QUOTA_NEAR_PERCENT <= 100,
+    "one use is never both"
+);
 const _: () = assert!(MANIFEST_BYTES < COMMAND_BYTES, "a manifest fits a command");
 const _: () =
     assert!(PAGE_BYTES + POLICY_BYTES < API_MESSAGE_BYTES, "a page of agents fits an answer");

@@ -66,7 +66,7 @@ reasons! {
     INVALID_ID INVALID_ARGUMENT 2 "A name or id breaks the grammar; the message says how. See docs/LIMITS.md."
     INVALID_REQUEST INVALID_ARGUMENT 2 "A field of the request is missing or out of its range; the message names it."
     LIMIT_EXCEEDED INVALID_ARGUMENT 1 "Something is larger than its limit; the message names both. See docs/LIMITS.md."
-    QUOTA_EXCEEDED RESOURCE_EXHAUSTED 6 "The agent's quota is used up; the policy can raise it."
+    QUOTA_EXCEEDED RESOURCE_EXHAUSTED 6 "A quota is used up; the message names it. The policy raises an agent's, `pinrail namespace update` a namespace's."
     OVERLOADED RESOURCE_EXHAUSTED 6 "Too much is waiting. Nothing was written; try again after the given time."
     MEMORY_CONFLICT ABORTED 7 "The bundle got another version of a key since the two came apart; the message names such keys. `--on-conflict skip|overwrite` decides."
     MEMORY_IN_USE FAILED_PRECONDITION 9 "The layer is live, or runs are open that write to it: what it holds is not discarded."

@@ -6,4 +6,5 @@ mod processes;
 mod readme;
 #[cfg(feature = "simulation")]
 mod simulation;
+mod stopped;
 mod story;

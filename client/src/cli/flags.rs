@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use pinrail_proto::{limits, v1};
+use pinrail_proto::json::{self, Worded};
+use pinrail_proto::limits;
 
 use super::file::value;
 use super::problem::Problem;
@@ -91,21 +92,9 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A state of a run, as tables and filters say it.
-pub(super) fn run_state(text: &str) -> Result<v1::RunState, String> {
-    let found = v1::RunState::from_str_name(&format!("RUN_STATE_{}", text.to_uppercase()));
-    found.filter(|state| *state != v1::RunState::Unspecified).ok_or_else(|| {
-        "scheduled, queued, running, waiting, paused, cancelling, completed, failed, cancelled, expired or continued"
-            .to_owned()
-    })
-}
-
-/// A kind of run, as tables and filters say it.
-pub(super) fn run_kind(text: &str) -> Result<v1::RunKind, String> {
-    let found = v1::RunKind::from_str_name(&format!("RUN_KIND_{}", text.to_uppercase()));
-    found
-        .filter(|kind| *kind != v1::RunKind::Unspecified)
-        .ok_or_else(|| "live, canary, shadow, eval, smoke or drill".to_owned())
+/// An enum's value, by the word that tables show.
+pub(super) fn word<E: Worded>(text: &str) -> Result<E, String> {
+    json::parse(text)
 }
 
 #[cfg(test)]
@@ -120,20 +109,6 @@ mod tests {
         assert_eq!(id("a\nb", "").parts().expect_err("control").exit, 2);
         assert!(id(&"x".repeat(257), "").parts().is_err());
         assert!(id("r", "-a").parts().is_err());
-    }
-
-    #[test]
-    fn states_are_the_words_of_tables() {
-        assert_eq!(run_state("running"), Ok(v1::RunState::Running));
-        for wrong in ["", "unspecified", "done"] {
-            assert!(run_state(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn kinds_are_the_words_of_tables() {
-        assert_eq!(run_kind("smoke"), Ok(v1::RunKind::Smoke));
-        assert!(run_kind("unspecified").is_err() && run_kind("").is_err());
     }
 
     #[test]

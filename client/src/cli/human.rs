@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pinrail_proto::json::Worded;
 use pinrail_proto::{time, v1};
 use prost_types::Timestamp;
 
@@ -69,45 +70,42 @@ pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// `running` for `RUN_STATE_RUNNING`.
-pub(super) fn word(name: &str, prefix: &str) -> String {
-    match name.strip_prefix(prefix) {
-        Some("UNSPECIFIED") => "-".to_owned(),
-        Some(word) => word.to_lowercase(),
-        None => name.to_lowercase(),
-    }
+/// The word of an enum's value, or `-` for one that is not set.
+fn word<E: Worded>(value: E) -> String {
+    json::word(value).unwrap_or_else(|| "-".to_owned())
 }
 
 macro_rules! words {
-    ($($function:ident $type:ident $prefix:literal;)*) => {
+    ($($function:ident $type:ident;)*) => {
         $(pub(super) fn $function(value: v1::$type) -> String {
-            word(value.as_str_name(), $prefix)
+            word(value)
         })*
     };
 }
 
 words! {
-    run_state RunState "RUN_STATE_";
-    run_kind RunKind "RUN_KIND_";
-    step_state StepState "STEP_STATE_";
-    bundle_state BundleState "BUNDLE_STATE_";
-    end_reason EndReason "END_REASON_";
-    pin_reason PinReason "PIN_REASON_";
-    want Want "WANT_";
-    role MemberRole "MEMBER_ROLE_";
-    worker_state WorkerState "WORKER_STATE_";
-    delivery_state DeliveryState "DELIVERY_STATE_";
-    change ChangeKind "CHANGE_KIND_";
-    health HealthState "HEALTH_STATE_";
-    in_flight InFlight "IN_FLIGHT_";
-    side_effects SideEffects "SIDE_EFFECTS_";
-    release_state ReleaseState "RELEASE_STATE_";
-    stage Stage "STAGE_";
-    stage_mode StageMode "STAGE_MODE_";
-    verdict Verdict "VERDICT_";
-    signal SignalKind "SIGNAL_KIND_";
-    signal_state SignalState "SIGNAL_STATE_";
-    signal_mode SignalMode "SIGNAL_MODE_";
+    run_state RunState;
+    run_kind RunKind;
+    step_state StepState;
+    bundle_state BundleState;
+    end_reason EndReason;
+    pin_reason PinReason;
+    want Want;
+    role MemberRole;
+    worker_state WorkerState;
+    delivery_state DeliveryState;
+    change ChangeKind;
+    health HealthState;
+    in_flight InFlight;
+    side_effects SideEffects;
+    release_state ReleaseState;
+    stage Stage;
+    stage_mode StageMode;
+    verdict Verdict;
+    signal SignalKind;
+    signal_state SignalState;
+    signal_mode SignalMode;
+    score_source ScoreSource;
 }
 
 /// A payload on one line, cut to so many characters.

@@ -75,7 +75,7 @@ pub(super) struct ScopeFlags {
     /// The newest layer of this bundle; default: the live one
     #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["run", "layer"])]
     bundle: Option<String>,
-    /// The layer that this run is pinned to
+    /// What this run sees: its layer, or the memory of its own of one that serves no user
     #[arg(long, value_name = "RUN", conflicts_with = "layer")]
     run: Option<String>,
     /// A layer by number
@@ -241,10 +241,15 @@ fn one(version: &v1::MemoryVersion) -> String {
         ("written", human::at(version.written_at.as_ref())),
         ("expires", expires.map_or_else(String::new, |at| human::at(Some(at)))),
         ("bundle", version.bundle_id.clone()),
-        ("layer", version.layer.to_string()),
+        ("layer", layer(version)),
         ("by", if version.run_id.is_empty() { "operator".into() } else { version.run_id.clone() }),
         ("revision", version.revision.to_string()),
     ])
+}
+
+/// A run that serves no user writes to none.
+fn layer(version: &v1::MemoryVersion) -> String {
+    if version.layer == 0 { "scratch".to_owned() } else { version.layer.to_string() }
 }
 
 fn bundle_scope(bundle: Option<&str>) -> Result<Option<v1::MemoryScope>, Problem> {
@@ -351,7 +356,7 @@ fn table(versions: &[v1::MemoryVersion]) -> Table {
             human::age(version.written_at.as_ref(), now),
             human::or_dash(&version.bundle_id),
             value,
-            version.layer.to_string(),
+            layer(version),
             if version.run_id.is_empty() { "operator".into() } else { version.run_id.clone() },
             human::age(version.expires_at.as_ref(), now),
         ]);

@@ -110,7 +110,7 @@ async fn list(context: &Context, args: &List) -> Done {
             let now = human::now_ms();
             let mut table = Table::new(
                 &["WORKER", "BUNDLE", "STATE", "SLOTS", "FREE", "HEARTBEAT"],
-                &["CODE", "VERIFIED", "NODE", "VERSION", "CONNECTED", "STEPS"],
+                &["CODE", "VERIFIED", "NODE", "VERSION", "CONNECTED", "STEPS", "SHADOW-SAFE"],
             );
             for worker in &answer.workers {
                 table.row(vec![
@@ -126,6 +126,7 @@ async fn list(context: &Context, args: &List) -> Done {
                     human::or_dash(&worker.version),
                     human::age(worker.connected_at.as_ref(), now),
                     human::or_dash(&worker.steps.join(",")),
+                    if worker.shadow_safe { "yes" } else { "no" }.to_owned(),
                 ]);
             }
             let names = answer.workers.iter().map(|worker| worker.worker_id.clone()).collect();
@@ -167,6 +168,7 @@ fn one(worker: &v1::Worker) -> String {
         ("node", worker.node.clone()),
         ("connected", human::age(worker.connected_at.as_ref(), now)),
         ("heartbeat", human::age(worker.last_heartbeat_at.as_ref(), now)),
+        ("shadow-safe", if worker.shadow_safe { "yes" } else { "no" }.to_owned()),
         ("version", worker.version.clone()),
     ])
 }

@@ -16,6 +16,10 @@ pub struct Namespaces<'c> {
 methods! { Namespaces, NamespaceServiceClient:
     /// Creates a namespace.
     write create_namespace as create(CreateNamespaceRequest) -> CreateNamespaceResponse;
+    /// One namespace with its quotas and all that its agents have.
+    read get_namespace as get(GetNamespaceRequest) -> GetNamespaceResponse;
+    /// Changes quotas.
+    write update_namespace as update(UpdateNamespaceRequest) -> UpdateNamespaceResponse;
     /// Deletes a namespace without agents.
     write delete_namespace as delete(DeleteNamespaceRequest) -> DeleteNamespaceResponse;
 }

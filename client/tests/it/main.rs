@@ -5,5 +5,7 @@ mod calls;
 mod cli;
 #[cfg(feature = "cli")]
 mod files;
+#[cfg(feature = "cli")]
+mod host;
 mod member;
 mod worker;

@@ -32,6 +32,11 @@ pub(crate) const SIGNAL_FIRING: &str = "pinrail_signal_firing";
 /// Runs that ended, by outcome.
 pub(crate) const RUNS: &str = "pinrail_runs_total";
 
+/// What a namespace uses of a quota.
+pub(crate) const QUOTA_USED: &str = "pinrail_quota_used";
+/// The quota.
+pub(crate) const QUOTA_LIMIT: &str = "pinrail_quota_limit";
+
 /// How often gauges are published.
 const EVERY: Duration = Duration::from_secs(2);
 /// Agents whose pins are published.
@@ -69,6 +74,8 @@ pub fn describe() {
     metrics::describe_gauge!(LEASES, "Leased steps");
     metrics::describe_gauge!(SIGNAL_FIRING, "Signals that fired and were not clean since");
     metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
+    metrics::describe_gauge!(QUOTA_USED, "What a namespace uses of a quota");
+    metrics::describe_gauge!(QUOTA_LIMIT, "The quota of a namespace");
     super::hooks::metrics::describe();
 }
 
@@ -123,9 +130,35 @@ fn outcome(state: v1::RunState) -> &'static str {
     }
 }
 
-/// One gauge: name, agent, bundle.
-type Gauge = (&'static str, String, String);
+/// What a gauge is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Cluster,
+    Bundle { agent: String, bundle: String },
+    Quota { namespace: String, quota: &'static str },
+}
+
+/// One gauge: its name, and what it is about.
+type Gauge = (&'static str, About);
 type Gauges = BTreeMap<Gauge, f64>;
+
+impl About {
+    fn bundle(agent: &str, bundle: &str) -> Self {
+        Self::Bundle { agent: agent.to_owned(), bundle: bundle.to_owned() }
+    }
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Cluster => Vec::new(),
+            Self::Bundle { agent, bundle } => {
+                vec![("agent", agent.clone()), ("bundle", bundle.clone())]
+            }
+            Self::Quota { namespace, quota } => {
+                vec![("namespace", namespace.clone()), ("quota", (*quota).to_owned())]
+            }
+        }
+    }
+}
 
 /// What was published last, so that what is not counted any more goes to zero.
 static PUBLISHED: Mutex<Gauges> = Mutex::new(Gauges::new());
@@ -149,13 +182,8 @@ fn publish(gauges: Gauges) {
     let mut published = PUBLISHED.lock();
     let over = published.keys().filter(|key| !gauges.contains_key(*key));
     let zero: Vec<_> = over.map(|key| (key.clone(), 0.0)).collect();
-    for ((name, agent, bundle), value) in zero.iter().map(|(k, v)| (k, v)).chain(&gauges) {
-        if agent.is_empty() {
-            metrics::gauge!(*name).set(*value);
-        } else {
-            let labels = [("agent", agent.clone()), ("bundle", bundle.clone())];
-            metrics::gauge!(*name, &labels).set(*value);
-        }
+    for ((name, about), value) in zero.iter().map(|(k, v)| (k, v)).chain(&gauges) {
+        metrics::gauge!(*name, &about.labels()).set(*value);
     }
     *published = gauges;
 }
@@ -198,14 +226,14 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         for (session, held) in desk.sessions().filter(|(session, _)| session.connected()) {
             let it = &session.intro;
             let mut add = |name, value| {
-                let key = (name, it.agent_id.clone(), it.bundle_id.clone());
+                let key = (name, About::bundle(&it.agent_id, &it.bundle_id));
                 *gauges.entry(key).or_default() += value;
             };
             add(WORKERS, 1.0);
             add(FREE_SLOTS, f64::from(session.free(held)));
         }
         let leases = u32::try_from(desk.leases.len()).unwrap_or(u32::MAX);
-        gauges.insert((LEASES, String::new(), String::new()), f64::from(leases));
+        gauges.insert((LEASES, About::Cluster), f64::from(leases));
     });
     for (number, bundle, depth, age) in depths {
         let name = numbers.entry(number).or_insert_with(|| {
@@ -213,11 +241,13 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         });
         let depth = u32::try_from(depth).unwrap_or(u32::MAX);
         // Agents of two namespaces may share a name.
-        let oldest = gauges.entry((OLDEST_READY, name.clone(), bundle.clone())).or_default();
+        let about = About::bundle(name, &bundle);
+        let oldest = gauges.entry((OLDEST_READY, about.clone())).or_default();
         *oldest = oldest.max(age.as_secs_f64());
-        *gauges.entry((READY, name.clone(), bundle)).or_default() += f64::from(depth);
+        *gauges.entry((READY, about)).or_default() += f64::from(depth);
     }
     open_pins(dispatch, &mut gauges);
+    quotas(dispatch, &mut gauges);
     gauges
 }
 
@@ -234,21 +264,39 @@ fn open_pins(dispatch: &Dispatch, gauges: &mut Gauges) {
                     query::bundles(read, &namespace.namespace, &agent.agent_id, AGENTS, "")?;
                 let of = |bundle: v1::Bundle| {
                     let open = bundle.open_pins.map_or(0, |open| open.total);
-                    (agent.agent_id.clone(), bundle.bundle_id, open, by_workers)
+                    (About::bundle(&agent.agent_id, &bundle.bundle_id), open, by_workers)
                 };
                 pins.extend(bundles.into_iter().map(of));
             }
         }
         Ok(pins)
     });
-    for (agent, bundle, open, by_workers) in pins.unwrap_or_default() {
+    for (about, open, by_workers) in pins.unwrap_or_default() {
         let open = u32::try_from(open).unwrap_or(u32::MAX);
-        let worked = gauges.contains_key(&(WORKERS, agent.clone(), bundle.clone()));
+        let worked = gauges.contains_key(&(WORKERS, about.clone()));
         if by_workers && !worked && open > 0 {
-            let key = (STRANDED_PINS, agent.clone(), bundle.clone());
-            *gauges.entry(key).or_default() += f64::from(open);
+            *gauges.entry((STRANDED_PINS, about.clone())).or_default() += f64::from(open);
         }
-        *gauges.entry((OPEN_PINS, agent, bundle)).or_default() += f64::from(open);
+        *gauges.entry((OPEN_PINS, about)).or_default() += f64::from(open);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; bytes are exact up to 8 PiB")]
+fn quotas(dispatch: &Dispatch, gauges: &mut Gauges) {
+    for it in ask(&dispatch.inner.replica, query::namespaces).unwrap_or_default() {
+        let (used, limits) = (it.used.unwrap_or_default(), it.quotas.unwrap_or_default());
+        let all = [
+            ("open_runs", used.open_runs, limits.open_runs),
+            ("agents", used.agents, limits.agents),
+            ("memory_bytes", used.memory_bytes, limits.memory_bytes),
+            ("bundles", used.bundles, limits.bundles),
+        ];
+        for (quota, used, limit) in all {
+            let Some(limit) = limit else { continue };
+            let about = About::Quota { namespace: it.namespace.clone(), quota };
+            gauges.insert((QUOTA_USED, about.clone()), used.unwrap_or_default() as f64);
+            gauges.insert((QUOTA_LIMIT, about), limit as f64);
+        }
     }
 }
 
@@ -258,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_no_more_is_published_as_zero() {
-        let key = |bundle: &str| (READY, "a".to_owned(), bundle.to_owned());
+        let key = |bundle: &str| (READY, About::bundle("a", bundle));
         publish(Gauges::from([(key("v1"), 3.0), (key("v2"), 1.0)]));
         publish(Gauges::from([(key("v2"), 2.0)]));
         assert_eq!(*PUBLISHED.lock(), Gauges::from([(key("v2"), 2.0)]));

@@ -1,10 +1,16 @@
 //! The HTTP side of a node: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops it, which
 //! answer from memory alone, so that they do when nothing else does; and the API as JSON (`api.rs`).
 
+mod agent;
 mod api;
+mod body;
+mod bundle;
+mod call;
+mod memory;
+mod namespace;
 mod openapi;
 mod problem;
-mod request;
+mod run;
 
 use std::io;
 use std::net::SocketAddr;

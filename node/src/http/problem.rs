@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pinrail_proto::limits;
 use pinrail_proto::reason::{self, Reason};
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -45,6 +46,23 @@ impl Problem {
     pub(super) fn no_json() -> Self {
         Self::bad("the body must be of type application/json")
             .with(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    }
+
+    /// A body that could not be read: what is too large has its own reason.
+    pub(super) fn unread(status: StatusCode, message: String) -> Self {
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let most = format!("the body: more than {} bytes", limits::API_MESSAGE_BYTES);
+                Self::from(refuse(reason::LIMIT_EXCEEDED, most)).with(status)
+            }
+            _ => Self::bad(message),
+        }
+    }
+
+    /// A path that takes other methods.
+    pub(super) fn no_method() -> Self {
+        Self::bad("the path takes other methods; /openapi.json lists them")
+            .with(StatusCode::METHOD_NOT_ALLOWED)
     }
 
     /// A path that the router does not know.

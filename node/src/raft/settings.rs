@@ -36,6 +36,8 @@ pub struct ReplicaConfig {
     pub snapshot_log_bytes: u64,
     /// Entries of log kept behind a snapshot.
     pub keep_entries: u64,
+    /// Bytes of memory that the node aims to stay below.
+    pub memory: u64,
 }
 
 impl ReplicaConfig {
@@ -92,6 +94,7 @@ mod tests {
             election_max_ms: 300,
             snapshot_log_bytes: 1,
             keep_entries: 1,
+            memory: 256 << 20,
         };
         assert!(listed.founds());
         let alone = ReplicaConfig { members: vec![], ..listed.clone() };

@@ -65,7 +65,7 @@ impl Replica {
         let (identity, directory) = take_directory(&config, &env)?;
         let engine = env.engines.open_log(&config.data);
         let mut log = engine.map_err(|error| StartError::Storage { what: "log", error })?;
-        let engine = env.engines.open_state(&config.data);
+        let engine = env.engines.open_state(&config.data, config.memory);
         let engine = engine.map_err(|error| StartError::Storage { what: "state", error })?;
         restore::take_over(&config, identity.node_id, env.clock.wall_ms(), &mut *log, &*engine)
             .map_err(|error| StartError::Storage { what: "backup", error })?;

@@ -21,7 +21,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, tempfile::TempDir> for Bui
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let env = Env::real();
         let log = LogStore::open(env.engines.open_log(dir.path()).unwrap(), &env).unwrap();
-        let engine = env.engines.open_state(dir.path()).unwrap();
+        let engine = env.engines.open_state(dir.path(), 256 << 20).unwrap();
         let (machine, _) = StateMachine::open(engine, &env).unwrap();
         Ok((dir, log, machine))
     }

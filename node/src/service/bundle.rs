@@ -13,7 +13,7 @@ use super::write::{agent_ref, mismatch};
 use super::{Node, validate};
 
 #[derive(Debug)]
-pub(super) struct Bundles(pub(super) Node);
+pub(crate) struct Bundles(pub(crate) Node);
 
 #[tonic::async_trait]
 impl BundleService for Bundles {

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::forward::forwarded;
-use super::watch::{BUFFER, Watching, changed, look};
+use super::watch::{BUFFER, Feed, Watching, changed, look};
 use super::{Node, error};
 
 type Answers = Pin<Box<dyn Stream<Item = Result<v1::WatchRunResponse, Status>> + Send>>;
@@ -75,7 +75,7 @@ impl Watcher {
     async fn tell(
         &mut self,
         node: &Node,
-        mut feed: tokio::sync::broadcast::Receiver<std::sync::Arc<crate::raft::AppliedBatch>>,
+        mut feed: Feed,
         answers: &mpsc::Sender<Result<v1::WatchRunResponse, Status>>,
     ) -> Result<(), Status> {
         loop {

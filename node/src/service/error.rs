@@ -93,10 +93,18 @@ pub(crate) fn unknown(why: &str, request_id: &str) -> Status {
 }
 
 pub(crate) fn overloaded(retry_after: Duration) -> Status {
+    again("too much is waiting; nothing was written", retry_after)
+}
+
+/// More starts than `limits.runs_per_second` of server.toml allows.
+pub(super) fn too_fast(retry_after: Duration) -> Status {
+    again("this node's limit of runs per second is reached; nothing was written", retry_after)
+}
+
+fn again(message: &str, retry_after: Duration) -> Status {
     let mut details =
         ErrorDetails::with_error_info(reason::OVERLOADED.name, DOMAIN, HashMap::new());
     details.set_retry_info(Some(retry_after));
-    let message = "too much is waiting; nothing was written";
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 

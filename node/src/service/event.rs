@@ -13,7 +13,7 @@ use super::{Node, validate, watch};
 use pinrail_proto::limits;
 
 #[derive(Debug)]
-pub(super) struct Events(pub(super) Node);
+pub(crate) struct Events(pub(crate) Node);
 
 pub(super) fn check(namespace: &str, agent_id: &str) -> Result<(), Status> {
     validate::namespace(namespace)?;

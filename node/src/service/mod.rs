@@ -15,6 +15,7 @@ mod hook;
 mod layer;
 mod memory;
 mod namespace;
+mod pace;
 mod pin;
 mod read;
 mod release;
@@ -40,8 +41,13 @@ use crate::config::ServerConfig;
 use crate::driver::Dispatch;
 use crate::raft::{Leadership, Replica};
 
+use pace::Pace;
+
 pub(crate) use agent::Agents;
+pub(crate) use bundle::Bundles;
+pub(crate) use event::Events;
 pub(crate) use memory::Memories;
+pub(crate) use namespace::Namespaces;
 pub(crate) use pin::Pins;
 pub(crate) use release::Releases;
 pub(crate) use run::Runs;
@@ -58,6 +64,8 @@ pub struct Node {
     pub(crate) watchers: Arc<AtomicUsize>,
     /// Room for writes of this node's callers.
     pub(crate) writes: Arc<Semaphore>,
+    /// Of starts by this node's callers.
+    pub(crate) starts: Arc<Pace>,
     /// Of costs.
     pub(crate) currency: Arc<str>,
 }
@@ -67,7 +75,8 @@ impl Node {
     pub fn new(replica: Replica, dispatch: Dispatch, config: &ServerConfig) -> Self {
         let writes = Arc::new(Semaphore::new(write::IN_FLIGHT));
         let currency = Arc::from(config.metrics.currency.as_str());
-        Self { replica, dispatch, watchers: Arc::default(), writes, currency }
+        let starts = Arc::new(Pace::new(config.limits.runs_per_second));
+        Self { replica, dispatch, watchers: Arc::default(), writes, starts, currency }
     }
 }
 
@@ -103,13 +112,9 @@ pub fn router(
         .add_service(served!(
             node,
             namespace_service_server::NamespaceServiceServer,
-            namespace::Namespaces(api(&node))
+            Namespaces(api(&node))
         ))
-        .add_service(served!(
-            node,
-            bundle_service_server::BundleServiceServer,
-            bundle::Bundles(api(&node))
-        ))
+        .add_service(served!(node, bundle_service_server::BundleServiceServer, Bundles(api(&node))))
         .add_service(served!(node, agent_service_server::AgentServiceServer, Agents(api(&node))))
         .add_service(served!(node, run_service_server::RunServiceServer, Runs(api(&node))))
         .add_service(served!(node, pin_service_server::PinServiceServer, Pins(api(&node))))
@@ -129,11 +134,7 @@ pub fn router(
             Memories(api(&node))
         ))
         .add_service(served!(node, eval_service_server::EvalServiceServer, eval::Evals(api(&node))))
-        .add_service(served!(
-            node,
-            event_service_server::EventServiceServer,
-            event::Events(api(&node))
-        ))
+        .add_service(served!(node, event_service_server::EventServiceServer, Events(api(&node))))
         .add_service(served!(node, hook_service_server::HookServiceServer, hook::Hooks(api(&node))))
         .add_service(served!(
             node,

@@ -2,7 +2,7 @@
 
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{CreateNamespace, DeleteNamespace};
+use pinrail_proto::log::{CreateNamespace, DeleteNamespace, NamespaceResult, UpdateNamespace};
 use pinrail_proto::v1;
 use pinrail_proto::v1::namespace_service_server::NamespaceService;
 use pinrail_state_machine::query;
@@ -13,7 +13,14 @@ use super::write::mismatch;
 use super::{Node, validate};
 
 #[derive(Debug)]
-pub(super) struct Namespaces(pub(super) Node);
+pub(crate) struct Namespaces(pub(crate) Node);
+
+fn changed(answer: (Answer, u64)) -> Result<(NamespaceResult, u64), Status> {
+    match answer {
+        (Answer::Namespace(changed), revision) => Ok((changed, revision)),
+        _ => Err(mismatch()),
+    }
+}
 
 #[tonic::async_trait]
 impl NamespaceService for Namespaces {
@@ -24,14 +31,25 @@ impl NamespaceService for Namespaces {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         validate::agent(&it.namespace)?;
-        let kind = Kind::CreateNamespace(CreateNamespace { namespace: it.namespace });
-        match self.0.write(it.options, kind, timeout).await? {
-            (Answer::Namespace(made), revision) => {
-                let namespace = made.namespace;
-                Ok(Response::new(v1::CreateNamespaceResponse { namespace, revision }))
-            }
-            _ => Err(mismatch()),
-        }
+        let v1::CreateNamespaceRequest { namespace, quotas, options } = it;
+        let kind = Kind::CreateNamespace(CreateNamespace { namespace, quotas });
+        let (made, revision) = changed(self.0.write(options, kind, timeout).await?)?;
+        let namespace = made.namespace;
+        Ok(Response::new(v1::CreateNamespaceResponse { namespace, revision }))
+    }
+
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::namespace(&it.namespace)?;
+        let namespace =
+            self.0.query(it.read.as_ref(), timeout, |read| query::namespace(read, &it.namespace));
+        let (namespace, at) = namespace.await?;
+        let namespace = Some(namespace);
+        Ok(Response::new(v1::GetNamespaceResponse { namespace, revision: at.revision }))
     }
 
     async fn list_namespaces(
@@ -42,6 +60,20 @@ impl NamespaceService for Namespaces {
         let it = request.into_inner();
         let (namespaces, at) = self.0.query(it.read.as_ref(), timeout, query::namespaces).await?;
         Ok(Response::new(v1::ListNamespacesResponse { namespaces, revision: at.revision }))
+    }
+
+    async fn update_namespace(
+        &self,
+        request: Request<v1::UpdateNamespaceRequest>,
+    ) -> Result<Response<v1::UpdateNamespaceResponse>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        validate::agent(&it.namespace)?;
+        let v1::UpdateNamespaceRequest { namespace, quotas, unlimited, options } = it;
+        let kind = Kind::UpdateNamespace(UpdateNamespace { namespace, quotas, unlimited });
+        let (NamespaceResult { namespace, already }, revision) =
+            changed(self.0.write(options, kind, timeout).await?)?;
+        Ok(Response::new(v1::UpdateNamespaceResponse { namespace, already, revision }))
     }
 
     async fn delete_namespace(

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::error::refuse;
 use super::read::timeout_of;
 use super::write::{agent_ref, mismatch};
-use super::{Node, chunks, validate, watch};
+use super::{Node, chunks, error, validate, watch};
 
 #[derive(Debug)]
 pub(crate) struct Runs(pub(crate) Node);
@@ -109,6 +109,7 @@ impl RunService for Runs {
                 id::make_run_id(namespace, &it.agent_id, self.0.replica.env().random_u128());
         }
         check_start(&it)?;
+        self.0.starts.take().map_err(error::too_fast)?;
         let run_id = it.run_id.clone();
         let kind = Kind::StartRun(StartRun {
             agent,

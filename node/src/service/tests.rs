@@ -35,6 +35,7 @@ async fn node() -> (Node, TempDir) {
         election_max_ms: 300,
         snapshot_log_bytes: 64 << 20,
         keep_entries: 1_000,
+        memory: 256 << 20,
     };
     let replica = Replica::start(config, Env::real()).await.expect("it starts");
     let mut leadership = replica.leadership();

@@ -84,7 +84,7 @@ impl Engines for Disk {
         Ok(Box::new(MemoryLog { log: Arc::clone(&self.log) }))
     }
 
-    fn open_state(&self, _directory: &Path) -> io::Result<Arc<dyn StateEngine>> {
+    fn open_state(&self, _directory: &Path, _memory: u64) -> io::Result<Arc<dyn StateEngine>> {
         Ok(Arc::new(MemoryState { state: Arc::clone(&self.state) }))
     }
 
@@ -265,7 +265,7 @@ mod tests {
         let put = |index| LogOp::Put { index, entry: Bytes::from_static(b"x") };
         log.write(&[put(1)], true).unwrap();
         log.write(&[put(2)], false).unwrap();
-        let state = disk.open_state(Path::new("")).unwrap();
+        let state = disk.open_state(Path::new(""), 0).unwrap();
         let row = || BTreeMap::from([(vec![1], Some(Bytes::from_static(b"v")))]);
         state.write(row(), Bytes::from_static(b"1")).unwrap();
         state.flush().unwrap();
@@ -279,12 +279,12 @@ mod tests {
     #[test]
     fn an_image_holds_the_state() {
         let (one, two) = (Disk::default(), Disk::default());
-        let from = one.open_state(Path::new("")).unwrap();
+        let from = one.open_state(Path::new(""), 0).unwrap();
         let row = BTreeMap::from([(vec![7], Some(Bytes::from_static(b"v")))]);
         from.write(row, Bytes::from_static(b"9")).unwrap();
         let files = from.checkpoint("x").unwrap();
         let snapshot = from.seal(files, SnapshotManifest::default()).unwrap();
-        let to = two.open_state(Path::new("")).unwrap();
+        let to = two.open_state(Path::new(""), 0).unwrap();
         to.install(&snapshot).unwrap();
         assert_eq!(to.position().unwrap().as_deref(), Some(b"9".as_slice()));
     }

@@ -25,13 +25,15 @@ use super::snapshot::{
 };
 use super::{POSITION_KEY, StateEngine, other};
 
-/// Memory of block cache and memtables together; three nodes share a small machine.
-const CACHE_BYTES: usize = 96 << 20;
+/// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
+const CACHE_PART: u64 = 16;
 const MEMTABLE_BYTES: usize = 32 << 20;
 
 #[derive(Debug)]
 pub struct Rocks {
     state: PathBuf,
+    /// Bytes that the whole node aims to stay below.
+    memory: u64,
     snapshots: PathBuf,
     current: ArcSwap<Generation>,
 }
@@ -47,7 +49,7 @@ impl Rocks {
     ///
     /// # Errors
     /// When it cannot be opened or is damaged.
-    pub fn open(data: &Path) -> io::Result<Self> {
+    pub fn open(data: &Path, memory: u64) -> io::Result<Self> {
         let (state, snapshots) = (data.join("state"), data.join("snapshots"));
         fs::create_dir_all(&state)?;
         fs::create_dir_all(&snapshots)?;
@@ -56,9 +58,13 @@ impl Rocks {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        let db = open_db(&state.join(number.to_string()))?;
-        let engine =
-            Self { state, snapshots, current: ArcSwap::from_pointee(Generation { number, db }) };
+        let db = open_db(&state.join(number.to_string()), memory)?;
+        let engine = Self {
+            state,
+            snapshots,
+            memory,
+            current: ArcSwap::from_pointee(Generation { number, db }),
+        };
         engine.tidy_up()?;
         Ok(engine)
     }
@@ -232,7 +238,7 @@ impl StateEngine for Rocks {
             }
         }
         sync_directory(&target)?;
-        let db = open_db(&target)?;
+        let db = open_db(&target, self.memory)?;
         write_durably(&self.state.join("CURRENT"), number.to_string().as_bytes())?;
         let old = self.current.swap(Arc::new(Generation { number, db }));
         let old_path = self.state.join(old.number.to_string());
@@ -247,8 +253,9 @@ impl StateEngine for Rocks {
     }
 }
 
-fn open_db(path: &Path) -> io::Result<DB> {
-    let cache = Cache::new_lru_cache(CACHE_BYTES);
+fn open_db(path: &Path, memory: u64) -> io::Result<DB> {
+    let bytes = usize::try_from(memory / CACHE_PART).unwrap_or(usize::MAX);
+    let cache = Cache::new_lru_cache(bytes);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
     table.set_block_size(16 << 10);

@@ -148,6 +148,7 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::SetFeatureLevel(it) => cluster::set_feature_level(txn, it),
         Command::Probe(it) => cluster::probe(txn, it),
         Command::CreateNamespace(it) => namespace::create(txn, it),
+        Command::UpdateNamespace(it) => namespace::update(txn, it),
         Command::DeleteNamespace(it) => namespace::delete(txn, it),
         Command::CreateAgent(it) => agent::create(txn, it),
         Command::UpdateAgent(it) => agent::update(txn, it),

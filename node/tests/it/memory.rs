@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pinrail_client::worker::{Next, StepContext, StepError, StepResult, Usage};
-use pinrail_client::{Client, Worker, v1};
+use pinrail_client::{Client, Worker, payload, v1};
+use pinrail_proto::log;
 use pinrail_proto::v1::memory_scope::Scope;
 use tokio::time::timeout;
 
@@ -276,5 +277,122 @@ async fn runs_are_listed_newest_first_by_what_they_are() {
     let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
     let old = v1::ListRunsRequest { older_than: Some(hour), ..list };
     assert_eq!(client.runs().list(old).await.expect("it is read").runs, []);
+    nodes.stop_all().await;
+}
+
+/// A run of a kind that only the leader starts, through the log as it does.
+async fn start_shadow(nodes: &Nodes, memory_revision: u64) {
+    let start = log::StartRun {
+        agent: Some(log::AgentRef { namespace: "default".into(), agent_id: AGENT.into() }),
+        run_id: "shadow".into(),
+        bundle_id: "v2".into(),
+        kind: v1::RunKind::Shadow.into(),
+        memory_revision,
+        ..Default::default()
+    };
+    let kind = Some(log::command::Kind::StartRun(start));
+    let command = log::Command { header: None, kind };
+    let replica = &nodes.servers[0].as_ref().expect("it runs").replica;
+    let outcome = replica.propose(command, SOON).await.expect("it is committed");
+    assert!(matches!(outcome.result, Some(log::outcome::Result::StartRun(_))), "{outcome:?}");
+}
+
+/// What a run saw before it wrote, and behind that.
+type Seen = (Option<String>, Option<String>);
+
+async fn result(client: &Client, run_id: &str) -> Seen {
+    let result = timeout(SOON, client.wait_for_result(AGENT, run_id)).await.expect("in time");
+    let output = result.expect("it completes").output;
+    payload::decode(output.as_ref()).expect("it is what the step gave")
+}
+
+async fn tries(ctx: StepContext, (): ()) -> StepResult<Next> {
+    let before: Option<String> = ctx.memory().get("note").await?;
+    ctx.memory().put("note", "tried").await?;
+    let after: Option<String> = ctx.memory().get("note").await?;
+    Ok(Next::done((before, after)))
+}
+
+#[tokio::test]
+async fn runs_that_serve_no_user_have_a_memory_of_their_own_and_shadows_a_worker_that_is_safe() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    put(&client, "note", "\"first\"").await;
+    let request =
+        v1::GetMemoryRequest { agent_id: AGENT.into(), key: "note".into(), ..Default::default() };
+    let revision = client.memory().get(request).await.expect("it is read").revision;
+    put(&client, "note", "\"second\"").await;
+    let worker = |id: &str| {
+        let worker = Worker::builder(client.clone()).agent(AGENT).bundle("v2").code("abc");
+        worker.worker_id(id).step("main", tries)
+    };
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let until = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
+        drop(stopped.wait_for(|stop| *stop).await);
+    };
+    let plain = tokio::spawn(worker("plain").run_until(until(stopped.clone())));
+
+    for (run_id, memory_revision, before) in
+        [("empty", 0, None), ("as-it-was", revision, Some("first".to_owned()))]
+    {
+        let request = v1::StartRunRequest {
+            agent_id: AGENT.into(),
+            run_id: run_id.into(),
+            bundle_id: "v2".into(),
+            kind: v1::RunKind::Smoke.into(),
+            memory_revision,
+            ..Default::default()
+        };
+        client.runs().start(request).await.expect("it starts");
+        let seen = result(&client, run_id).await;
+        assert_eq!(seen, (before, Some("tried".to_owned())));
+        let scope = v1::MemoryScope { scope: Some(Scope::RunId(run_id.into())) };
+        let request = v1::GetMemoryRequest {
+            agent_id: AGENT.into(),
+            scope: Some(scope),
+            key: "note".into(),
+            ..Default::default()
+        };
+        let shown = client.memory().get(request).await.expect("it is read").version;
+        assert_eq!(&*shown.and_then(|it| it.value).expect("a value").data, b"\"tried\"");
+        assert_eq!(get(&client, "note").await.as_deref(), Some("\"second\""));
+    }
+    for kind in [v1::RunKind::Shadow, v1::RunKind::Drill, v1::RunKind::Canary] {
+        let request = v1::StartRunRequest {
+            agent_id: AGENT.into(),
+            bundle_id: "v2".into(),
+            kind: kind.into(),
+            ..Default::default()
+        };
+        client.runs().start(request).await.expect_err("the leader starts those");
+    }
+
+    start_shadow(&nodes, revision).await;
+    // The worker that is not safe is passed over, though it has nothing else to do.
+    let request = v1::StartRunRequest {
+        agent_id: AGENT.into(),
+        run_id: "later".into(),
+        bundle_id: "v2".into(),
+        kind: v1::RunKind::Smoke.into(),
+        ..Default::default()
+    };
+    client.runs().start(request).await.expect("it starts");
+    result(&client, "later").await;
+    let request =
+        v1::GetRunRequest { agent_id: AGENT.into(), run_id: "shadow".into(), ..Default::default() };
+    let run = client.runs().get(request).await.expect("it is read").run.expect("it is there");
+    assert_eq!(run.state(), v1::RunState::Queued);
+    let safe = tokio::spawn(worker("safe").shadow_safe().run_until(until(stopped)));
+    let seen = result(&client, "shadow").await;
+    assert_eq!(seen, (Some("first".to_owned()), Some("tried".to_owned())));
+    let workers = v1::ListWorkersRequest { agent_id: AGENT.into(), ..Default::default() };
+    let workers = client.workers().list(workers).await.expect("they are listed").workers;
+    let safe_ones = workers.iter().filter(|worker| worker.shadow_safe);
+    assert_eq!(safe_ones.map(|worker| worker.worker_id.as_str()).collect::<Vec<_>>(), ["safe"]);
+    stop.send_replace(true);
+    for worker in [plain, safe] {
+        worker.await.expect("it does not panic").expect("it ends well");
+    }
     nodes.stop_all().await;
 }

@@ -134,6 +134,7 @@ fn config(
         election_max_ms: 600,
         snapshot_log_bytes: 256 << 20,
         keep_entries: 20_000,
+        memory: 256 << 20,
     }
 }
 

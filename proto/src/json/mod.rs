@@ -8,16 +8,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use prost::Name;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
-    ReflectMessage as _, Value,
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value,
 };
 use serde_json::{Map, Value as Json};
 
 use crate::v1;
 
 mod schema;
+mod word;
 
 pub use schema::{Schemas, schema};
+pub use word::{Worded, parse, word, words};
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(crate::DESCRIPTORS)
@@ -121,23 +122,10 @@ fn enumeration(field: &FieldDescriptor, number: i32) -> Option<Json> {
         return None;
     }
     Some(match descriptor.get_value(number) {
-        Some(value) => word(&descriptor, value.name()).into(),
+        Some(value) => word::of(&descriptor, value.name()).into(),
         // Of a newer server.
         None => number.into(),
     })
-}
-
-/// `running` for `RUN_STATE_RUNNING` of `RunState`.
-fn word(descriptor: &EnumDescriptor, value: &str) -> String {
-    let mut prefix = String::new();
-    for c in descriptor.name().chars() {
-        if c.is_uppercase() && !prefix.is_empty() {
-            prefix.push('_');
-        }
-        prefix.push(c.to_ascii_uppercase());
-    }
-    prefix.push('_');
-    value.strip_prefix(&prefix).unwrap_or(value).to_lowercase()
 }
 
 fn whole_payload(message: &DynamicMessage) -> Json {

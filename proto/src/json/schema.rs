@@ -89,7 +89,7 @@ fn of_kind(kind: &Kind, schemas: &mut Schemas) -> Json {
 
 fn enumeration(descriptor: &EnumDescriptor) -> Json {
     let set = descriptor.values().filter(|value| value.number() != 0);
-    let words: Vec<String> = set.map(|value| word(descriptor, value.name())).collect();
+    let words: Vec<String> = set.map(|value| word::of(descriptor, value.name())).collect();
     json!({ "type": "string", "enum": words })
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn judge(context: &Context, args: &Judge) -> Done {
     };
     let answer = context.client.evals().judge(request).await?;
     let judgement = answer.judgement.clone().unwrap_or_default();
-    let names = vec![word(judgement.verdict())];
+    let names = vec![human::verdict(judgement.verdict())];
     context.show(
         &View::list(&answer, "judgement", names, table(&judgement)).headed(heading(&judgement)),
     )?;
@@ -56,7 +56,8 @@ fn not_passed(args: &Judge, judgement: &v1::EvalJudgement) -> Problem {
         "" => reason::GATE_NOT_PASSED.name,
         reason => reason,
     };
-    let message = format!("{} did not pass evals: {}", args.bundle, word(judgement.verdict()));
+    let message =
+        format!("{} did not pass evals: {}", args.bundle, human::verdict(judgement.verdict()));
     let mut problem = Problem::new(reason, problem::exit_code(reason), message);
     problem.why.push(judgement.message.clone());
     problem.next.push(format!("pinrail eval show {} {} --failed", args.agent, args.bundle));
@@ -64,12 +65,8 @@ fn not_passed(args: &Judge, judgement: &v1::EvalJudgement) -> Problem {
     problem
 }
 
-fn word(verdict: Verdict) -> String {
-    human::word(verdict.as_str_name(), "VERDICT_")
-}
-
 fn heading(judgement: &v1::EvalJudgement) -> String {
-    let mut text = format!("{}  {}\n", word(judgement.verdict()), judgement.message);
+    let mut text = format!("{}  {}\n", human::verdict(judgement.verdict()), judgement.message);
     let rates = [
         (&judgement.bundle_id, judgement.candidate),
         (&judgement.baseline_bundle_id, judgement.baseline),
@@ -92,7 +89,7 @@ fn heading(judgement: &v1::EvalJudgement) -> String {
 fn table(judgement: &v1::EvalJudgement) -> Table {
     let mut table = Table::new(&["CHECK", "VERDICT", "WHY"], &[]);
     for check in &judgement.checks {
-        table.row(vec![check.name.clone(), word(check.verdict()), check.message.clone()]);
+        table.row(vec![check.name.clone(), human::verdict(check.verdict()), check.message.clone()]);
     }
     table
 }

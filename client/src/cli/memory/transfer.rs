@@ -1,8 +1,8 @@
 //! `memory diff`, `promote`, `discard`: what two layers see differently, and what becomes of it.
 
 use clap::{Args, ValueEnum};
-use pinrail_proto::v1;
 use pinrail_proto::v1::memory_scope::Scope;
+use pinrail_proto::{id, v1};
 
 use super::super::bundle::named;
 use super::super::context::{Context, Done};
@@ -14,7 +14,7 @@ use super::super::view::View;
 use super::VALUE;
 
 /// A bundle, or `layer:N`.
-fn side(text: &str) -> Result<v1::MemoryScope, Problem> {
+fn layer(text: &str) -> Result<v1::MemoryScope, Problem> {
     let scope = match text.strip_prefix("layer:") {
         Some(number) => Scope::Layer(number.parse().map_err(|_| {
             Problem::usage(format!("{text:?}: a layer is layer:N with its number"))
@@ -24,15 +24,22 @@ fn side(text: &str) -> Result<v1::MemoryScope, Problem> {
     Ok(v1::MemoryScope { scope: Some(scope) })
 }
 
+/// A bundle, `layer:N`, or what a run sees.
+fn side(text: &str) -> Result<v1::MemoryScope, Problem> {
+    let Some(run) = text.strip_prefix("run:") else { return layer(text) };
+    id::check_token("run id", run)?;
+    Ok(v1::MemoryScope { scope: Some(Scope::RunId(run.to_owned())) })
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Diff {
     /// Name of the agent
     #[arg(value_name = "AGENT")]
     agent: String,
-    /// Bundle, or layer:N
+    /// Bundle, layer:N, or run:ID for what a run sees
     #[arg(value_name = "FROM")]
     from: String,
-    /// Bundle, or layer:N; default: the live bundle
+    /// Bundle, layer:N, or run:ID; default: the live bundle
     #[arg(value_name = "TO")]
     to: Option<String>,
     /// Only keys that begin with this
@@ -180,7 +187,7 @@ pub(super) async fn promote(context: &Context, args: &Promote) -> Done {
     };
     let request = v1::PromoteMemoryRequest {
         agent_id: context.agent(&args.agent)?,
-        from: Some(side(&args.from)?),
+        from: Some(layer(&args.from)?),
         to_bundle_id: args.to.as_deref().map(named).transpose()?.unwrap_or_default(),
         prefix: args.prefix.clone(),
         late: args.late,
@@ -244,7 +251,7 @@ pub(super) async fn discard(context: &Context, args: &Discard) -> Done {
     let options = context.write(&args.write)?;
     let mut request = v1::DiscardMemoryRequest {
         agent_id: context.agent(&args.agent)?,
-        from: Some(side(&args.from)?),
+        from: Some(layer(&args.from)?),
         prefix: args.prefix.clone(),
         ..Default::default()
     };
@@ -271,9 +278,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_side_is_a_bundle_or_a_layer() {
+    fn a_side_is_a_bundle_a_layer_or_a_run() {
         let layer = v1::MemoryScope { scope: Some(Scope::Layer(3)) };
         assert_eq!(side("layer:3"), Ok(layer));
+        let run = v1::MemoryScope { scope: Some(Scope::RunId("smoke-1".into())) };
+        assert_eq!(side("run:smoke-1"), Ok(run));
+        assert!(super::layer("run:smoke-1").is_err(), "nothing leads out of a run's memory");
         let bundle = v1::MemoryScope { scope: Some(Scope::BundleId("v1".into())) };
         assert_eq!(side("v1"), Ok(bundle));
         assert!(side("layer:x").is_err() && side("a b").is_err());

@@ -7,9 +7,7 @@ use pinrail_proto::trace::TraceParent;
 use pinrail_proto::{limits, v1};
 
 use super::super::context::{Context, Done};
-use super::super::flags::{
-    ListFlags, ReadFlags, RunId, api_duration, duration, label, run_kind, run_state,
-};
+use super::super::flags::{ListFlags, ReadFlags, RunId, api_duration, duration, label, word};
 use super::super::human;
 use super::super::problem::Problem;
 use super::super::table::{Table, pairs};
@@ -24,7 +22,7 @@ pub struct List {
     #[arg(value_name = "AGENT")]
     agent: String,
     /// Only runs in this state
-    #[arg(long, value_name = "STATE", value_parser = run_state)]
+    #[arg(long, value_name = "STATE", value_parser = word::<v1::RunState>)]
     state: Option<v1::RunState>,
     /// Only runs on this bundle
     #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
@@ -33,7 +31,7 @@ pub struct List {
     #[arg(long)]
     open: bool,
     /// Only runs of this kind
-    #[arg(long, value_name = "KIND", value_parser = run_kind)]
+    #[arg(long, value_name = "KIND", value_parser = word::<v1::RunKind>)]
     kind: Option<v1::RunKind>,
     /// Only runs with this label; more than one: with all of them
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -143,7 +141,7 @@ pub(super) async fn show(context: &Context, args: &Show) -> Done {
 /// `0.400 by human ada: wrong; 0.950 by judge grader`.
 fn score(run: &v1::Run) -> String {
     let one = |it: &v1::Score| {
-        let source = human::word(it.source().as_str_name(), "SCORE_SOURCE_");
+        let source = human::score_source(it.source());
         let comment =
             if it.comment.is_empty() { String::new() } else { format!(": {}", it.comment) };
         let value = human::permille(it.score_permille.into());

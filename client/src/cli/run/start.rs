@@ -50,6 +50,9 @@ pub struct Start {
     /// Smoke runs serve no user and need a bundle
     #[arg(long, value_name = "KIND", default_value = "live")]
     kind: Kind,
+    /// A smoke run sees the live bundle's memory as it was at this revision; default: it begins with an empty one
+    #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
+    memory_at: u64,
     /// Hard end after so long; at most the policy's
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_age: Option<Duration>,
@@ -149,6 +152,7 @@ fn request(context: &Context, args: &Start) -> Result<v1::StartRunRequest, Probl
         max_age: args.max_age.map(api_duration),
         bundle_id: args.bundle.as_deref().map(named).transpose()?.unwrap_or_default(),
         kind: kind.into(),
+        memory_revision: args.memory_at,
         parent_run_id: args.parent.clone().unwrap_or_default(),
         delay: args.delay.map(api_duration),
         session: args.session.clone().unwrap_or_default(),

@@ -47,7 +47,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop
         ..AgentRecord::default()
     };
     index_name(txn, &agent);
-    namespace::count_agents(txn, &agent.namespace, true)?;
+    namespace::agent_created(txn, &agent.namespace)?;
     hook::follow_policy(txn, &mut agent, &policy)?;
     save_policy(txn, &mut agent, policy);
     save(txn, &agent);
@@ -110,7 +110,7 @@ pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop
     delete_rows(txn, agent.number)?;
     txn.delete(name_key(&agent.namespace, &agent.agent_id));
     txn.delete(hash_key(&agent));
-    namespace::count_agents(txn, &agent.namespace, false)?;
+    namespace::agent_deleted(txn, &agent)?;
     txn.event(event::of_agent("agent.deleted", &agent));
     txn.effect(Effect::AgentChanged { agent: agent.number });
     Ok(Answer::Done(Empty {}))

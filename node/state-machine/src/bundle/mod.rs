@@ -17,6 +17,7 @@ use pinrail_proto::log::{
 use pinrail_proto::{id, limits, reason, time, v1};
 
 use crate::key::{Key, Kind};
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -39,12 +40,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
     if let Some(existing) = find(txn.read(), agent.number, &it.bundle_id)? {
         return create_again(txn, &agent, &existing, &digest);
     }
-    if agent.bundles >= limits::BUNDLES_PER_AGENT {
-        let message = format!("agent {} has {} bundles", agent.agent_id, agent.bundles);
-        return Err(
-            reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::BUNDLES_PER_AGENT)
-        );
-    }
+    must_fit(txn, &agent)?;
     note_parts(txn, agent.number, &it.bundle_id, &manifest)?;
     let record = BundleRecord {
         bundle_id: it.bundle_id.clone(),
@@ -62,7 +58,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
     let row_of_manifest = BundleManifestRecord { manifest: Some(manifest), digests: Some(digests) };
     txn.put(row(Kind::BundleManifest, agent.number, &it.bundle_id), &row_of_manifest);
     save(txn, agent.number, &record);
-    agent.bundles += 1;
+    count_in(txn, &mut agent)?;
     agent::save(txn, &agent);
     txn.event(event::of_bundle("bundle.created", &agent, &it.bundle_id));
     answer(txn, &agent, &record, false)
@@ -194,12 +190,43 @@ pub(crate) fn message(
     })
 }
 
-/// A bundle that is released or switched to counts again, should it have been recycled.
-pub(crate) fn revive(agent: &mut AgentRecord, record: &mut BundleRecord) {
-    if record.recycled {
-        record.recycled = false;
-        agent.bundles += 1;
+/// A bundle that is released or switched to counts again, should it have been recycled. The caller saves both.
+///
+/// # Errors
+/// `LIMIT_EXCEEDED`, `QUOTA_EXCEEDED` when there is no room for one more.
+pub(crate) fn revive(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    record: &mut BundleRecord,
+) -> Result<(), Stop> {
+    if !record.recycled {
+        return Ok(());
     }
+    must_fit(txn, agent)?;
+    record.recycled = false;
+    count_in(txn, agent)
+}
+
+/// Counts a bundle out that is recycled. The caller saves the agent.
+pub(crate) fn count_out(txn: &mut Txn<'_>, agent: &mut AgentRecord) -> Result<(), Stop> {
+    agent.bundles = agent.bundles.saturating_sub(1);
+    quota::take(txn, &agent.namespace, Quota::Bundles, 1)
+}
+
+fn count_in(txn: &mut Txn<'_>, agent: &mut AgentRecord) -> Result<(), Stop> {
+    agent.bundles += 1;
+    quota::add(txn, &agent.namespace, Quota::Bundles, 1)
+}
+
+/// Refuses one bundle too many, of the agent or of its namespace.
+fn must_fit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
+    if agent.bundles >= limits::BUNDLES_PER_AGENT {
+        let message = format!("agent {} has {} bundles", agent.agent_id, agent.bundles);
+        return Err(
+            reject(reason::LIMIT_EXCEEDED, message).with("limit", limits::BUNDLES_PER_AGENT)
+        );
+    }
+    quota::admit(txn, &agent.namespace, Quota::Bundles, 1)
 }
 
 /// A change to the counter of open pins: `+1` or `-1` for one kind of run.

@@ -11,6 +11,7 @@ mod join;
 mod layer;
 mod lease;
 mod pin;
+mod quota;
 mod release;
 mod result;
 mod route;
@@ -79,6 +80,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
     if open_runs != cluster.open_runs {
         found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));
     }
+    quota::quotas_count_what_is_there(read, &mut found)?;
     Ok(found.0)
 }
 

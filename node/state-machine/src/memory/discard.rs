@@ -87,7 +87,7 @@ pub(super) fn drop_own(
         if found.revision <= layer.frozen_revision {
             break;
         }
-        remove(txn, agent, key, &found);
+        remove(txn, agent, key, &found)?;
         dropped += 1;
     }
     if dropped > 0 {

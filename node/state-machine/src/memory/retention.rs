@@ -80,19 +80,19 @@ fn replace(
     if let Some(older) = older
         && !is_protected(&of, older.revision, deletion.revision)
     {
-        remove(txn, agent, key, &older);
+        remove(txn, agent, key, &older)?;
         if deletion.record.ended {
             // The end of a time to live speaks of the version before it: both become one deletion in its place.
-            remove(txn, agent, key, &deletion);
+            remove(txn, agent, key, &deletion)?;
             deletion = Found {
                 revision: older.revision,
                 record: MemoryRecord { ended: false, ..deletion.record },
             };
-            keep(txn, agent, key, &deletion);
+            keep(txn, agent, key, &deletion)?;
         }
     }
     if deletion.record.value.is_none() && hides_nothing(txn, number, &of, key, &deletion)? {
-        remove(txn, agent, key, &deletion);
+        remove(txn, agent, key, &deletion)?;
         forget_key(txn, number, &mut of, key)?;
         save_layer(txn, number, &of);
     }

@@ -16,7 +16,7 @@ use crate::outcome::{Stop, reject};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{Txn, decode, get};
 
-use super::{cost, layer};
+use super::{cost, layer, version};
 
 /// What such a run began with waits for its end before it is dropped: when to look again.
 pub(super) const HELD_LOOK_MS: u64 = 60_000;
@@ -112,7 +112,7 @@ pub(crate) fn drop_scratch(
     let mut agent = agent::load(txn, number)?;
     let scratch = parse(object)?;
     let all = all(number, scratch.number).range();
-    let (mut dropped, mut bytes) = (0_u32, 0);
+    let (mut dropped, mut bytes, mut freed) = (0_u32, 0, 0);
     loop {
         let most = CHUNK.min((left - dropped) as usize);
         let rows = txn.scan(&all, most)?;
@@ -120,7 +120,7 @@ pub(crate) fn drop_scratch(
             let mut parts = Parts::new(key);
             let (_, _, path) = (parts.u32(), parts.u64(), parts.text().unwrap_or_default());
             let record: MemoryRecord = decode(key, value)?;
-            agent.memory_bytes = agent.memory_bytes.saturating_sub(cost(path, &record));
+            freed += cost(path, &record);
             txn.delete(key.to_vec());
             bytes += value.len();
             dropped += 1;
@@ -131,6 +131,7 @@ pub(crate) fn drop_scratch(
             txn.delete(timer.to_vec());
         }
         if is_gone || dropped >= left || bytes >= limits::MEMORY_BATCH_BYTES {
+            version::count_out(txn, &mut agent, freed)?;
             agent::save(txn, &agent);
             return Ok(dropped.max(1));
         }
@@ -144,9 +145,9 @@ pub(super) fn store(
     scratch: Scratch,
     key: &str,
     record: &MemoryRecord,
-) {
+) -> Result<(), Stop> {
     txn.put(version_key(agent.number, scratch.number, key, txn.revision), record);
-    agent.memory_bytes += cost(key, record);
+    version::count_in(txn, agent, cost(key, record))
 }
 
 /// The oldest revision that a scratch memory begins with: what was to be seen then is kept.

@@ -4,6 +4,8 @@
 use pinrail_proto::log::{AgentRecord, LayerRecord, MemoryRecord};
 
 use crate::key::{Key, Kind, Timer};
+use crate::namespace::quota::{self, Quota};
+use crate::outcome::Stop;
 use crate::store::Fault;
 use crate::txn::Txn;
 
@@ -32,7 +34,7 @@ pub(super) fn store(
     layer: &mut LayerRecord,
     key: &str,
     record: &MemoryRecord,
-) -> Result<(), Fault> {
+) -> Result<(), Stop> {
     let number = agent.number;
     let index = index_key(number, layer.number, key);
     if !txn.exists(&index)? {
@@ -41,7 +43,7 @@ pub(super) fn store(
     }
     txn.put(version_key(number, key, txn.revision), record);
     txn.mark(change_key(number, txn.revision, key), &layer.number.to_be_bytes());
-    agent.memory_bytes += cost(key, record);
+    count_in(txn, agent, cost(key, record))?;
     if agent.memory_sweep_ms == 0 {
         agent.memory_sweep_ms = txn.now + agent.memory_keep_ms;
         txn.set_timer(number, agent.memory_sweep_ms, Timer::MemoryVersions, &[]);
@@ -50,15 +52,41 @@ pub(super) fn store(
 }
 
 /// Drops a version; the caller saves the agent. The layer's list of keys is another matter: see [`forget_key`].
-pub(super) fn remove(txn: &mut Txn<'_>, agent: &mut AgentRecord, key: &str, found: &Found) {
+pub(super) fn remove(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    key: &str,
+    found: &Found,
+) -> Result<(), Stop> {
     txn.delete(version_key(agent.number, key, found.revision));
-    agent.memory_bytes = agent.memory_bytes.saturating_sub(cost(key, &found.record));
+    count_out(txn, agent, cost(key, &found.record))
 }
 
 /// Puts a version where an older one was that counted for its layer's key already. The caller saves the agent.
-pub(super) fn keep(txn: &mut Txn<'_>, agent: &mut AgentRecord, key: &str, found: &Found) {
+pub(super) fn keep(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    key: &str,
+    found: &Found,
+) -> Result<(), Stop> {
     txn.put(version_key(agent.number, key, found.revision), &found.record);
-    agent.memory_bytes += cost(key, &found.record);
+    count_in(txn, agent, cost(key, &found.record))
+}
+
+/// Counts bytes of memory in. The caller saves the agent.
+pub(super) fn count_in(txn: &mut Txn<'_>, agent: &mut AgentRecord, bytes: u64) -> Result<(), Stop> {
+    agent.memory_bytes += bytes;
+    quota::add(txn, &agent.namespace, Quota::MemoryBytes, bytes)
+}
+
+/// Counts bytes of memory out. The caller saves the agent.
+pub(super) fn count_out(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    bytes: u64,
+) -> Result<(), Stop> {
+    agent.memory_bytes = agent.memory_bytes.saturating_sub(bytes);
+    quota::take(txn, &agent.namespace, Quota::MemoryBytes, bytes)
 }
 
 /// Takes a key off its layer's list when the layer has no version of it any more. The caller saves the layer.

@@ -14,6 +14,7 @@ use pinrail_proto::{id, limits, reason, v1};
 use crate::agent::policy::too_large;
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -252,15 +253,16 @@ fn expect(before: Option<&Found>, expected: Option<u64>) -> Result<(), Stop> {
 }
 
 /// # Errors
-/// `QUOTA_EXCEEDED` when the agent's memory has no room for so many bytes more.
+/// `QUOTA_EXCEEDED` when the memory of the agent or of its namespace has no room for so many bytes more.
 pub(super) fn must_fit(txn: &Txn<'_>, agent: &AgentRecord, bytes: u64) -> Result<(), Stop> {
     let memory = agent::policy(txn.read(), agent.number)?.memory.unwrap_or_default();
-    let quota = memory.quota_bytes.unwrap_or(0);
-    if agent.memory_bytes + bytes > quota {
-        let message = format!("memory uses {} of {quota} bytes", agent.memory_bytes);
-        return Err(reject(reason::QUOTA_EXCEEDED, message).with("quota", quota));
+    let limit = memory.quota_bytes.unwrap_or(0);
+    let used = agent.memory_bytes;
+    if used + bytes > limit {
+        let of = format!("agent {}", agent.agent_id);
+        return Err(quota::exceeded(&of, Quota::MemoryBytes, used, limit));
     }
-    Ok(())
+    quota::admit(txn, &agent.namespace, Quota::MemoryBytes, bytes)
 }
 
 fn write(
@@ -271,8 +273,7 @@ fn write(
 ) -> Result<(), Stop> {
     let number = place.agent.number;
     if let Some(scratch) = place.scratch {
-        scratch::store(txn, &mut place.agent, scratch, key, record);
-        return Ok(());
+        return scratch::store(txn, &mut place.agent, scratch, key, record);
     }
     let mut layer = existing_layer(txn, number, place.layer)?;
     let before = layer.clone();

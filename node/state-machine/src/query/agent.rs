@@ -25,6 +25,17 @@ pub fn namespaces(read: &dyn Read) -> Result<Vec<v1::Namespace>, Stop> {
     rows.iter().map(namespace).collect()
 }
 
+/// A namespace with all that its agents have, counted for a quota or not: one read an agent.
+///
+/// # Errors
+/// `NAMESPACE_NOT_FOUND` with the nearest name.
+pub fn namespace(read: &dyn Read, name: &str) -> Result<v1::Namespace, Stop> {
+    let name = namespace::or_default(name);
+    let record = namespace::existing(read, name)?;
+    let used = Some(namespace::quota::sum(read, name)?);
+    Ok(v1::Namespace { used, ..namespace::message(name, &record) })
+}
+
 /// The number of an agent.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ mod session;
 mod signal;
 mod step;
 
-pub use agent::{agent, agent_number, agents, namespaces};
+pub use agent::{agent, agent_number, agents, namespace, namespaces};
 pub use audit::{AuditCheck, AuditFilter, audit, verify_audit};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};

@@ -100,7 +100,7 @@ fn give_up(
     record.recycled = true;
     record.recycled_revision = txn.revision;
     record.revision = txn.revision;
-    agent.bundles = agent.bundles.saturating_sub(1);
+    bundle::count_out(txn, agent)?;
     memory::drop_unseen(txn, agent.number, record.layer);
     signal::forget(txn, agent.number, &record.bundle_id)?;
     let layer = memory::layer(txn.read(), agent.number, record.layer)?;

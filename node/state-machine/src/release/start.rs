@@ -32,7 +32,7 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRelease) -> Result<Answer, Stop
     }
     // Every release of a bundle writes to a layer of its own; it is opened by whoever writes first.
     candidate.layer = 0;
-    bundle::revive(&mut agent, &mut candidate);
+    bundle::revive(txn, &mut agent, &mut candidate)?;
     candidate.revision = txn.revision;
     bundle::save(txn, agent.number, &candidate);
     let mut release = open(txn, &mut agent, &candidate, policy, stages)?;
@@ -191,7 +191,7 @@ pub(crate) fn by_hand(
     if !forced && to.bundle_id != agent.standby_bundle_id {
         drained(txn.read(), agent, &policy)?;
     }
-    bundle::revive(agent, to);
+    bundle::revive(txn, agent, to)?;
     let mut release = open(txn, agent, to, policy, plan)?;
     release.by_hand = true;
     note(txn, agent, &mut release, "release.started", ReleaseState::Unspecified, "");

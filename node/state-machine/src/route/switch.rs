@@ -44,7 +44,7 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     }
     answer.from_bundle_id.clone_from(&agent.live_bundle_id);
     if agent.live_bundle_id.is_empty() && agent.active_release == 0 {
-        bundle::revive(&mut agent, &mut to);
+        bundle::revive(txn, &mut agent, &mut to)?;
         answer.drain = make_live(txn, &mut agent, to)?;
     } else {
         let (mut release, skipped) = release::by_hand(txn, &mut agent, &mut to, it)?;

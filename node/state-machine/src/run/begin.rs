@@ -9,6 +9,7 @@ use crate::event;
 use crate::event::With as _;
 use crate::key::{Key, Kind, Timer};
 use crate::memory;
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::Stop;
 use crate::step;
 use crate::txn::Txn;
@@ -52,11 +53,17 @@ pub(super) fn begin(
     }
     enter(txn, &mut run, agent.number, input);
     let mut subject = Subject { agent, bundle, run, step: None };
-    txn.cluster.open_runs += 1;
-    subject.agent.open_runs += 1;
+    count_in(txn, &mut subject)?;
     go(txn, &mut subject, taker)?;
     subject.save(txn);
     Ok(subject)
+}
+
+/// Counts a run that is open from here on.
+pub(super) fn count_in(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    txn.cluster.open_runs += 1;
+    subject.agent.open_runs += 1;
+    quota::add(txn, &subject.agent.namespace, Quota::OpenRuns, 1)
 }
 
 /// Stores the input of a new run.

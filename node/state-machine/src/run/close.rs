@@ -5,6 +5,7 @@ use pinrail_proto::v1::{EndReason, Failure, RunState, StepState};
 use crate::effect::Effect;
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, memory, signal, step};
@@ -53,6 +54,7 @@ pub(crate) fn close(txn: &mut Txn<'_>, subject: &mut Subject, end: End) -> Resul
     subject.run.ended_ms = txn.now;
     subject.agent.open_runs = subject.agent.open_runs.saturating_sub(1);
     txn.cluster.open_runs = txn.cluster.open_runs.saturating_sub(1);
+    quota::take(txn, &subject.agent.namespace, Quota::OpenRuns, 1)?;
     let keep_until_ms = txn.now + subject.agent.retention_ms;
     txn.set_timer(agent, keep_until_ms, Timer::Retention, subject.run.run_id.as_bytes());
     txn.effect(Effect::RunClosed { agent, run_id: subject.run.run_id.clone() });

@@ -9,7 +9,7 @@ use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
-use super::begin::{enter, go};
+use super::begin::{count_in, enter, go};
 use super::start::{choose, route};
 use super::{End, Subject, close, set_state, state_key};
 
@@ -26,8 +26,7 @@ pub(super) fn schedule(
     set_state(txn, agent.number, &mut run, RunState::Scheduled);
     txn.set_timer(agent.number, run.due_ms, Timer::StartDue, run.run_id.as_bytes());
     let mut subject = Subject { agent, bundle: BundleRecord::default(), run, step: None };
-    txn.cluster.open_runs += 1;
-    subject.agent.open_runs += 1;
+    count_in(txn, &mut subject)?;
     subject.save(txn);
     let Subject { agent, run, .. } = &subject;
     txn.event(event::of_run("run.scheduled", agent, "", &run.run_id).with("due_ms", run.due_ms));

@@ -8,6 +8,7 @@ use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::{check_labels, too_large};
+use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
 use crate::txn::Txn;
@@ -209,15 +210,16 @@ pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
         let message = format!("agent {} is paused and refuses starts", agent.agent_id);
         return Err(reject(reason::AGENT_PAUSED, message));
     }
-    if agent.open_runs >= agent.max_open {
-        let message = format!("agent {} has {} open runs", agent.agent_id, agent.open_runs);
-        return Err(reject(reason::QUOTA_EXCEEDED, message).with("limit", agent.max_open));
+    let all = [
+        (format!("agent {}", agent.agent_id), agent.open_runs, agent.max_open),
+        ("the cluster".to_owned(), txn.cluster.open_runs, limits::OPEN_RUNS),
+    ];
+    for (of, used, limit) in all {
+        if used >= limit {
+            return Err(quota::exceeded(&of, Quota::OpenRuns, used, limit));
+        }
     }
-    if txn.cluster.open_runs >= limits::OPEN_RUNS {
-        let message = format!("the cluster has {} open runs", txn.cluster.open_runs);
-        return Err(reject(reason::QUOTA_EXCEEDED, message).with("limit", limits::OPEN_RUNS));
-    }
-    Ok(())
+    quota::admit(txn, &agent.namespace, Quota::OpenRuns, 1)
 }
 
 /// The bundle of a new run: its session's, else the live one; unless the start names another, which is audited.

@@ -192,6 +192,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(runs_that_serve_no_user());
     history.extend(evals());
     history.extend(hooks());
+    history.extend(quotas());
     history
 }
 
@@ -286,6 +287,7 @@ fn foundation() -> Vec<(&'static str, log::Command)> {
             "create namespace",
             plain(Command::CreateNamespace(log::CreateNamespace {
                 namespace: "billing".to_owned(),
+                quotas: None,
             })),
         ),
         (
@@ -633,6 +635,33 @@ fn evals() -> Vec<(&'static str, log::Command)> {
     vec![
         ("create eval set", asked(Command::CreateEvalSet(create))),
         ("submit eval report", asked(Command::SubmitEvalReport(submit))),
+    ]
+}
+
+fn quotas() -> Vec<(&'static str, log::Command)> {
+    let quotas = v1::NamespaceAmounts {
+        open_runs: Some(20),
+        agents: Some(10),
+        memory_bytes: Some(1 << 20),
+        bundles: None,
+    };
+    vec![
+        (
+            "create namespace with quotas",
+            plain(Command::CreateNamespace(log::CreateNamespace {
+                namespace: "sales".to_owned(),
+                quotas: Some(v1::NamespaceAmounts { bundles: Some(0), ..quotas }),
+            })),
+        ),
+        (
+            "set quotas",
+            asked(Command::UpdateNamespace(log::UpdateNamespace {
+                namespace: "default".to_owned(),
+                quotas: Some(quotas),
+                unlimited: vec![v1::Quota::Bundles.into()],
+            })),
+        ),
+        ("start within a quota", plain(start("q"))),
     ]
 }
 

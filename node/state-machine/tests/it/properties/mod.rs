@@ -59,6 +59,8 @@ fn stories_come_by_every_event_of_a_run() {
         "memory.discarded",
         "memory.promoted",
         "memory.written",
+        "namespace.quota_near",
+        "namespace.updated",
         "rollback.tightened",
         "route.rolled_back",
         "route.switched",
@@ -347,11 +349,12 @@ proptest! {
                 if ends_with_its_parent(&punctual, command) {
                     continue;
                 }
-                // Discarding asks who is pinned to the layer: a restart that the sweep brings there comes behind it.
                 // A punctual sweep has dropped versions that a start could still begin with.
-                if reason(there) == Some("COMPACTED") {
+                // A sweep writes deletions where values ended, which count for a quota of memory.
+                if matches!(reason(there), Some("COMPACTED" | "QUOTA_EXCEEDED")) {
                     continue;
                 }
+                // Discarding asks who is pinned to the layer: a restart that the sweep brings there comes behind it.
                 let discards = matches!(command, Command::DiscardMemory(_));
                 if discards && reason(there) == Some("MEMORY_IN_USE") {
                     continue;

@@ -205,6 +205,11 @@ pub(super) enum Op {
         agent: u8,
         bundle: u8,
     },
+    /// `limit`: `u64::MAX` takes the quota away.
+    Quota {
+        quota: i32,
+        limit: u64,
+    },
     Tick {
         agent: u8,
         max_items: u32,
@@ -239,7 +244,14 @@ fn op() -> impl Strategy<Value = Op> {
         1 => hook(),
         4 => route(),
         3 => time(),
+        1 => quota(),
     ]
+}
+
+/// Mostly roomy, so that stories go on.
+fn quota() -> impl Strategy<Value = Op> {
+    let limit = prop_oneof![6 => Just(u64::MAX), 5 => 1_000..9_000_u64, 1 => 4..12_u64];
+    (1..5_i32, limit).prop_map(|(quota, limit)| Op::Quota { quota, limit })
 }
 
 /// Mostly the agent with workers.
@@ -292,7 +304,7 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => (0..2_u8, run()).prop_map(|(agent, run)| Op::Cancel { agent, run }),
         1 => (run(), any::<bool>()).prop_map(|(run, failed)| Op::Finish { run, failed }),
         1 => run().prop_map(|run| Op::Keep { run }),
-        1 => run().prop_map(|run| Op::Retry { run }),
+        2 => run().prop_map(|run| Op::Retry { run }),
         1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
         2 => (agent(), run(), 0..1_001_u32, any::<bool>())
             .prop_map(|(agent, run, score, human)| Op::Score { agent, run, score, human }),

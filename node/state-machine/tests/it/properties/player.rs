@@ -334,6 +334,7 @@ impl Player {
                 agent: agent(AGENTS[usize::from(*a)]),
                 bundle_id: bundle_id(*bundle),
             }),
+            Op::Quota { quota, limit } => set_quota(*quota, *limit),
             Op::Tick { agent: a, max_items } => tick(u32::from(*a), *max_items),
         })
     }
@@ -458,6 +459,20 @@ impl Player {
 
 fn source(layer: u8) -> log::MemorySource {
     log::MemorySource { bundle_id: String::new(), layer: u32::from(layer) }
+}
+
+fn set_quota(quota: i32, limit: u64) -> Command {
+    let is = |it: v1::Quota| it as i32 == quota && limit != u64::MAX;
+    Command::UpdateNamespace(log::UpdateNamespace {
+        namespace: "default".to_owned(),
+        quotas: Some(v1::NamespaceAmounts {
+            open_runs: is(v1::Quota::OpenRuns).then_some(limit),
+            agents: is(v1::Quota::Agents).then_some(limit),
+            memory_bytes: is(v1::Quota::MemoryBytes).then_some(limit),
+            bundles: is(v1::Quota::Bundles).then_some(limit),
+        }),
+        unlimited: if limit == u64::MAX { vec![quota] } else { Vec::new() },
+    })
 }
 
 fn tick(agent: u32, max_items: u32) -> Command {

@@ -53,7 +53,16 @@ fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
         }),
         "probe" => Kind::Probe(log::Probe {}),
         "create-namespace" => {
-            Kind::CreateNamespace(log::CreateNamespace { namespace: line.word_or_none() })
+            let quotas = quotas(line).0;
+            Kind::CreateNamespace(log::CreateNamespace { namespace: line.word_or_none(), quotas })
+        }
+        "update-namespace" => {
+            let (quotas, unlimited) = quotas(line);
+            Kind::UpdateNamespace(log::UpdateNamespace {
+                namespace: line.word(),
+                quotas,
+                unlimited,
+            })
         }
         "delete-namespace" => {
             Kind::DeleteNamespace(log::DeleteNamespace { namespace: line.word() })
@@ -87,6 +96,26 @@ fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
         }),
         _ => return None,
     })
+}
+
+/// `open-runs=5 agents=none`: quotas that are set, and those that are taken away.
+fn quotas(line: &mut Line) -> (Option<v1::NamespaceAmounts>, Vec<i32>) {
+    let mut unlimited = Vec::new();
+    let mut amount = |key: &str, quota: v1::Quota| match line.text(key).as_str() {
+        "" => None,
+        "none" => {
+            unlimited.push(quota.into());
+            None
+        }
+        amount => Some(amount.parse().unwrap_or_else(|_| panic!("{key}={amount}"))),
+    };
+    let set = v1::NamespaceAmounts {
+        open_runs: amount("open-runs", v1::Quota::OpenRuns),
+        agents: amount("agents", v1::Quota::Agents),
+        memory_bytes: amount("memory", v1::Quota::MemoryBytes),
+        bundles: amount("bundles", v1::Quota::Bundles),
+    };
+    ((set != v1::NamespaceAmounts::default()).then_some(set), unlimited)
 }
 
 fn route(line: &mut Line, verb: &str) -> Option<Kind> {

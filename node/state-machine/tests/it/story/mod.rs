@@ -59,6 +59,7 @@ stories! {
     costs
     environments
     eval_sets_and_reports
+    namespace_quotas
     events
     external_runs
     fan_out_and_join

@@ -47,6 +47,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "memory-diff" => memory_diff(world, line),
         "agents" => agents(world, line),
         "namespaces" => namespaces(world),
+        "namespace" => namespace(world, line),
         "events" => events(world, line),
         "hooks" => outside::hooks(world, line),
         "deliveries" => outside::deliveries(world, line),
@@ -300,6 +301,20 @@ fn namespaces(world: &World) -> Told {
     let namespaces = query::namespaces(world.read())?;
     let told = |it: &v1::Namespace| format!("{}: {} agents", it.namespace, it.agents);
     Ok(namespaces.iter().map(told).collect())
+}
+
+fn namespace(world: &World, line: &mut Line) -> Told {
+    let it = query::namespace(world.read(), &line.word())?;
+    let used = it.used.unwrap_or_default();
+    let number = Option::unwrap_or_default;
+    Ok(vec![format!(
+        "{}; {} open runs, {} agents, {} bytes and {} bundles in all",
+        show::namespace(&it),
+        number(used.open_runs),
+        number(used.agents),
+        number(used.memory_bytes),
+        number(used.bundles),
+    )])
 }
 
 fn events(world: &World, line: &mut Line) -> Told {

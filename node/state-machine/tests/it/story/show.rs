@@ -41,7 +41,7 @@ fn answer(result: &Answer) -> Vec<String> {
         }
         Answer::Namespace(it) => {
             let namespace = it.namespace.clone().unwrap_or_default();
-            vec![format!("namespace {}", namespace.namespace)]
+            vec![format!("namespace {}{}", self::namespace(&namespace), again(it.already))]
         }
         Answer::Agent(it) => vec![agent(it)],
         Answer::Bundle(it) => vec![bundle(it)],
@@ -89,6 +89,24 @@ fn answer(result: &Answer) -> Vec<String> {
             )]
         }
     }
+}
+
+/// Its name, and what it has of what it may have.
+pub(super) fn namespace(it: &v1::Namespace) -> String {
+    let (quotas, used) = (it.quotas.unwrap_or_default(), it.used.unwrap_or_default());
+    let amounts = [
+        ("open runs", used.open_runs, quotas.open_runs),
+        ("agents", used.agents, quotas.agents),
+        ("bytes", used.memory_bytes, quotas.memory_bytes),
+        ("bundles", used.bundles, quotas.bundles),
+    ];
+    let mut text = it.namespace.clone();
+    for (what, used, limit) in amounts {
+        if let Some(limit) = limit {
+            text.push_str(&format!(", {} of {limit} {what}", used.unwrap_or_default()));
+        }
+    }
+    text
 }
 
 fn promoted(it: &v1::PromoteMemoryResponse) -> String {
