@@ -12,6 +12,8 @@ pub mod next;
 pub mod policy;
 pub mod reason;
 pub mod time;
+#[cfg(feature = "json")]
+pub mod tool;
 pub mod trace;
 
 /// Encoded `FileDescriptorSet` of every package, for reflection and JSON.

@@ -174,6 +174,17 @@ pub const FIRINGS_KEPT: u32 = 200;
 /// Longest time that a signal is muted.
 pub const MUTE_MS: u64 = MAX_AGE_MS;
 
+/// Tools and models of a bundle that are known not to be what it says, and how many of them runs may report.
+pub const DRIFTS_PER_BUNDLE: u32 = 256;
+pub const DRIFTS_OF_RUNS: u32 = 128;
+/// Differences of one of them that are kept.
+pub const DRIFT_CHANGES: usize = 32;
+/// What only runs show is over when none has shown it for so long.
+pub const DRIFT_QUIET_MS: u64 = 24 * 3_600_000;
+/// Tools that a worker says it sees, and both schemas of one of them.
+pub const TOOLS_SEEN: usize = 1_000;
+pub const TOOL_SCHEMA_BYTES: usize = 256 << 10;
+
 const _: () =
     assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");
 const _: () = assert!(COMMAND_BYTES < API_MESSAGE_BYTES, "whatever fits a command fits the API");

@@ -95,6 +95,7 @@ reasons! {
     RELEASE_NOT_ACTIVE FAILED_PRECONDITION 9 "No release of the agent is active. `pinrail release list AGENT` shows how the last ones ended."
     EVALS_NOT_COMPARABLE FAILED_PRECONDITION 3 "The candidate and the live bundle were measured on versions of the eval set that share too few examples. Measure the live bundle on the same version."
     GATE_NOT_PASSED FAILED_PRECONDITION 3 "A required stage was not passed. `pinrail release status AGENT` shows what was seen; `--force --reason` goes past it, audited."
+    DRIFT_NOT_OPEN FAILED_PRECONDITION 9 "Nothing of this name has drifted, or it is not seen any more. `pinrail tool drift AGENT --all` shows what is known."
     SIGNAL_NOT_FIRING FAILED_PRECONDITION 9 "The signal has not fired, or was clean again since. `pinrail signal show AGENT` shows how each stands."
     SIGNAL_STALE ABORTED 7 "The release is not in this phase any more, or the signal fired already: the report was dropped."
     GATE_STALE ABORTED 7 "The release is not at this stage and attempt any more, or not for long enough: the verdict was dropped."

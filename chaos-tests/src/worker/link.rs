@@ -294,6 +294,7 @@ impl Link {
             digest.update(&token.revision.to_be_bytes());
         }
         let beat = Ask::Heartbeat(v1::Heartbeat {
+            tools: Vec::new(),
             held_digest: digest.digest(),
             held: self.held_steps(),
             free_slots: self.free_slots(),

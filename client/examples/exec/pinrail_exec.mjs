@@ -156,6 +156,11 @@ export class Step {
     this.#connection.send({ type: "emit", value: plain(text) });
   }
 
+  /** Tools as they really are by now: {name: {input, output}}, or null for one that is not there. */
+  seesTools(tools) {
+    this.#connection.send({ type: "tools", tools });
+  }
+
   /** How far the step is; the next attempt finds it in lastProgress. At most 16 KiB. */
   progress(value) {
     this.#connection.send({ type: "progress", value: plain(value) });
@@ -258,9 +263,10 @@ class Connection {
 
 /**
  * Serves steps, {name: function of a Step}, until the host ends; then ends the process. shadowSafe promises that every
- * effect goes through Step.tool or Step.checkpoint.
+ * effect goes through Step.tool or Step.checkpoint. tools are the tools as they really are, {name: {input: schema, output:
+ * schema}}, or null for one that is not there: the cluster compares them with what the bundle says.
  */
-export function serve(steps, { shadowSafe = false } = {}) {
+export function serve(steps, { shadowSafe = false, tools = {} } = {}) {
   const connection = new Connection(process.env.PINRAIL_SOCKET, async (message) => {
     if (message.type === "shutdown") return process.exit(0);
     if (message.type !== "step") return;
@@ -268,7 +274,8 @@ export function serve(steps, { shadowSafe = false } = {}) {
     connection.send({ type: "outcome", ...outcome });
   });
   connection.closed.then(() => process.exit(1));
-  connection.send({ type: "hello", protocol: 1, steps: Object.keys(steps).sort(), shadow_safe: shadowSafe });
+  const hello = { type: "hello", protocol: 1, steps: Object.keys(steps).sort(), shadow_safe: shadowSafe };
+  connection.send({ ...hello, tools });
 }
 
 const running = new Map();

@@ -178,6 +178,10 @@ class Step:
         """Says something to those who watch the run: a token of a model's answer, say. Not recorded; at most 64 KiB."""
         self._connection.send({"type": "emit", "value": text})
 
+    def sees_tools(self, tools):
+        """Tools as they really are by now: {name: {"input": schema, "output": schema}}, or None for one that is not there."""
+        self._connection.send({"type": "tools", "tools": tools})
+
     def progress(self, value):
         """How far the step is; the next attempt finds it in last_progress. At most 16 KiB."""
         self._connection.send({"type": "progress", "value": value})
@@ -252,12 +256,13 @@ class _Connection:
                     self.cancelled = message.get("reason")
 
 
-def serve(steps, shadow_safe=False):
+def serve(steps, shadow_safe=False, tools=None):
     """Serves steps, {name: function of a Step}, until the host ends. shadow_safe promises that every effect goes through
-    Step.tool or Step.checkpoint."""
+    Step.tool or Step.checkpoint. tools are the tools as they really are, {name: {"input": schema, "output": schema}}, or None
+    for one that is not there: the cluster compares them with what the bundle says."""
     connection = _Connection(os.environ["PINRAIL_SOCKET"])
     hello = {"type": "hello", "protocol": 1, "steps": sorted(steps), "shadow_safe": shadow_safe}
-    connection.send(hello)
+    connection.send({**hello, "tools": tools or {}})
     while True:
         message = connection.receive()
         if message is None or message.get("type") == "shutdown":

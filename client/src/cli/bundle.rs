@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pinrail_proto::tool::schema_digest;
 use pinrail_proto::{id, v1};
 
 use super::context::{Context, Done};
@@ -234,7 +235,9 @@ pub(super) fn parts(manifest: &v1::BundleManifest) -> String {
     }
     for (name, tool) in &manifest.tools {
         let class = human::side_effects(tool.side_effects());
-        lines.push(format!("tool    {name}: {} {class}", tool.version));
+        let digest = schema_digest(&tool.input_schema_json, &tool.output_schema_json);
+        let digest = human::cut(&digest, DIGEST);
+        lines.push(format!("tool    {name}: {} {class} {digest}", tool.version));
     }
     lines.join("\n")
 }

@@ -100,6 +100,10 @@ words! {
     side_effects SideEffects;
     release_state ReleaseState;
     stage Stage;
+    drift_source DriftSource;
+    drift_class DriftClass;
+    drift_state DriftState;
+    drift_action DriftAction;
     stage_mode StageMode;
     verdict Verdict;
     signal SignalKind;

@@ -42,6 +42,7 @@ mod signal;
 mod snapshot;
 mod status;
 mod table;
+mod tool;
 mod view;
 mod worker;
 
@@ -93,6 +94,9 @@ pub enum Command {
     /// How a candidate does beside the bundle that it replaces
     #[command(subcommand, alias = "signals")]
     Signal(signal::Signal),
+    /// Tools and models that are not what a bundle says
+    #[command(subcommand, alias = "tools")]
+    Tool(tool::Tool),
     /// Make a bundle live, in one command
     Switch(route::Switch),
     /// Return to the bundle that was live before, in one command; never asks
@@ -186,6 +190,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Release(args) => release::run(context, &args).await,
         Command::Quarantine(args) => quarantine::run(context, &args).await,
         Command::Signal(args) => signal::run(context, &args).await,
+        Command::Tool(args) => tool::run(context, &args).await,
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,

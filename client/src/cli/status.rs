@@ -232,8 +232,19 @@ fn workers(status: &v1::BundleStatus) -> String {
 /// What somebody should look at now.
 fn alarm(status: &v1::BundleStatus) -> Option<String> {
     let open = open_pins(status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref()));
-    let runs = human::count(open, "open run");
-    status.stranded.then(|| format!("{} has {runs} and no live worker", name(status)))
+    let (name, runs) = (name(status), human::count(open, "open run"));
+    let stranded = status.stranded.then(|| format!("{name} has {runs} and no live worker"));
+    let blocked = match status.blocked_workers {
+        0 => String::new(),
+        n => format!(", {} blocked", human::count(n, "worker")),
+    };
+    let drifts = status.open_drifts;
+    let drifted = (drifts > 0).then(|| {
+        let plural = if drifts == 1 { "tool or model is" } else { "tools or models are" };
+        format!("{name}: {drifts} {plural} not what the bundle says{blocked}")
+    });
+    let told: Vec<String> = stranded.into_iter().chain(drifted).collect();
+    (!told.is_empty()).then(|| join(told.into_iter()))
 }
 
 /// Commands that fit the situation, the most likely first.
@@ -254,6 +265,9 @@ fn next(agent: &v1::Agent, bundles: &[v1::BundleStatus]) -> Vec<String> {
     }
     if bundles.iter().any(|status| status.stranded) {
         lines.push(format!("pinrail worker list {id}"));
+    }
+    if bundles.iter().any(|status| status.open_drifts > 0) {
+        lines.push(format!("pinrail tool drift {id}"));
     }
     let open = |status: &&v1::BundleStatus| {
         open_pins(status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref())) > 0
@@ -335,6 +349,8 @@ mod tests {
         let live = v1::BundleStatus {
             oldest_open_run_started_at: ago(41),
             stalled_runs: 12,
+            open_drifts: 2,
+            blocked_workers: 1,
             ..bundle("v42", 57, 9)
         };
         let figure = v1::SignalFigure {
@@ -377,9 +393,9 @@ mod tests {
              signals  p95 +31 % FIRING (limit +25 %, n 412)\n\
              runs     v42 57 open, 12 without progress for 10m, oldest 41m       v41 3 open, drained by 23:13Z at the latest\n\
              workers  v42 9, 71 of 288 slots free       v41 none\n\
-             ALARM    v41 has 3 open runs and no live worker\n\
+             ALARM    v42: 2 tools or models are not what the bundle says, 1 worker blocked       v41 has 3 open runs and no live worker\n\
              last     21:27Z route.switched v42 by ci-main \"SUP-812\"\n\
-             next     pinrail rollback support       pinrail worker list support       pinrail run list support --bundle v42 --open\n"
+             next     pinrail rollback support       pinrail worker list support       pinrail tool drift support       pinrail run list support --bundle v42 --open\n"
         );
     }
 

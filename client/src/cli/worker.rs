@@ -170,6 +170,8 @@ fn one(worker: &v1::Worker) -> String {
         ("heartbeat", human::age(worker.last_heartbeat_at.as_ref(), now)),
         ("shadow-safe", if worker.shadow_safe { "yes" } else { "no" }.to_owned()),
         ("version", worker.version.clone()),
+        ("tools seen", worker.tools.len().to_string()),
+        ("blocked by", human::or_dash(&worker.blocked_by)),
     ])
 }
 

@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::worker::{Next, StepContext, StepResult, Worker, WorkerBuilder};
+use crate::worker::{Next, StepContext, StepResult, ToolsSeen, Worker, WorkerBuilder};
 
 use once::Once;
 use pool::Pool;
@@ -131,6 +131,7 @@ struct Hosted {
     host: Host,
     hello: Hello,
     engine: Arc<Engine>,
+    seen: ToolsSeen,
     ending: TaskTracker,
 }
 
@@ -153,7 +154,7 @@ impl Engine {
 
 impl Hosted {
     async fn start(host: Host) -> Result<Self> {
-        let ending = TaskTracker::new();
+        let (ending, seen) = (TaskTracker::new(), ToolsSeen::new());
         let served = || Served {
             agent: host.agent.clone(),
             bundle: host.bundle.clone(),
@@ -161,7 +162,7 @@ impl Hosted {
         };
         let (engine, hello) = match host.source.clone() {
             Source::Kept(program) => {
-                let pool = Pool::new(program, served())?;
+                let pool = Pool::new(program, served(), seen.clone())?;
                 let hello = pool.first().await;
                 (Engine::Pool(pool), hello.map_err(|error| Error::invalid(error.to_string()))?)
             }
@@ -174,13 +175,13 @@ impl Hosted {
                 (Engine::Sidecar(sidecar), Hello::default())
             }
         };
-        Ok(Self { host, hello, engine: Arc::new(engine), ending })
+        Ok(Self { host, hello, engine: Arc::new(engine), seen, ending })
     }
 
     async fn run_until(self, client: Client, stop: impl Future<Output = ()>) -> Result<()> {
-        let Self { host, hello, engine, ending } = self;
+        let Self { host, hello, engine, seen, ending } = self;
         let (agent, bundle) = (host.agent.clone(), host.bundle.clone());
-        let ended = worker(host, hello, client, &engine).run_until(stop).await;
+        let ended = worker(host, hello, client, &engine).tools_seen(&seen).run_until(stop).await;
         if let Engine::Pool(pool) = &*engine {
             pool.end().await;
         }

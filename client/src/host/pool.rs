@@ -5,12 +5,12 @@ use std::io;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::worker::{Next, StepContext, StepError, StepResult};
+use crate::worker::{Next, StepContext, StepError, StepResult, ToolsSeen};
 
 use super::child::Child;
 use super::outcome::PROTOCOL;
 use super::protocol::{Hello, Outcome};
-use super::session::Session;
+use super::session::{Session, say_tools};
 use super::socket::Sockets;
 use super::step::{self, step};
 use super::{PROGRAM_ENDED, Program, Served};
@@ -21,11 +21,13 @@ pub(super) struct Pool {
     served: Served,
     idle: Mutex<Vec<Child>>,
     sockets: Sockets,
+    seen: ToolsSeen,
 }
 
 impl Pool {
-    pub(super) fn new(program: Program, served: Served) -> crate::Result<Self> {
-        Ok(Self { program, served, idle: Mutex::default(), sockets: Sockets::new()? })
+    /// `seen` is told of the tools that children say they see.
+    pub(super) fn new(program: Program, served: Served, seen: ToolsSeen) -> crate::Result<Self> {
+        Ok(Self { program, served, idle: Mutex::default(), sockets: Sockets::new()?, seen })
     }
 
     /// Starts the first child, which says what the program serves.
@@ -61,7 +63,9 @@ impl Pool {
                 None => break,
             }
         }
-        Child::start(&self.program, &self.served, self.sockets.next()).await
+        let child = Child::start(&self.program, &self.served, self.sockets.next()).await?;
+        say_tools(&self.seen, child.hello.tools.clone());
+        Ok(child)
     }
 
     fn keep(&self, child: Child) {

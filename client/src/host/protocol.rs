@@ -67,6 +67,13 @@ pub(super) enum FromChild {
         #[serde(default)]
         input: Value,
     },
+    /// Tools as the program sees them by now.
+    #[serde(rename = "tools")]
+    Tools {
+        /// It is answered when it has one.
+        id: Option<u64>,
+        tools: Tools,
+    },
     #[serde(rename = "usage")]
     Usage(Usage),
     #[serde(rename = "emit")]
@@ -89,6 +96,20 @@ pub(super) struct Hello {
     pub(super) steps: Vec<String>,
     #[serde(default)]
     pub(super) shadow_safe: bool,
+    #[serde(default)]
+    pub(super) tools: Tools,
+}
+
+/// By name; `null`: there is no such tool.
+pub(super) type Tools = BTreeMap<String, Option<Schemas>>;
+
+/// A tool as the program sees it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Schemas {
+    pub(super) input: Value,
+    /// Nobody says what it gives, when there is none.
+    pub(super) output: Option<Value>,
 }
 
 /// `path/key`, or either of them alone.
@@ -267,6 +288,8 @@ mod tests {
     fn the_documented_messages_are_understood() {
         for text in [
             r#"{"type":"hello","protocol":1,"steps":["plan"],"shadow_safe":false}"#,
+            r#"{"type":"hello","protocol":1,"tools":{"search":{"input":{}},"mail":null}}"#,
+            r#"{"id":8,"type":"tools","tools":{"search":{"input":{},"output":{}}}}"#,
             r#"{"id":1,"type":"checkpoint","name":"search","value":[1]}"#,
             r#"{"id":2,"type":"memory.get","path":"user/77","key":"prefs"}"#,
             r#"{"id":2,"type":"memory.put","key":"a/b","value":1,"expected_revision":0}"#,

@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::worker::{StepContext, StepError, StepResult};
+use crate::worker::{StepContext, StepError, StepResult, ToolsSeen};
 
 use super::outcome::PROTOCOL;
 use super::peer::Peer;
-use super::protocol::{FromChild, Outcome};
+use super::protocol::{FromChild, Outcome, Tools};
 use super::step;
 
 /// Answers on their way to one connection; it waits for each.
@@ -144,6 +144,10 @@ impl Session {
                     Ok(json!({ "ok": true, "run_id": run_id }))
                 });
             }
+            FromChild::Tools { id, tools } => {
+                say_tools(context.tools_seen(), tools);
+                self.acknowledge(answers, id);
+            }
             FromChild::Usage(usage) => {
                 context.report(crate::worker::Usage {
                     model: usage.model,
@@ -231,6 +235,16 @@ impl Session {
         let is_it = |call: &Call| call.name == name && key.is_none_or(|key| call.key == key);
         let at = begun.iter().rposition(is_it)?;
         Some(begun.remove(at))
+    }
+}
+
+/// Passes on what a program sees of its tools.
+pub(super) fn say_tools(seen: &ToolsSeen, tools: Tools) {
+    for (name, schemas) in tools {
+        match schemas {
+            Some(schemas) => seen.set(name, &schemas.input, schemas.output.as_ref()),
+            None => seen.absent(name),
+        }
     }
 }
 

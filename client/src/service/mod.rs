@@ -16,6 +16,7 @@ mod release;
 mod resume;
 mod run;
 mod signal;
+mod tool;
 mod worker;
 
 pub use agent::Agents;
@@ -32,6 +33,7 @@ use pinrail_proto::v1;
 pub use release::{ReleaseWatch, Releases};
 pub use run::{RunWatch, Runs};
 pub use signal::Signals;
+pub use tool::Tools;
 pub use worker::Workers;
 
 use crate::client::Client;
@@ -134,6 +136,12 @@ impl Client {
     #[must_use]
     pub fn signals(&self) -> Signals<'_> {
         Signals { client: self }
+    }
+
+    /// What tools and models really are, against what bundles say.
+    #[must_use]
+    pub fn tools(&self) -> Tools<'_> {
+        Tools { client: self }
     }
 
     /// Memory, for operators and readers; workers write through their step's context.

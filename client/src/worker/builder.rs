@@ -14,6 +14,7 @@ use crate::worker::context::StepContext;
 use crate::worker::handler::{Handler, Handlers, StepOptions};
 use crate::worker::outcome::{Next, StepResult};
 use crate::worker::runtime::{Plan, Runtime};
+use crate::worker::seen::ToolsSeen;
 
 /// Steps that one worker runs at once, when its program does not say.
 const DEFAULT_SLOTS: u32 = 8;
@@ -38,6 +39,7 @@ impl Worker {
             shadow_safe: false,
             shutdown_grace: DEFAULT_SHUTDOWN_GRACE,
             handlers: Handlers::default(),
+            tools: ToolsSeen::new(),
         }
     }
 }
@@ -55,6 +57,7 @@ pub struct WorkerBuilder {
     shadow_safe: bool,
     shutdown_grace: Duration,
     handlers: Handlers,
+    tools: ToolsSeen,
 }
 
 impl fmt::Debug for WorkerBuilder {
@@ -109,6 +112,13 @@ impl WorkerBuilder {
     /// Promises that every effect goes through `ctx.tool` or `ctx.checkpoint`.
     pub fn shadow_safe(mut self) -> WorkerBuilder {
         self.shadow_safe = true;
+        self
+    }
+
+    /// Says which tools the program really sees: the cluster compares them with what the bundle says of them. The handle may
+    /// be told of changes while the worker works.
+    pub fn tools_seen(mut self, tools: &ToolsSeen) -> WorkerBuilder {
+        self.tools = tools.clone();
         self
     }
 
@@ -197,12 +207,14 @@ impl WorkerBuilder {
             shadow_safe: self.shadow_safe,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             held: Vec::new(),
+            tools: Vec::new(),
         };
         Ok(Plan {
             client: self.client.with_namespace(&namespace),
             hello,
             handlers: self.handlers,
             shutdown_grace: self.shutdown_grace,
+            tools: self.tools,
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jsonschema::Validator;
+use pinrail_proto::tool::schema_digest;
 use pinrail_proto::v1;
 use sha2::{Digest as _, Sha256};
 
@@ -18,13 +19,15 @@ pub struct BundleView {
     manifest: v1::BundleManifest,
     model: v1::ModelPart,
     tools: BTreeMap<String, Tool>,
+    /// Share of the replies of tools that are checked, in thousandths.
+    sample_permille: u32,
 }
 
 /// A tool with its schemas.
 #[derive(Debug)]
 pub(crate) struct Tool {
     pub(crate) side_effects: v1::SideEffects,
-    /// SHA-256 over both schemas as the bundle has them.
+    /// As the bundle has them; see [`pinrail_proto::tool::schema_digest`].
     pub(crate) schema_digest: String,
     pub(crate) input: Option<Validator>,
     pub(crate) output: Option<Validator>,
@@ -33,14 +36,14 @@ pub(crate) struct Tool {
 }
 
 impl BundleView {
-    pub(crate) fn new(bundle: v1::Bundle) -> Result<BundleView> {
+    pub(crate) fn new(bundle: v1::Bundle, sample_permille: u32) -> Result<BundleView> {
         let manifest = bundle.manifest.clone().unwrap_or_default();
         let model = manifest.models.get(DEFAULT).cloned().unwrap_or_default();
         let mut tools = BTreeMap::new();
         for (name, part) in &manifest.tools {
             tools.insert(name.clone(), Tool::new(name, part)?);
         }
-        Ok(BundleView { bundle, manifest, model, tools })
+        Ok(BundleView { bundle, manifest, model, tools, sample_permille })
     }
 
     /// Its id: the release tag.
@@ -91,6 +94,13 @@ impl BundleView {
         self.manifest.tools.get(name)
     }
 
+    /// Whether the reply to a call is one of those that are checked: by its key, so that it is the same in every attempt.
+    pub(crate) fn samples(&self, key: &str) -> bool {
+        let digest = Sha256::digest(key.as_bytes());
+        let first = digest.iter().take(4).fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
+        first % 1_000 < self.sample_permille
+    }
+
     pub(crate) fn checked_tool(&self, name: &str) -> Option<&Tool> {
         self.tools.get(name)
     }
@@ -98,15 +108,12 @@ impl BundleView {
 
 impl Tool {
     fn new(name: &str, part: &v1::ToolPart) -> Result<Tool> {
-        let mut hash = Sha256::new();
-        hash.update(part.input_schema_json.as_bytes());
-        hash.update([0]);
-        hash.update(part.output_schema_json.as_bytes());
+        let (input, output) = (&part.input_schema_json, &part.output_schema_json);
         Ok(Tool {
             side_effects: part.side_effects(),
-            schema_digest: hex::encode(hash.finalize()),
-            input: compile(name, "input", &part.input_schema_json)?,
-            output: compile(name, "output", &part.output_schema_json)?,
+            schema_digest: schema_digest(input, output),
+            input: compile(name, "input", input)?,
+            output: compile(name, "output", output)?,
             stub: stub(name, &part.stub_json)?,
         })
     }
@@ -146,4 +153,18 @@ fn compile(tool: &str, which: &str, schema: &str) -> Result<Option<Validator>> {
     let wrong = |error: String| Error::invalid(format!("{which} schema of tool {tool}: {error}"));
     let schema = serde_json::from_str(schema).map_err(|error| wrong(error.to_string()))?;
     jsonschema::validator_for(&schema).map(Some).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_replies_that_are_checked_is_about_what_is_asked() {
+        let view = |permille| BundleView::new(v1::Bundle::default(), permille).expect("it is fine");
+        let checked =
+            |view: &BundleView| (0..2_000).filter(|n| view.samples(&format!("key-{n}"))).count();
+        assert_eq!((checked(&view(0)), checked(&view(1_000))), (0, 2_000));
+        assert!((350..450).contains(&checked(&view(200))));
+    }
 }

@@ -26,6 +26,7 @@ use crate::worker::journal::{Journal, Place};
 use crate::worker::memory::StepMemory;
 use crate::worker::outbox::Reply;
 use crate::worker::outcome::{StepError, StepResult, Wait};
+use crate::worker::seen::ToolsSeen;
 use crate::worker::tool::ToolCall;
 use crate::worker::usage::UsageSum;
 
@@ -110,6 +111,7 @@ pub(crate) struct Inner {
     pub(crate) span: Span,
     pub(crate) token: Token,
     pub(crate) bundle: Arc<BundleView>,
+    pub(crate) tools: ToolsSeen,
     pub(crate) deadline: Option<Instant>,
     pub(crate) suppress: bool,
     pub(crate) woken: Option<v1::Woken>,
@@ -303,6 +305,12 @@ impl StepContext {
     /// A tool of the bundle.
     pub fn tool(&self, name: &str) -> ToolCall {
         ToolCall::new(self.clone(), name)
+    }
+
+    /// The worker's word on which tools the program really sees; what a step learns of them it may say here.
+    #[must_use]
+    pub fn tools_seen(&self) -> &ToolsSeen {
+        &self.inner.tools
     }
 
     /// The agent's memory, in the layer that the run is pinned to.

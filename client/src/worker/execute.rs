@@ -20,6 +20,7 @@ use crate::worker::held::Token;
 use crate::worker::join;
 use crate::worker::journal::Journal;
 use crate::worker::outcome::{STEP_ERROR, StepError, StepResult};
+use crate::worker::seen::ToolsSeen;
 use crate::worker::usage::UsageSum;
 
 /// Reason of an attempt that took longer than it may.
@@ -35,6 +36,7 @@ pub(crate) struct Surroundings {
     pub(crate) agent: String,
     pub(crate) worker_id: String,
     pub(crate) bundle: Arc<BundleView>,
+    pub(crate) tools: ToolsSeen,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -83,6 +85,7 @@ pub(crate) fn context(
         span: trace::step(assignment, &around.agent, &around.worker_id),
         token,
         bundle: Arc::clone(&around.bundle),
+        tools: around.tools.clone(),
         deadline,
         suppress: assignment.suppress_side_effects,
         woken: assignment.woken.clone(),

@@ -62,6 +62,7 @@ pub(crate) fn heartbeat(held: &BTreeMap<Token, Lease>, free_slots: u32) -> v1::H
         Vec::new()
     };
     v1::Heartbeat {
+        tools: Vec::new(),
         held_digest: digest(held.keys().copied()),
         held: held_list,
         free_slots,

@@ -30,6 +30,7 @@ use crate::worker::handler::Handlers;
 use crate::worker::held::{Lease, Token};
 use crate::worker::link::{Link, OpenError, open};
 use crate::worker::outbox::Outbox;
+use crate::worker::seen::ToolsSeen;
 use crate::worker::slots::Slots;
 
 pub use steps::STEP_NOT_SERVED;
@@ -50,6 +51,7 @@ pub(crate) struct Plan {
     pub(crate) hello: v1::WorkerHello,
     pub(crate) handlers: Handlers,
     pub(crate) shutdown_grace: Duration,
+    pub(crate) tools: ToolsSeen,
 }
 
 /// A step at work.
@@ -81,6 +83,8 @@ pub(crate) struct Runtime {
     crowded_until: Option<Instant>,
     stop_at: Option<Instant>,
     draining: bool,
+    /// What the present stream was told of the tools, by its version.
+    told_tools: u64,
 }
 
 impl Runtime {
@@ -106,6 +110,7 @@ impl Runtime {
             crowded_until: None,
             stop_at: None,
             draining: false,
+            told_tools: 0,
         }
     }
 

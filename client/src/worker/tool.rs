@@ -77,19 +77,22 @@ impl ToolCall {
             self.context.record(place, payload::encode(&stub)?).await?;
             return Ok(serde_json::from_value(stub)?);
         }
-        let reply = run(args, key).await.map_err(Into::into);
+        let reply = run(args, key.clone()).await.map_err(Into::into);
         let reply = match reply {
             Ok(reply) => serde_json::to_value(&reply)?,
             Err(error) => {
-                self.count(0)?;
+                self.count(None)?;
                 return Err(error);
             }
         };
-        let fits = fits(self.tool()?.output.as_ref(), &reply);
-        self.count(u64::from(fits.is_err()))?;
-        if let Err(message) = fits {
-            tracing::warn!(tool = self.name, message, "a tool's reply breaks its schema");
+        let sampled = self.context.bundle().samples(&key);
+        let schema = self.tool()?.output.as_ref().filter(|_| sampled);
+        let checked = schema.map(|schema| fits(schema, &reply));
+        if let Some(Err(broken)) = &checked {
+            let Broken { path, rule } = broken;
+            tracing::warn!(tool = self.name, path, rule, "a tool's reply breaks its schema");
         }
+        self.count(checked)?;
         let value = payload::encode(&reply)?;
         self.context.record(place, value).await?;
         Ok(serde_json::from_value(reply)?)
@@ -105,9 +108,12 @@ impl ToolCall {
 
     fn check_arguments<A: Serialize>(&self, args: &A) -> StepResult<()> {
         let tool = self.tool()?;
-        Span::current().record("pinrail.tool.schema_digest", &tool.schema_digest);
-        fits(tool.input.as_ref(), &serde_json::to_value(args)?).map_err(|message| {
-            let message = format!("arguments of {:?}: {message}", self.name);
+        Span::current().record("pinrail.tool.schema_digest", self.schema_digest(tool));
+        let args = serde_json::to_value(args)?;
+        let checked = tool.input.as_ref().map_or(Ok(()), |schema| schema.validate(&args));
+        checked.map_err(|error| {
+            let place = error.instance_path().as_str();
+            let message = format!("arguments of {:?}: {error} at {place:?}", self.name);
             StepError::retry(message).with_reason(TOOL_ARGUMENTS)
         })
     }
@@ -127,23 +133,43 @@ impl ToolCall {
         })
     }
 
-    fn count(&self, schema_violations: u64) -> StepResult<()> {
+    /// Of the schemas that the program sees, if it said so; else of the bundle's.
+    fn schema_digest(&self, tool: &Tool) -> String {
+        let seen = self.context.tools_seen().digest(&self.name);
+        seen.unwrap_or_else(|| tool.schema_digest.clone())
+    }
+
+    /// Counts a call; `checked`: what the check of its reply came to, if there was one.
+    fn count(&self, checked: Option<Result<(), Broken>>) -> StepResult<()> {
         let tool = self.tool()?;
+        let is_checked = u64::from(checked.is_some());
+        let broken = checked.and_then(Result::err);
         self.context.inner().usage.lock().add_tool(v1::ToolUsage {
             tool: self.name.clone(),
-            schema_digest: tool.schema_digest.clone(),
+            schema_digest: self.schema_digest(tool),
             calls: 1,
-            schema_violations,
+            schema_violations: u64::from(broken.is_some()),
             side_effects: tool.class().to_owned(),
+            checked: is_checked,
+            violation_path: broken.as_ref().map(|it| it.path.clone()).unwrap_or_default(),
+            violation: broken.map(|it| it.rule).unwrap_or_default(),
         });
         Ok(())
     }
 }
 
-/// The first rule that is broken, with its place.
-fn fits(schema: Option<&Validator>, value: &serde_json::Value) -> Result<(), String> {
-    let Some(schema) = schema else { return Ok(()) };
-    schema
-        .validate(value)
-        .map_err(|error| format!("{error} at {:?}", error.instance_path().as_str()))
+/// The first rule that a value breaks.
+#[derive(Debug)]
+struct Broken {
+    /// A JSON pointer into the value.
+    path: String,
+    rule: String,
+}
+
+fn fits(schema: &Validator, value: &serde_json::Value) -> Result<(), Broken> {
+    schema.validate(value).map_err(|error| Broken {
+        path: error.instance_path().as_str().to_owned(),
+        // Without the value: it may be large, and not be meant for whoever reads this.
+        rule: error.masked_with("it").to_string(),
+    })
 }

@@ -31,6 +31,11 @@ impl UsageSum {
         if let Some(one) = self.sum.tools.iter_mut().find(same) {
             one.calls = one.calls.saturating_add(usage.calls);
             one.schema_violations = one.schema_violations.saturating_add(usage.schema_violations);
+            one.checked = one.checked.saturating_add(usage.checked);
+            // The first one stays.
+            if one.violation.is_empty() {
+                (one.violation_path, one.violation) = (usage.violation_path, usage.violation);
+            }
         } else {
             self.sum.tools.push(usage);
         }

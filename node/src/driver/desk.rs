@@ -37,6 +37,7 @@ const SENT_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Wake {
     pub(crate) assign: bool,
     pub(crate) sweep: bool,
+    pub(crate) drift: bool,
 }
 
 /// The leader's memory.
@@ -115,6 +116,7 @@ impl Desk {
                 self.gates.changed(*agent);
                 self.queues.reopen_all(*agent);
                 wake.assign = true;
+                wake.drift = true;
             }
             Effect::RunClosed { agent, run_id } => self.rings.closed(*agent, run_id, now),
         }

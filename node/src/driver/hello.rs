@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinrail_proto::log::Rejection;
-use pinrail_proto::{id, reason, time, v1};
+use pinrail_proto::{id, limits, reason, time, v1};
 use pinrail_state_machine::outcome::{Stop, reject};
 use pinrail_state_machine::query;
 
 use super::OpenError;
+use super::drift::{self, Tools};
 use super::queues::Profile;
 use super::session::{Introduction, SLOTS};
 use super::state::ask;
@@ -19,6 +20,8 @@ use crate::raft::{ReadError, Replica};
 const LEASE_MS: u64 = 30_000;
 /// Names of steps that a worker may list.
 const STEPS: usize = 1_000;
+/// Share of the replies of tools that are checked when the policy does not say, in thousandths.
+const ALL: u32 = 1_000;
 
 /// Checks an introduction and answers it.
 ///
@@ -28,14 +31,15 @@ pub(crate) fn check(
     replica: &Replica,
     hello: &v1::WorkerHello,
     node: &str,
-) -> Result<(Introduction, v1::Welcome), OpenError> {
+) -> Result<(Introduction, Tools, v1::Welcome), OpenError> {
     check_names(hello).map_err(OpenError::Refused)?;
     let namespace = if hello.namespace.is_empty() { "default" } else { &hello.namespace };
-    let (number, agent, bundle, revision) = ask(replica, |read| {
+    let (number, agent, bundle, known, revision) = ask(replica, |read| {
         let agent = query::agent(read, namespace, &hello.agent_id)?;
         let bundle = query::bundle(read, namespace, &hello.agent_id, &hello.bundle_id)?;
         let number = query::agent_number(read, namespace, &hello.agent_id)?;
-        Ok((number, agent, bundle, query::position(read)?.revision))
+        let known = query::known_schemas(read, number, &hello.bundle_id)?;
+        Ok((number, agent, bundle, known, query::position(read)?.revision))
     })
     .map_err(|error| match error {
         ReadError::Rejected(rejection) => OpenError::Refused(rejection),
@@ -43,6 +47,7 @@ pub(crate) fn check(
     })?;
     let policy = agent.policy.unwrap_or_default();
     let manifest = bundle.manifest.clone().unwrap_or_default();
+    let tools = Tools::of(&manifest, &hello.tools, &known.unwrap_or_default());
     let verified = check_code(&hello.code, &manifest, policy.require_code)
         .map_err(|rejection| OpenError::Refused(*rejection))?;
     let (lease, heartbeat) = lease_times(&policy, &manifest);
@@ -69,10 +74,11 @@ pub(crate) fn check(
         lease: Some(time::duration(lease)),
         heartbeat_interval: Some(time::duration(heartbeat)),
         verified,
-        bundle: Some(bundle),
+        bundle: Some(v1::Bundle { tool_digests: drift::digests(&manifest), ..bundle }),
         revision,
+        sample_permille: policy.drift.as_ref().map_or(ALL, v1::DriftPolicy::sample_permille),
     };
-    Ok((intro, welcome))
+    Ok((intro, tools, welcome))
 }
 
 fn check_names(hello: &v1::WorkerHello) -> Result<(), Rejection> {
@@ -83,6 +89,10 @@ fn check_names(hello: &v1::WorkerHello) -> Result<(), Rejection> {
         hello.steps.iter().try_for_each(|step| id::check_name("step", step))
     };
     names().map_err(|error: id::IdError| rejection(reason::INVALID_ID, error.to_string()))?;
+    if hello.tools.len() > limits::TOOLS_SEEN {
+        let rule = format!("a worker sees at most {} tools", limits::TOOLS_SEEN);
+        return Err(rejection(reason::INVALID_REQUEST, rule));
+    }
     if hello.slots == 0 || hello.steps.len() > STEPS {
         let rule = format!("a worker has 1 to {SLOTS} slots and lists at most {STEPS} steps");
         return Err(rejection(reason::INVALID_REQUEST, rule));

@@ -20,7 +20,9 @@ use super::desk::Desk;
 use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
-use super::{Dispatch, dispatch as assigning, expiry, hooks, metrics, release, sweep};
+use super::{
+    Dispatch, dispatch as assigning, drift, expiry, hooks, metrics, release, sweep,
+};
 use crate::raft::{AppliedBatch, ReadError};
 
 /// Rows that one look at the state takes; then others have their turn.
@@ -61,6 +63,7 @@ fn begin(dispatch: &Dispatch, term: u64) -> JoinSet<()> {
     tasks.spawn(assigning::run(dispatch.clone()));
     tasks.spawn(expiry::run(dispatch.clone()));
     tasks.spawn(sweep::run(dispatch.clone()));
+    tasks.spawn(drift::run(dispatch.clone()));
     tasks.spawn(metrics::run(dispatch.clone()));
     tasks.spawn(release::run(dispatch.clone(), dispatch.inner.replica.feed()));
     tasks.spawn(hooks::run(dispatch.clone()));
@@ -104,12 +107,13 @@ async fn attend(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<AppliedBat
 
 fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
     let now = Instant::now();
-    let (mut assign, mut sweep) = (false, false);
+    let (mut assign, mut sweep, mut drift) = (false, false, false);
     dispatch.with_desk(|desk| {
         for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
             let wake = desk.effect(effect, now);
             assign |= wake.assign;
             sweep |= wake.sweep;
+            drift |= wake.drift;
         }
         desk.seen(batch.revision);
     });
@@ -135,6 +139,9 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
     }
     if sweep {
         dispatch.inner.sweep.notify_one();
+    }
+    if drift {
+        dispatch.inner.drift.notify_one();
     }
 }
 

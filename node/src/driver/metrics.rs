@@ -29,6 +29,12 @@ pub(crate) const FREE_SLOTS: &str = "pinrail_free_slots";
 pub(crate) const LEASES: &str = "pinrail_leases";
 /// 1 while a signal of a release has fired and was not clean since.
 pub(crate) const SIGNAL_FIRING: &str = "pinrail_signal_firing";
+/// Tools and models of a bundle that are not what it says, which nobody accepted: breaking ones.
+pub(crate) const DRIFT_BREAKING: &str = "pinrail_drift_breaking";
+/// The same: compatible ones.
+pub(crate) const DRIFT_COMPATIBLE: &str = "pinrail_drift_compatible";
+/// Connected workers that get no steps because of it.
+pub(crate) const BLOCKED_WORKERS: &str = "pinrail_blocked_workers";
 /// Runs that ended, by outcome.
 pub(crate) const RUNS: &str = "pinrail_runs_total";
 
@@ -73,6 +79,9 @@ pub fn describe() {
     metrics::describe_gauge!(FREE_SLOTS, "Free slots of connected workers");
     metrics::describe_gauge!(LEASES, "Leased steps");
     metrics::describe_gauge!(SIGNAL_FIRING, "Signals that fired and were not clean since");
+    metrics::describe_gauge!(DRIFT_BREAKING, "Breaking drift of tools and models that is open");
+    metrics::describe_gauge!(DRIFT_COMPATIBLE, "Compatible drift of tools that is open");
+    metrics::describe_gauge!(BLOCKED_WORKERS, "Workers that get no steps because of drift");
     metrics::describe_counter!(RUNS, "Runs that ended, by agent, bundle and outcome");
     metrics::describe_gauge!(QUOTA_USED, "What a namespace uses of a quota");
     metrics::describe_gauge!(QUOTA_LIMIT, "The quota of a namespace");
@@ -231,6 +240,9 @@ fn measure(dispatch: &Dispatch) -> Gauges {
             };
             add(WORKERS, 1.0);
             add(FREE_SLOTS, f64::from(session.free(held)));
+            if session.tools.blocked_by().is_some() {
+                add(BLOCKED_WORKERS, 1.0);
+            }
         }
         let leases = u32::try_from(desk.leases.len()).unwrap_or(u32::MAX);
         gauges.insert((LEASES, About::Cluster), f64::from(leases));
@@ -246,12 +258,13 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         *oldest = oldest.max(age.as_secs_f64());
         *gauges.entry((READY, about)).or_default() += f64::from(depth);
     }
-    open_pins(dispatch, &mut gauges);
+    of_bundles(dispatch, &mut gauges);
     quotas(dispatch, &mut gauges);
     gauges
 }
 
-fn open_pins(dispatch: &Dispatch, gauges: &mut Gauges) {
+/// What the state counts of each bundle.
+fn of_bundles(dispatch: &Dispatch, gauges: &mut Gauges) {
     let pins = ask(&dispatch.inner.replica, |read| {
         let mut pins = Vec::new();
         for namespace in query::namespaces(read)? {
@@ -264,14 +277,21 @@ fn open_pins(dispatch: &Dispatch, gauges: &mut Gauges) {
                     query::bundles(read, &namespace.namespace, &agent.agent_id, AGENTS, "")?;
                 let of = |bundle: v1::Bundle| {
                     let open = bundle.open_pins.map_or(0, |open| open.total);
-                    (About::bundle(&agent.agent_id, &bundle.bundle_id), open, by_workers)
+                    let drift = bundle.open_drifts.unwrap_or_default();
+                    (About::bundle(&agent.agent_id, &bundle.bundle_id), open, by_workers, drift)
                 };
                 pins.extend(bundles.into_iter().map(of));
             }
         }
         Ok(pins)
     });
-    for (about, open, by_workers) in pins.unwrap_or_default() {
+    for (about, open, by_workers, drift) in pins.unwrap_or_default() {
+        for (name, open) in [(DRIFT_BREAKING, drift.breaking), (DRIFT_COMPATIBLE, drift.compatible)]
+        {
+            if open > 0 {
+                *gauges.entry((name, about.clone())).or_default() += f64::from(open);
+            }
+        }
         let open = u32::try_from(open).unwrap_or(u32::MAX);
         let worked = gauges.contains_key(&(WORKERS, about.clone()));
         if by_workers && !worked && open > 0 {

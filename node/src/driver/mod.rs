@@ -11,6 +11,7 @@
 //!   report    what a worker reports, in its order: CompleteStep, FailStep, RecordCheckpoint, HandBackStep, memory
 //!   expiry    leases that nobody keeps alive: ExpireLease
 //!   sweep     what is due by cluster time: Tick
+//!   drift     what workers see of their tools: ReportDrift, ClearDrift; who gets no steps for it
 //!   release   what releases wait for: RecordVerdict, AdvanceCanary
 //!   hooks     events to the hooks of their agents: RecordDeliveries
 //! ```
@@ -18,6 +19,7 @@
 
 mod desk;
 mod dispatch;
+mod drift;
 pub(crate) mod evals;
 mod expiry;
 mod gates;
@@ -56,6 +58,7 @@ use desk::Desk;
 use queues::SessionId;
 use session::Outgoing;
 
+pub(crate) use drift::digests as tool_digests;
 pub use hooks::{TestError, Tested};
 pub use metrics::describe as describe_metrics;
 pub(crate) use rings::Emitted;
@@ -81,6 +84,8 @@ struct Inner {
     /// Something may be due earlier than thought.
     sweep: Notify,
     hooks: hooks::Hooks,
+    /// A worker sees its tools otherwise, or somebody decided about that.
+    drift: Notify,
     /// The node ends.
     stop: CancellationToken,
 }
@@ -91,7 +96,7 @@ impl std::fmt::Debug for Dispatch {
     }
 }
 
-/// Workers of a bundle that are connected.
+/// Workers of a bundle that are connected and get steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Slots {
     pub workers: u64,
@@ -147,6 +152,7 @@ impl Dispatch {
                 assign: Notify::new(),
                 sweep: Notify::new(),
                 hooks: hooks::Hooks::default(),
+                drift: Notify::new(),
                 stop: CancellationToken::new(),
             }),
         };
@@ -201,7 +207,8 @@ impl Dispatch {
             let mut sum = Slots::default();
             for (session, held) in desk.sessions() {
                 let it = &session.intro;
-                if it.agent == agent && it.bundle_id == bundle && session.connected() {
+                let serves = session.connected() && session.tools.blocked_by().is_none();
+                if it.agent == agent && it.bundle_id == bundle && serves {
                     sum.workers += 1;
                     sum.slots += u64::from(it.slots);
                     sum.free += u64::from(session.free(held));
@@ -224,11 +231,13 @@ impl Dispatch {
         if !self.leads() {
             return Err(not_leader());
         }
-        let (intro, welcome) = hello::check(&self.inner.replica, hello, node)?;
+        let (intro, tools, welcome) = hello::check(&self.inner.replica, hello, node)?;
         let now_ms = self.inner.replica.cluster_time_ms();
         let (agent, bundle) = (intro.agent_id.clone(), intro.bundle_id.clone());
         let (id, outgoing) = self
-            .with_desk(|desk| desk.open(intro.clone(), &hello.held, Instant::now(), now_ms))
+            .with_desk(|desk| {
+                desk.open((intro.clone(), tools), &hello.held, Instant::now(), now_ms)
+            })
             .ok_or_else(not_leader)?;
         tracing::info!(
             agent,
@@ -334,6 +343,9 @@ impl Inbox {
                 let known =
                     self.dispatch.with_desk(|desk| desk.heartbeat(self.id, beat, now, now_ms));
                 self.dispatch.inner.assign.notify_one();
+                if !beat.tools.is_empty() {
+                    self.dispatch.inner.drift.notify_one();
+                }
                 known.is_some()
             }
             Some(

@@ -12,6 +12,7 @@ use pinrail_proto::{time, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::drift::Tools;
 use super::lease::{Token, WorkerKey};
 use super::queues::{Profile, SessionId};
 
@@ -76,6 +77,7 @@ pub(crate) struct Session {
     /// Assignments on their way through the log.
     proposed: u32,
     pub(crate) draining: bool,
+    pub(crate) tools: Tools,
     /// None: the stream is gone.
     out: Option<mpsc::Sender<v1::WorkResponse>>,
     end: Arc<OnceLock<SessionEnd>>,
@@ -85,7 +87,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn open(intro: Introduction, now: Instant, now_ms: u64) -> (Self, Outgoing) {
+    pub(crate) fn open(
+        (intro, tools): (Introduction, Tools),
+        now: Instant,
+        now_ms: u64,
+    ) -> (Self, Outgoing) {
         let slots = usize::try_from(intro.slots).unwrap_or(0);
         let (out, messages) = mpsc::channel(OUTGOING + slots);
         let end = Arc::new(OnceLock::new());
@@ -94,6 +100,7 @@ impl Session {
             credits: 0,
             proposed: 0,
             draining: false,
+            tools,
             out: Some(out),
             end: Arc::clone(&end),
             last_heard: now,
@@ -109,7 +116,7 @@ impl Session {
 
     /// Steps that it can be given, with so many leases held.
     pub(crate) fn free(&self, held: u32) -> u32 {
-        if self.draining || !self.connected() {
+        if self.draining || !self.connected() || self.tools.blocked_by().is_some() {
             return 0;
         }
         let busy = held.saturating_add(self.proposed);
@@ -200,6 +207,8 @@ impl Session {
             v1::WorkerState::Stale
         } else if self.draining {
             v1::WorkerState::Draining
+        } else if self.tools.blocked_by().is_some() {
+            v1::WorkerState::Blocked
         } else {
             v1::WorkerState::Live
         };
@@ -220,6 +229,8 @@ impl Session {
             connected_at: time::timestamp(self.connected_ms),
             last_heartbeat_at: time::timestamp(self.last_heard_ms),
             node: intro.node.clone(),
+            tools: self.tools.described(),
+            blocked_by: self.tools.blocked_by().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -266,7 +277,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn credits_never_exceed_the_slots_that_are_free() {
-        let (mut session, _out) = Session::open(introduction(4), Instant::now(), 1);
+        let (mut session, _out) =
+            Session::open((introduction(4), Tools::default()), Instant::now(), 1);
         assert_eq!(session.free(0), 0, "nothing was granted");
         session.grant(9);
         assert_eq!(session.free(0), 4);
@@ -281,7 +293,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_does_not_read_is_cut() {
-        let (mut session, out) = Session::open(introduction(1), Instant::now(), 1);
+        let (mut session, out) =
+            Session::open((introduction(1), Tools::default()), Instant::now(), 1);
         let drain = || Message::Drain(v1::DrainNotice {});
         let taken = (0..OUTGOING + 10).take_while(|_| session.send(0, drain())).count();
         assert_eq!(taken, OUTGOING + 1);
@@ -292,7 +305,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_worker_is_gone_after_three_heartbeats() {
         let now = Instant::now();
-        let (session, _out) = Session::open(introduction(1), now, 1);
+        let (session, _out) = Session::open((introduction(1), Tools::default()), now, 1);
         assert!(!session.gone(now + Duration::from_secs(30)));
         assert!(session.gone(now + Duration::from_secs(31)));
     }

@@ -44,11 +44,20 @@ impl Agents {
             status.workers = count;
             status.slots = slots;
             status.free_slots = free;
+            status.blocked_workers = blocked(&workers, id);
             status.workers_known = true;
             let pins = status.bundle.as_ref().and_then(|bundle| bundle.open_pins.as_ref());
             status.stranded = count == 0 && !is_external && pins.is_some_and(|pins| pins.total > 0);
         }
     }
+}
+
+/// Workers of a bundle that get no steps because of what they see of its tools.
+fn blocked(workers: &[v1::Worker], bundle_id: &str) -> u64 {
+    let is_blocked = |worker: &&v1::Worker| {
+        worker.bundle_id == bundle_id && worker.state() == v1::WorkerState::Blocked
+    };
+    workers.iter().filter(is_blocked).count() as u64
 }
 
 #[tonic::async_trait]

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::read::timeout_of;
 use super::write::{agent_ref, mismatch};
 use super::{Node, validate};
+use crate::driver::tool_digests;
 
 #[derive(Debug)]
 pub(crate) struct Bundles(pub(crate) Node);
@@ -51,7 +52,8 @@ impl BundleService for Bundles {
         let bundle = self.0.query(it.read.as_ref(), timeout, |read| {
             query::bundle(read, &it.namespace, &it.agent_id, &it.bundle_id)
         });
-        let (bundle, at) = bundle.await?;
+        let (mut bundle, at) = bundle.await?;
+        bundle.tool_digests = bundle.manifest.as_ref().map(tool_digests).unwrap_or_default();
         Ok(Response::new(v1::GetBundleResponse { bundle: Some(bundle), revision: at.revision }))
     }
 

@@ -23,6 +23,7 @@ mod run;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod validate;
 mod watch;
 mod worker;
@@ -128,6 +129,7 @@ pub fn router(
             signal_service_server::SignalServiceServer,
             signal::Signals(api(&node))
         ))
+        .add_service(served!(node, tool_service_server::ToolServiceServer, tool::Tools(api(&node))))
         .add_service(served!(
             node,
             memory_service_server::MemoryServiceServer,

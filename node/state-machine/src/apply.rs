@@ -18,7 +18,7 @@ use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
 use crate::{
-    agent, audit, bundle, cluster, dedupe, eval, hook, memory, namespace, release, route, run,
+    agent, audit, bundle, cluster, dedupe, drift, eval, hook, memory, namespace, release, route, run,
     signal, step, tick,
 };
 
@@ -181,6 +181,9 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::Switch(it) => route::switch(txn, it),
         Command::Rollback(it) => route::rollback(txn, it),
         Command::SetDrain(it) => route::set_drain(txn, it),
+        Command::ReportDrift(it) => drift::report(txn, it),
+        Command::ClearDrift(it) => drift::clear(txn, it),
+        Command::AcceptDrift(it) => drift::accept(txn, it),
         Command::StartRelease(it) => release::start(txn, it),
         Command::RecordVerdict(it) => release::record_verdict(txn, it),
         Command::AdvanceCanary(it) => release::advance_canary(txn, it),

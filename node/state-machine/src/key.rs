@@ -92,6 +92,10 @@ pub enum Kind {
     /// `agent# scratch# key\0 revision (inverted)` → `MemoryRecord`: what such runs wrote, newest first, away from the chains
     /// that others read.
     ScratchMemory = 0x83,
+    /// `agent# bundle\0 source(1) name\0 seen` → `DriftRecord`: tools and models that are not what the bundle says.
+    Drift = 0x86,
+    /// `agent# bundle` → `BundleModelsRecord`. Written once.
+    BundleModels = 0x87,
     /// `request id` → `DedupeRecord`.
     Dedupe = 0x60,
     /// `revision index(4)` → `EventRecord`.
@@ -179,6 +183,8 @@ pub enum Timer {
     Scratch = 42,
     /// Nothing, agent 0: old entries of the audit.
     Audit = 50,
+    /// `bundle\0 source(1) name\0 seen`: a drift that only runs show, and that may not have shown for a day.
+    DriftQuiet = 46,
 }
 
 impl Timer {
@@ -187,7 +193,7 @@ impl Timer {
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
             AttemptEnd, Audit, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard,
-            DrainSoft, Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention,
+            DrainSoft, DriftQuiet, Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention,
             RollbackSweep, RunExpires, RunHardEnd, Scratch, Session, SessionTurn, StartBy,
             StartDue, Wait,
         };
@@ -216,6 +222,7 @@ impl Timer {
             LayerDrop,
             Scratch,
             Audit,
+            DriftQuiet,
         ]
         .into_iter()
         .find(|timer| *timer as u8 == number)
@@ -366,7 +373,7 @@ mod tests {
 
     #[test]
     fn timers_keep_their_numbers() {
-        for number in (1..=20).chain([34, 42, 50, 54]) {
+        for number in (1..=20).chain([34, 42, 46, 50, 54]) {
             assert_eq!(Timer::from_number(number).map(|t| t as u8), Some(number));
         }
         assert_eq!(Timer::from_number(21), None);

@@ -15,6 +15,7 @@ mod audit;
 mod bundle;
 mod cluster;
 mod dedupe;
+mod drift;
 pub mod effect;
 mod eval;
 mod event;

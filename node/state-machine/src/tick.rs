@@ -11,7 +11,7 @@ use crate::outcome::Stop;
 use crate::run::{self, Subject};
 use crate::store::{Fault, KeyRange, Row};
 use crate::txn::Txn;
-use crate::{audit, bundle, dedupe, memory, step};
+use crate::{audit, bundle, dedupe, drift, memory, step};
 
 /// Rows of the deadline index that are looked at in one go.
 const CHUNK: usize = 64;
@@ -111,6 +111,10 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
         Timer::MemoryVersions => return memory::drop_old(txn, agent, key, left),
         Timer::LayerDrop => return memory::drop_layer(txn, agent, (key, value), &object, left),
         Timer::Scratch => return memory::drop_scratch(txn, agent, key, &object, left),
+        Timer::DriftQuiet => {
+            txn.delete(key.to_vec());
+            drift::fall_quiet(txn, agent, &object)?;
+        }
         Timer::MemoryTtl => {
             txn.delete(key.to_vec());
             memory::expire(txn, agent, &object)?;
@@ -168,6 +172,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::MemoryVersions
             | Timer::LayerDrop
             | Timer::Scratch
+            | Timer::DriftQuiet
             | Timer::StartDue
             | Timer::SessionTurn
             | Timer::Session
@@ -216,6 +221,7 @@ fn sweep(
         | Timer::MemoryVersions
         | Timer::LayerDrop
         | Timer::Scratch
+        | Timer::DriftQuiet
         | Timer::ChildOver
         | Timer::StartDue
         | Timer::SessionTurn

@@ -7,6 +7,7 @@ mod backup;
 mod bad_input;
 mod binary;
 mod dead_letter;
+mod drift;
 mod emit;
 mod eval_gate;
 mod evals;

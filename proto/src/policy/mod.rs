@@ -30,6 +30,7 @@ pub fn fill(policy: &mut v1::Policy) {
     policy.environment.get_or_insert_default().min_slots.get_or_insert(1);
     signals::fill(policy.signals.get_or_insert_default());
     drill(policy.drill.get_or_insert_default());
+    drift(policy.drift.get_or_insert_default());
 }
 
 /// The policy of which nobody said anything.
@@ -98,6 +99,12 @@ fn drill(drill: &mut v1::DrillPolicy) {
     drill.every.get_or_insert(duration(0));
     word(&mut drill.mode, v1::DrillMode::Route);
     drill.limit.get_or_insert(duration(5 * MINUTE));
+}
+
+fn drift(drift: &mut v1::DriftPolicy) {
+    word(&mut drift.breaking, v1::DriftAction::Alert);
+    word(&mut drift.compatible, v1::DriftAction::Accept);
+    drift.sample_permille.get_or_insert(1_000);
 }
 
 #[cfg(test)]

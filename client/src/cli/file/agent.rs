@@ -11,6 +11,7 @@ use super::steps::{self, Whose};
 use super::{FileError, tree};
 
 mod canary;
+mod drift;
 mod drill;
 mod evals;
 mod gates;
@@ -67,6 +68,7 @@ pub fn parse(file: &str, text: &str, folder: &Path) -> Result<v1::Policy, FileEr
         environment: Some(top.section("environment", release::environment)?),
         signals: Some(top.section("signals", signals::read)?),
         drill: Some(top.section("drill", drill::read)?),
+        drift: Some(top.section("drift", drift::read)?),
         hooks: hooks::read(&mut top)?,
     };
     top.finish()?;

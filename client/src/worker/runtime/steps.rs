@@ -59,6 +59,7 @@ impl Runtime {
             agent: hello.agent_id.clone(),
             worker_id: hello.worker_id.clone(),
             bundle: Arc::clone(self.bundle.as_ref()?),
+            tools: self.plan.tools.clone(),
             commands: self.to_loop.clone(),
         })
     }
@@ -163,10 +164,17 @@ impl Runtime {
     pub(super) fn beat(&mut self) {
         let free = if self.takes_work() { self.slots.free(self.held.len()) } else { 0 };
         let progress = self.progress();
-        let beat = v1::Heartbeat { progress, ..heartbeat(&self.held, free) };
+        let version = self.plan.tools.version();
+        let tools = match &self.bundle {
+            Some(bundle) if version != self.told_tools => self.plan.tools.full(bundle),
+            Some(_) | None => Vec::new(),
+        };
+        let beat = v1::Heartbeat { progress, tools, ..heartbeat(&self.held, free) };
         let heartbeat = work_request::Message::Heartbeat(beat);
         // One that does not fit is made good by the next.
-        if !self.send(v1::WorkRequest { sequence: 0, message: Some(heartbeat) }) {
+        if self.send(v1::WorkRequest { sequence: 0, message: Some(heartbeat) }) {
+            self.told_tools = version;
+        } else {
             self.tell_progress_again();
         }
     }

@@ -23,7 +23,8 @@ const REFUSALS: u32 = 5;
 impl Runtime {
     pub(super) fn hello(&self) -> v1::WorkerHello {
         let held = list(self.held.iter().map(|(token, lease)| (*token, lease)));
-        v1::WorkerHello { held, ..self.plan.hello.clone() }
+        let tools = self.plan.tools.short();
+        v1::WorkerHello { held, tools, ..self.plan.hello.clone() }
     }
 
     pub(super) fn opened(
@@ -61,7 +62,8 @@ impl Runtime {
         );
         if self.bundle.is_none() {
             let bundle = welcome.bundle.unwrap_or_default();
-            self.bundle = Some(Arc::new(BundleView::new(bundle)?));
+            let view = BundleView::new(bundle, welcome.sample_permille)?;
+            self.bundle = Some(Arc::new(view));
         }
         let every = welcome.heartbeat_interval.as_ref().and_then(pinrail_proto::time::millis);
         let every = every.filter(|ms| *ms > 0).map_or(HEARTBEAT, Duration::from_millis);
@@ -70,6 +72,7 @@ impl Runtime {
         self.heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.link = Some(link);
         self.tell_progress_again();
+        self.told_tools = 0;
         self.failures = 0;
         self.refusals = 0;
         self.slots.stream_opened();

@@ -92,9 +92,13 @@ impl Desk {
     }
 
     /// Whether a worker may go on with the next step of the run whose step it holds by this token. Not when a more urgent
-    /// step waits, and not past the agent's steps in a second.
+    /// step waits or the worker is blocked, and not past the agent's steps in a second.
     pub(crate) fn may_go_on(&self, intro: &Introduction, token: Token) -> bool {
         let Some(lease) = self.leases.get(token) else { return false };
+        let session = self.by_worker.get(&intro.key()).and_then(|id| self.sessions.get(id));
+        if session.is_some_and(|session| session.tools.blocked_by().is_some()) {
+            return false;
+        }
         let best = self.queues.best_priority(intro.agent, &intro.bundle_id, &intro.profile);
         !self.gates.is_paced(intro.agent, &intro.bundle_id)
             && best.is_none_or(|best| best >= lease.rank.priority)

@@ -5,6 +5,7 @@ use pinrail_state_machine::effect::Rank;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::*;
+use crate::driver::drift::Tools;
 use crate::driver::gates::{BLOCKED, Gate};
 use crate::driver::queues::Match;
 use crate::driver::session::{Introduction, Outgoing};
@@ -85,7 +86,7 @@ fn next(outgoing: &mut Outgoing) -> Option<Message> {
 /// A desk with one worker that granted its slots.
 fn desk(slots: u32) -> (Desk, SessionId, Outgoing, Instant) {
     let (mut desk, now) = (Desk::for_term(1), Instant::now());
-    let (id, outgoing) = desk.open(intro("w", slots), &[], now, 1);
+    let (id, outgoing) = desk.open((intro("w", slots), Tools::default()), &[], now, 1);
     desk.credit(id, slots);
     (desk, id, outgoing, now)
 }
@@ -97,7 +98,7 @@ fn runs(matches: &[Match]) -> Vec<&str> {
 #[tokio::test(start_paused = true)]
 async fn a_ready_step_goes_to_a_free_slot_once() {
     let (mut desk, id, mut outgoing, now) = desk(2);
-    assert_eq!(desk.effect(&ready("r", 1), now), Wake { assign: true, sweep: false });
+    assert_eq!(desk.effect(&ready("r", 1), now), Wake { assign: true, ..Wake::default() });
     let mut taken = desk.take(now, |_, _| Some(OPEN));
     assert_eq!(runs(&taken), ["r"]);
     assert!(desk.take(now, |_, _| Some(OPEN)).is_empty());
@@ -224,7 +225,8 @@ async fn a_worker_that_comes_back_keeps_what_it_holds_and_loses_the_rest() {
     desk.disconnected(id);
     assert!(desk.look(now + Duration::from_secs(5)).is_empty(), "it may come back");
     let later = now + Duration::from_secs(6);
-    let (_, mut outgoing) = desk.open(intro("w", 4), &[held("a", 5), held("z", 2)], later, 1);
+    let (_, mut outgoing) =
+        desk.open((intro("w", 4), Tools::default()), &[held("a", 5), held("z", 2)], later, 1);
     let over: Vec<_> = desk.look(later).into_iter().map(|(token, _)| token).collect();
     assert_eq!(over, [token(6)]);
     let Some(Message::Cancel(cancel)) = next(&mut outgoing) else { panic!("no cancel") };
@@ -273,7 +275,7 @@ async fn a_silent_worker_is_forgotten_and_its_steps_go_to_others() {
     assert_eq!(desk.sessions().count(), 0);
     desk.effect(&ready("a", 1), silent);
     assert!(desk.take(silent, |_, _| Some(OPEN)).is_empty());
-    let (id, _other) = desk.open(intro("x", 1), &[], silent, 1);
+    let (id, _other) = desk.open((intro("x", 1), Tools::default()), &[], silent, 1);
     desk.credit(id, 1);
     assert_eq!(runs(&desk.take(silent, |_, _| Some(OPEN))), ["a"]);
 }
@@ -460,7 +462,7 @@ async fn what_an_earlier_term_took_is_nothing_to_the_next() {
     let (mut before, _id, _outgoing, now) = desk(1);
     let old = before.reserve(coming("a", "k"), now, |_, _| Some(OPEN)).expect("a worker waits");
     let mut desk = Desk::for_term(2);
-    let (id, _outgoing) = desk.open(intro("w", 2), &[], now, 1);
+    let (id, _outgoing) = desk.open((intro("w", 2), Tools::default()), &[], now, 1);
     desk.credit(id, 2);
     let gate = Gate { max_running_per_key: 1, ..OPEN };
     let own = desk.reserve(coming("b", "k"), now, |_, _| Some(gate)).expect("a worker waits");

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use pinrail_proto::v1;
 use pinrail_proto::v1::work_response::Message;
+use pinrail_state_machine::query::KnownSchemas;
 use tokio::time::Instant;
 
+use crate::driver::drift::Tools;
 use crate::driver::lease::{Lease, Leases, Token};
 use crate::driver::queues::SessionId;
 use crate::driver::session::{Introduction, Outgoing, Session, SessionEnd, lease_lost, next_id};
@@ -17,7 +19,7 @@ impl Desk {
     /// A worker introduced itself. `held` is what it says that it still holds.
     pub(crate) fn open(
         &mut self,
-        intro: Introduction,
+        (intro, tools): (Introduction, Tools),
         held: &[v1::HeldStep],
         now: Instant,
         now_ms: u64,
@@ -27,7 +29,7 @@ impl Desk {
             self.close(before, SessionEnd::Replaced);
         }
         let id = next_id(&mut self.last_session);
-        let (session, outgoing) = Session::open(intro, now, now_ms);
+        let (session, outgoing) = Session::open((intro, tools), now, now_ms);
         self.sessions.insert(id, session);
         self.by_worker.insert(worker.clone(), id);
         self.reconcile(id, held, now, Duration::ZERO);
@@ -52,6 +54,9 @@ impl Desk {
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.heard(now, now_ms);
+        if !beat.tools.is_empty() {
+            session.tools.told(&beat.tools);
+        }
         beat.progress.iter().for_each(|progress| self.leases.set_progress(progress));
         let worker = session.intro.key();
         if beat.held_digest == self.leases.digest(&worker) {
@@ -121,6 +126,20 @@ impl Desk {
         self.refresh(&worker);
         let held = self.leases.held_count(&worker);
         Some(self.sessions.get(&id)?.describe(held, now))
+    }
+
+    /// Whether a worker gets no steps, and why, as far as is known now.
+    pub(crate) fn judge_tools(&mut self, id: SessionId, known: &KnownSchemas) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.tools.judge(known) {
+            let worker = session.intro.key();
+            self.refresh(&worker);
+        }
+    }
+
+    pub(crate) fn tools(&self) -> impl Iterator<Item = (SessionId, &Introduction, &Tools)> {
+        let all = self.sessions.iter().map(|(id, it)| (*id, &it.intro, &it.tools));
+        all.filter(|(_, _, tools)| tools.any())
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = (&Session, u32)> {

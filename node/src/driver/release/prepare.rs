@@ -31,6 +31,10 @@ fn judge(workers: &[v1::Worker], steps: &[String], min_slots: u64) -> Finding {
     let evidence = json!({
         "workers": count, "free_slots": free, "min_slots": min_slots, "missing_steps": missing,
     });
+    let blocked = workers.iter().find(|worker| worker.state() == v1::WorkerState::Blocked);
+    if let Some(blocked) = blocked.filter(|_| count == 0 && min_slots > 0) {
+        return Finding::Wait(format!("its workers are blocked: {}", blocked.blocked_by));
+    }
     if count == 0 && min_slots > 0 {
         return Finding::Wait("no live worker of the candidate".to_owned());
     }
@@ -69,6 +73,14 @@ mod tests {
         assert_eq!(said(&[worker(&["plan", "answer"], 3)]), "3 of 4 free slots");
         let both = [worker(&["plan"], 3), worker(&["answer"], 1)];
         assert_eq!(said(&both), "Pass: 2 workers, 4 free slots");
+        let blocked = v1::Worker {
+            state: v1::WorkerState::Blocked.into(),
+            blocked_by: "breaking drift of search".to_owned(),
+            ..worker(&[], 9)
+        };
+        let why = "its workers are blocked: breaking drift of search";
+        assert_eq!(said(std::slice::from_ref(&blocked)), why);
+        assert_eq!(said(&[blocked, worker(&["plan"], 9)]), "no live worker serves answer");
         assert_eq!(said(&[worker(&[], 4)]), "Pass: 1 workers, 4 free slots");
     }
 }

@@ -143,6 +143,8 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::SignalFiring,
         Kind::SignalMute,
         Kind::Hook,
+        Kind::Drift,
+        Kind::BundleModels,
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {

@@ -9,10 +9,12 @@ mod state;
 mod steps;
 mod wanted;
 
+use std::collections::BTreeMap;
+
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    AgentRecord, BundleManifestRecord, BundleRecord, BundleResult, BundleStepsRecord, CreateBundle,
-    PartSeenRecord,
+    AgentRecord, BundleManifestRecord, BundleModelsRecord, BundleRecord, BundleResult,
+    BundleStepsRecord, CreateBundle, PartSeenRecord,
 };
 use pinrail_proto::{id, limits, reason, time, v1};
 
@@ -55,6 +57,8 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
     };
     let steps = BundleStepsRecord { steps: manifest.steps.clone() };
     txn.put(row(Kind::BundleSteps, agent.number, &it.bundle_id), &steps);
+    let models = BundleModelsRecord { models: without_parameters(&manifest.models) };
+    txn.put(row(Kind::BundleModels, agent.number, &it.bundle_id), &models);
     let row_of_manifest = BundleManifestRecord { manifest: Some(manifest), digests: Some(digests) };
     txn.put(row(Kind::BundleManifest, agent.number, &it.bundle_id), &row_of_manifest);
     save(txn, agent.number, &record);
@@ -159,6 +163,23 @@ pub(crate) fn all(read: &dyn Read, agent: u32) -> Result<Vec<BundleRecord>, Faul
     rows.iter().map(|(key, value)| decode(key, value)).collect()
 }
 
+fn without_parameters(models: &BTreeMap<String, v1::ModelPart>) -> BTreeMap<String, v1::ModelPart> {
+    let part = |(name, part): (&String, &v1::ModelPart)| {
+        (name.clone(), v1::ModelPart { parameters_json: String::new(), ..part.clone() })
+    };
+    models.iter().map(part).collect()
+}
+
+/// The models of a bundle, without their parameters. Empty for one that was made before they were kept.
+pub(crate) fn models(
+    read: &dyn Read,
+    agent: u32,
+    bundle_id: &str,
+) -> Result<BTreeMap<String, v1::ModelPart>, Fault> {
+    let found: Option<BundleModelsRecord> = get(read, &row(Kind::BundleModels, agent, bundle_id))?;
+    Ok(found.unwrap_or_default().models)
+}
+
 pub(crate) fn manifest(
     read: &dyn Read,
     agent: u32,
@@ -187,6 +208,10 @@ pub(crate) fn message(
         open_pins: record.open_pins,
         drain_deadline: time::timestamp(record.drain_deadline_ms),
         revision: record.revision,
+        tool_digests: BTreeMap::new(),
+        open_drifts: record
+            .drift
+            .map(|it| v1::OpenDrifts { breaking: it.breaking, compatible: it.compatible }),
     })
 }
 

@@ -5,6 +5,7 @@
 mod audit;
 mod child;
 mod count;
+mod drift;
 mod environment;
 mod hook;
 mod join;
@@ -61,6 +62,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);
         release::releases_are_what_the_agent_says(&scene, &mut found)?;
+        drift::drift_is_counted(&scene, &mut found)?;
         signal::windows_hold_what_runs_say(&scene, &mut found)?;
         signal::firings_are_written_down(&scene, &mut found)?;
         signal::pins_say_who_is_idle(&scene, &mut found)?;

@@ -138,6 +138,8 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         Timer::MemoryTtl => true,
         // `scratch.rs` compares them.
         Timer::Scratch => true,
+        // What it is about may have been accepted or forgotten before.
+        Timer::DriftQuiet => true,
         Timer::MemoryVersions => scene.agent.memory_sweep_ms == due.at_ms,
         // Of a layer whose bundle is recycled.
         Timer::LayerDrop => true,

@@ -8,7 +8,7 @@ use crate::key::{Key, Kind};
 use crate::outcome::Stop;
 use crate::store::{Fault, Read};
 use crate::txn::decode;
-use crate::{agent, bundle as bundles_of, route};
+use crate::{agent, bundle as bundles_of, drift, route};
 
 use super::page::page;
 use super::signal::stalled_runs;
@@ -106,7 +106,12 @@ pub fn bundle_statuses(
     });
     records.sort_by_key(|record| std::cmp::Reverse(record.created_revision));
     let stalled_ms = now_ms.saturating_sub(STALLED_MS);
-    records.iter().map(|record| Ok(status(read, &agent, record, stalled_ms)?)).collect()
+    let policy = agent::policy(read, agent.number)?;
+    let of = |record: &BundleRecord| {
+        let open_drifts = drift::alarming(&policy, record.drift);
+        Ok(v1::BundleStatus { open_drifts, ..status(read, &agent, record, stalled_ms)? })
+    };
+    records.iter().map(of).collect()
 }
 
 fn status(

@@ -8,6 +8,7 @@ mod bundle;
 mod cost;
 pub mod dispatch;
 mod drain;
+mod drift;
 mod eval;
 mod event;
 mod first_step;
@@ -31,6 +32,7 @@ pub use audit::{AuditCheck, AuditFilter, audit, verify_audit};
 pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};
+pub use drift::{KnownSchemas, drifts, known_schemas};
 pub use eval::{
     coverage_of, eval_coverage, eval_report, eval_reports, eval_set, eval_sets, gate as eval_gate,
 };

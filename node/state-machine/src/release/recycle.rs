@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, signal};
+use crate::{agent, bundle, drift, event, memory, signal};
 
 use super::{end, load};
 
@@ -103,6 +103,7 @@ fn give_up(
     bundle::count_out(txn, agent)?;
     memory::drop_unseen(txn, agent.number, record.layer);
     signal::forget(txn, agent.number, &record.bundle_id)?;
+    drift::forget(txn, agent.number, &mut record)?;
     let layer = memory::layer(txn.read(), agent.number, record.layer)?;
     bundle::save(txn, agent.number, &record);
     txn.event(

@@ -14,6 +14,8 @@ pub(super) fn usage(report: &Usage) -> Usage {
         truncate(&mut tool.tool, limits::ID_BYTES);
         truncate(&mut tool.schema_digest, limits::ID_BYTES);
         truncate(&mut tool.side_effects, limits::NAME_BYTES);
+        truncate(&mut tool.violation_path, limits::ID_BYTES);
+        truncate(&mut tool.violation, limits::ID_BYTES);
     }
     report
 }

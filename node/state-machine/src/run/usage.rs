@@ -3,6 +3,7 @@
 use pinrail_proto::log::{BundleRecord, EffectCount};
 use pinrail_proto::v1::{ModelUsage, SideEffects, ToolUsage, Usage};
 
+use crate::drift;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
@@ -15,6 +16,7 @@ const DISTINCT: usize = 64;
 pub(crate) fn add(txn: &mut Txn<'_>, subject: &mut Subject, report: &Usage) -> Result<(), Stop> {
     let report = &clip::usage(report);
     cost::book(txn, subject, report)?;
+    drift::compare(txn, subject, report)?;
     sum(subject.run.usage.get_or_insert_default(), report);
     if let Some(step) = &mut subject.step {
         sum(step.usage.get_or_insert_default(), report);
@@ -88,6 +90,12 @@ fn add_tool(tools: &mut Vec<ToolUsage>, report: &ToolUsage) {
             tool.calls = tool.calls.saturating_add(report.calls);
             tool.schema_violations =
                 tool.schema_violations.saturating_add(report.schema_violations);
+            tool.checked = tool.checked.saturating_add(report.checked);
+            // The first one stays.
+            if tool.violation.is_empty() {
+                tool.violation_path.clone_from(&report.violation_path);
+                tool.violation.clone_from(&report.violation);
+            }
         }
         None if room => tools.push(report.clone()),
         None => {}

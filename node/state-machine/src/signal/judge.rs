@@ -3,6 +3,8 @@
 use pinrail_proto::log::SliceRecord;
 use pinrail_proto::v1::{SignalFigure, SignalKind, SignalReading, SignalState};
 
+use crate::drift::Open;
+
 use super::histogram::{self, Histogram};
 use super::overdue::Overdue;
 use super::settings::Rules;
@@ -11,6 +13,8 @@ use super::words::{change, percent, rate, summary};
 /// Latencies that differ by less are alike: so much is the cluster's own.
 const NOISE_MS: u64 = 10;
 const P95: u64 = 950;
+/// Tools and models that a reading names.
+const DRIFTS_TOLD: usize = 4;
 
 /// What was counted.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) scores: SliceRecord,
     pub(crate) overdue: Overdue,
     pub(crate) baseline: SliceRecord,
+    /// Of the candidate. None: nothing was ever compared.
+    pub(crate) drift: Option<Vec<Open>>,
 }
 
 /// Slower than this is slow. None: the baseline has too few runs to say.
@@ -46,7 +52,8 @@ pub(crate) fn judge(signal: SignalKind, seen: &Seen, rules: &Rules) -> SignalRea
         SignalKind::FailureRate => failures(seen, rules),
         SignalKind::CostPerCompletedRun => cost(seen, rules),
         SignalKind::EvalPassRate => scores(seen, rules),
-        SignalKind::Drift | SignalKind::Unspecified => not_measured(),
+        SignalKind::Drift => drifted(seen, rules),
+        SignalKind::Unspecified => not_measured(),
     };
     SignalReading {
         signal: signal.into(),
@@ -181,6 +188,24 @@ fn scores(seen: &Seen, rules: &Rules) -> SignalReading {
     SignalReading { value, limit: rules.min_score, ..measured(vec![figure], (samples, 0)) }
 }
 
+/// What is open of the candidate's tools and models, as far as the policy minds.
+fn drifted(seen: &Seen, rules: &Rules) -> SignalReading {
+    let Some(open) = &seen.drift else { return not_measured() };
+    let minded: Vec<&Open> = open.iter().filter(|it| rules.minds(it.class)).collect();
+    let figure = |it: &&Open| SignalFigure {
+        name: format!("drift of {}", it.name),
+        value: it.told.clone(),
+        bounds: format!("n {}", it.count),
+        over: true,
+    };
+    let mut figures: Vec<_> = minded.iter().take(DRIFTS_TOLD).map(figure).collect();
+    if figures.is_empty() {
+        let value = "none".to_owned();
+        figures.push(SignalFigure { name: "drift".to_owned(), value, ..SignalFigure::default() });
+    }
+    SignalReading { value: minded.len() as u64, ..measured(figures, (0, 0)) }
+}
+
 fn measured(figures: Vec<SignalFigure>, samples: (u64, u64)) -> SignalReading {
     let is_over = figures.iter().any(|figure| figure.over);
     let state = if is_over { SignalState::Firing } else { SignalState::Ok };
@@ -280,7 +305,7 @@ mod tests {
         let candidate = SliceRecord { failed: 4, cost_micros: 151_000, ..slice(&[(900, 96)]) };
         let scores =
             SliceRecord { scored: 60, score_sum_permille: 53_000, ..SliceRecord::default() };
-        let seen = Seen { candidate, scores, baseline, overdue: Overdue::default() };
+        let seen = Seen { candidate, scores, baseline, ..Seen::default() };
         assert_eq!(
             told(SignalKind::FailureRate, &seen),
             "Firing: failures 4 %! (limit 3 %, n 100)"
@@ -292,6 +317,28 @@ mod tests {
         assert_eq!(
             told(SignalKind::EvalPassRate, &seen),
             "Firing: pass rate 0.883! (limit 0.9, n 60)"
+        );
+    }
+
+    #[test]
+    fn drift_fires_as_the_policy_minds_it() {
+        let open = |name: &str, class: v1::DriftClass| Open {
+            name: name.to_owned(),
+            class,
+            told: "input /region: it is new and required".to_owned(),
+            count: 3,
+        };
+        assert_eq!(told(SignalKind::Drift, &Seen::default()), "NotMeasured: ");
+        let clean = Seen { drift: Some(Vec::new()), ..Seen::default() };
+        assert_eq!(told(SignalKind::Drift, &clean), "Ok: drift none ()");
+        let harmless = vec![open("mail", v1::DriftClass::Compatible)];
+        let harmless = Seen { drift: Some(harmless), ..Seen::default() };
+        assert_eq!(told(SignalKind::Drift, &harmless), "Ok: drift none ()");
+        let broken = vec![open("search", v1::DriftClass::Breaking)];
+        let broken = Seen { drift: Some(broken), ..Seen::default() };
+        assert_eq!(
+            told(SignalKind::Drift, &broken),
+            "Firing: drift of search input /region: it is new and required! (n 3)"
         );
     }
 

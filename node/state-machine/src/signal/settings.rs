@@ -2,7 +2,11 @@
 
 use pinrail_proto::log::AgentRecord;
 use pinrail_proto::time::millis;
-use pinrail_proto::v1::{self, SignalKind, SignalMode, Stage};
+use pinrail_proto::v1::{
+    self, DriftAction, DriftClass, DriftOn, DriftSource, SignalKind, SignalMode, Stage,
+};
+
+use crate::drift;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -58,11 +62,12 @@ impl Windows {
 }
 
 /// The signals that are watched, in the order in which they are shown.
-pub(crate) const WATCHED: [SignalKind; 4] = [
+pub(crate) const WATCHED: [SignalKind; 5] = [
     SignalKind::P95Latency,
     SignalKind::FailureRate,
     SignalKind::CostPerCompletedRun,
     SignalKind::EvalPassRate,
+    SignalKind::Drift,
 ];
 
 /// The limits of the signals. Shares and ratios in thousandths.
@@ -76,6 +81,9 @@ pub(crate) struct Rules {
     pub(crate) max_slow_share: u64,
     pub(crate) max_cost_ratio: u64,
     pub(crate) max_failure_increase: u64,
+    /// Whether breaking drift, and whether any, is minded.
+    minds_breaking: bool,
+    minds_any: bool,
     policy: v1::SignalsPolicy,
 }
 
@@ -98,7 +106,18 @@ impl Rules {
                 signals.failure_rate.and_then(|it| it.max_increase_permille),
                 20,
             ),
+            minds_breaking: drift::action(policy, DriftSource::Unspecified, DriftClass::Breaking)
+                != DriftAction::Accept,
+            minds_any: signals.drift.is_some_and(|it| it.on() == DriftOn::Any),
             policy: signals,
+        }
+    }
+
+    /// Whether open drift of this class fires.
+    pub(crate) fn minds(&self, class: DriftClass) -> bool {
+        match class {
+            DriftClass::Compatible => self.minds_any,
+            DriftClass::Breaking | DriftClass::Unspecified => self.minds_breaking,
         }
     }
 

@@ -5,8 +5,8 @@ use pinrail_proto::log::{AgentRecord, ReleaseRecord, SliceRecord};
 use pinrail_proto::time::{duration, timestamp};
 use pinrail_proto::v1::{self, RunKind, SignalMode, SignalState, Stage};
 
-use crate::release;
 use crate::store::{Fault, Read};
+use crate::{bundle, drift, release};
 
 use super::firing::{last_firing, mute};
 use super::freeze::frozen;
@@ -71,6 +71,10 @@ fn watch(
         scores: of_candidate(&SCORED, since(rules.windows.scores_ms))?,
         overdue,
         baseline,
+        drift: match bundle::find(read, agent.number, &it.bundle_id)? {
+            Some(candidate) => drift::open(read, agent.number, &candidate)?,
+            None => None,
+        },
     };
     let mut candidate = cohort(&it.bundle_id, (since_ms, now_ms), &seen.candidate);
     candidate.overdue = seen.overdue.runs();

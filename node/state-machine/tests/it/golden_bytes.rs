@@ -142,6 +142,8 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::EvalBody,
         Kind::Hook,
         Kind::Audit,
+        Kind::Drift,
+        Kind::BundleModels,
     ];
     for kind in all {
         assert!(store.rows().any(|(key, _)| key[0] == kind as u8), "{kind:?}");
@@ -193,6 +195,7 @@ fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(evals());
     history.extend(hooks());
     history.extend(quotas());
+    history.extend(drift());
     history
 }
 
@@ -662,6 +665,75 @@ fn quotas() -> Vec<(&'static str, log::Command)> {
             })),
         ),
         ("start within a quota", plain(start("q"))),
+    ]
+}
+
+/// One that is accepted, one that is over, and what a run shows.
+fn drift() -> Vec<(&'static str, log::Command)> {
+    let report = |digit: &str, class: v1::DriftClass| {
+        plain(Command::ReportDrift(log::ReportDrift {
+            agent: 1,
+            bundle_id: "v1".to_owned(),
+            tool: "mail".to_owned(),
+            expected: "0".repeat(64),
+            seen: digit.repeat(64),
+            class: class.into(),
+            changes: vec![v1::DriftChange {
+                path: "input /required".to_owned(),
+                class: class.into(),
+                what: "region is required now".to_owned(),
+            }],
+            input_schema_json: "{\"required\":[\"region\"]}".to_owned(),
+            output_schema_json: "{}".to_owned(),
+            worker_id: "w1".to_owned(),
+        }))
+    };
+    let clear = log::ClearDrift {
+        agent: 1,
+        bundle_id: "v1".to_owned(),
+        tool: "mail".to_owned(),
+        seen: "b".repeat(64),
+    };
+    let accept = log::AcceptDrift {
+        agent: agent(),
+        bundle_id: "v1".to_owned(),
+        name: "mail".to_owned(),
+        source: v1::DriftSource::Schema.into(),
+    };
+    let usage = v1::Usage {
+        models: vec![v1::ModelUsage {
+            model: "default".to_owned(),
+            served_model: "large-2".to_owned(),
+            calls: 1,
+            ..v1::ModelUsage::default()
+        }],
+        tools: vec![v1::ToolUsage {
+            tool: "mail".to_owned(),
+            schema_digest: "0".repeat(64),
+            calls: 3,
+            schema_violations: 1,
+            side_effects: "read_only".to_owned(),
+            checked: 2,
+            violation_path: "/to".to_owned(),
+            violation: "it is not of type string".to_owned(),
+        }],
+    };
+    vec![
+        ("report drift", report("a", v1::DriftClass::Breaking)),
+        ("report more drift", report("b", v1::DriftClass::Compatible)),
+        ("clear drift", plain(Command::ClearDrift(clear))),
+        ("accept drift", asked(Command::AcceptDrift(accept))),
+        ("start k", plain(start_and_lease("k"))),
+        (
+            "complete k, which shows drift",
+            plain(Command::CompleteStep(log::CompleteStep {
+                step: step("k", 1),
+                token: Some(Token { incarnation: 3, revision: 57 }),
+                outcome: Some(log::complete_step::Outcome::Done(payload("42").unwrap())),
+                usage: Some(usage),
+                ..log::CompleteStep::default()
+            })),
+        ),
     ]
 }
 

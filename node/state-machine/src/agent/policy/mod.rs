@@ -2,6 +2,7 @@
 //! its defaults and ranges are `pinrail_proto::policy`. Regular expressions, schemas and time zones are only bounded here;
 //! the service compiles them before anything is proposed.
 
+mod drift;
 mod drill;
 mod evals;
 mod gates;
@@ -48,6 +49,7 @@ pub(crate) fn complete(mut policy: v1::Policy) -> Result<v1::Policy, Stop> {
     each(policy.environment.as_ref(), release::check_environment)?;
     each(policy.signals.as_ref(), signals::check)?;
     each(policy.drill.as_ref(), drill::check)?;
+    each(policy.drift.as_ref(), drift::check)?;
     hooks::check(&policy.hooks)?;
     Ok(policy)
 }

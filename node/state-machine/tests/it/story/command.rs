@@ -9,7 +9,7 @@ use pinrail_state_machine::query;
 use super::evals;
 use super::line::{Line, span};
 use super::world::{BEGIN_MS, Held, World};
-use super::{outside, release, show, signal};
+use super::{drift, outside, release, show, signal};
 
 /// Carries a line out and tells what came of it.
 pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
@@ -35,6 +35,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
         .or_else(|| route(line, &verb))
         .or_else(|| release::command(world, line, &verb))
         .or_else(|| signal::command(world, line, &verb))
+        .or_else(|| drift::command(world, line, &verb))
         .or_else(|| run(line, &verb))
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
@@ -500,7 +501,8 @@ fn policy(line: &mut Line) -> v1::Policy {
         rollback: Some(v1::RollbackPolicy { in_flight: in_flight.into() }),
         ..v1::Policy::default()
     };
-    let policy = v1::Policy { signals: signal::policy(line), ..policy };
+    let (signals, drift) = (signal::policy(line), drift::policy(line));
+    let policy = v1::Policy { signals, drift, ..policy };
     release::policy(line, policy)
 }
 
@@ -634,7 +636,8 @@ fn failure(reason: String) -> v1::Failure {
 }
 
 /// `tool:mail=destructive/2`: two calls of a tool that a rollback cannot undo. `used:default=900/80/1250`: tokens of a
-/// model in and out, and what they cost in millionths.
+/// model in and out, and what they cost in millionths. `served:default=large-2`: which model served. `broken:search=2/docs`:
+/// replies that broke their schema, and where the first one did.
 fn usage(line: &mut Line) -> Option<v1::Usage> {
     let tool = |(name, value): (String, String)| {
         let (class, calls) = value.split_once('/').unwrap_or((&value, "1"));
@@ -657,7 +660,27 @@ fn usage(line: &mut Line) -> Option<v1::Usage> {
             ..v1::ModelUsage::default()
         }
     };
-    let tools: Vec<_> = line.all("tool:").into_iter().map(tool).collect();
-    let models: Vec<_> = line.all("used:").into_iter().map(model).collect();
+    let broken = |(name, value): (String, String)| {
+        let (count, place) = value.split_once('/').unwrap_or((&value, ""));
+        v1::ToolUsage {
+            tool: name,
+            checked: count.parse().unwrap(),
+            schema_violations: count.parse().unwrap(),
+            side_effects: "read_only".to_owned(),
+            violation_path: format!("/{place}"),
+            violation: "it is not of type array".to_owned(),
+            ..v1::ToolUsage::default()
+        }
+    };
+    let served = |(model, served_model)| v1::ModelUsage {
+        model,
+        served_model,
+        calls: 1,
+        ..v1::ModelUsage::default()
+    };
+    let mut tools: Vec<_> = line.all("tool:").into_iter().map(tool).collect();
+    tools.extend(line.all("broken:").into_iter().map(broken));
+    let mut models: Vec<_> = line.all("used:").into_iter().map(model).collect();
+    models.extend(line.all("served:").into_iter().map(served));
     (!tools.is_empty() || !models.is_empty()).then_some(v1::Usage { models, tools })
 }

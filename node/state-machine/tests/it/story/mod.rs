@@ -9,6 +9,7 @@
 
 mod bounds;
 mod command;
+mod drift;
 mod evals;
 mod line;
 mod outside;
@@ -85,6 +86,8 @@ stories! {
     waits_and_signals
     waits_obey_ends_and_rollbacks
     names_and_limits
+    drift_of_schemas
+    drift_of_runs
     delete_an_agent
     gate_hooks
     hooks

@@ -10,7 +10,7 @@ use super::command::{agent_ref, run_kind};
 use super::evals;
 use super::line::{Line, span};
 use super::world::World;
-use super::{outside, release, show, signal};
+use super::{drift, outside, release, show, signal};
 
 /// Answers a question; `None` when the line is none.
 pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
@@ -28,6 +28,7 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "release" => release::release(world, line),
         "releases" => release::releases(world, line),
         "signals" => signal::signals(world, line),
+        "drift" => drift::drift(world, line),
         "explain" => signal::explain(world, line),
         "plan" => release::plan(world, line),
         "drains" => drains(world, line),

@@ -67,6 +67,11 @@ fn answer(result: &Answer) -> Vec<String> {
             let firing = it.firing.clone().unwrap_or_default();
             vec![format!("{}{}", super::signal::fired(&firing), again(it.already))]
         }
+        Answer::Drift(it) => {
+            let mut told: Vec<String> = it.drifts.iter().map(super::drift::shown).collect();
+            told.extend(it.already.then(|| "nothing was open any more".to_owned()));
+            told
+        }
         Answer::MuteSignal(it) => {
             let signal = word(it.signal().as_str_name(), "SIGNAL_KIND_");
             match &it.muted_until {
