@@ -43,11 +43,17 @@ pub fn after(event: &v1::Event) -> Vec<String> {
             vec![format!("pinrail run explain {run} --agent {agent}")]
         }
         "run.finished" => vec![format!("pinrail run result {run} --agent {agent}")],
-        kind if kind.starts_with("signal.") => vec![
+        "signal.fired" => vec![
             format!("pinrail status {agent}"),
             format!("pinrail signal show {agent}"),
-            format!("pinrail rollback {agent}"),
+            format!("pinrail rollback {agent} --from {bundle}"),
         ],
+        "release.held" => vec![
+            format!("pinrail release status {agent}"),
+            format!("pinrail release resume {agent}"),
+            format!("pinrail release abort {agent}"),
+        ],
+        kind if kind.starts_with("signal.") => vec![format!("pinrail signal show {agent}")],
         kind if kind.starts_with("release.") || kind.starts_with("gate.") => {
             vec![format!("pinrail release status {agent}")]
         }

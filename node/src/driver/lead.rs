@@ -20,9 +20,7 @@ use super::desk::Desk;
 use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
-use super::{
-    Dispatch, dispatch as assigning, drift, expiry, hooks, metrics, release, sweep,
-};
+use super::{Dispatch, dispatch as assigning, drift, expiry, hooks, metrics, release, sweep};
 use crate::raft::{AppliedBatch, ReadError};
 
 /// Rows that one look at the state takes; then others have their turn.

@@ -18,8 +18,8 @@ use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
 use crate::{
-    agent, audit, bundle, cluster, dedupe, drift, eval, hook, memory, namespace, release, route, run,
-    signal, step, tick,
+    agent, audit, bundle, cluster, dedupe, drift, eval, hook, memory, namespace, release, route,
+    run, signal, step, tick,
 };
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store

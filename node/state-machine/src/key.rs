@@ -193,9 +193,9 @@ impl Timer {
     pub fn from_number(number: u8) -> Option<Self> {
         use Timer::{
             AttemptEnd, Audit, Backoff, CancelBy, ChildOver, Children, Dedupe, DrainHard,
-            DrainSoft, DriftQuiet, Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions, Retention,
-            RollbackSweep, RunExpires, RunHardEnd, Scratch, Session, SessionTurn, StartBy,
-            StartDue, Wait,
+            DrainSoft, DriftQuiet, Events, KeepAlive, LayerDrop, MemoryTtl, MemoryVersions,
+            Retention, RollbackSweep, RunExpires, RunHardEnd, Scratch, Session, SessionTurn,
+            StartBy, StartDue, Wait,
         };
         [
             RunExpires,

@@ -321,3 +321,59 @@ async fn gate_hooks_let_pass_and_one_that_breaks_down_is_asked_again() {
     workers.iter().for_each(JoinHandle::abort);
     nodes.stop_all().await;
 }
+
+#[derive(Debug, clap::Parser)]
+struct Pinrail {
+    #[command(flatten)]
+    globals: pinrail_client::cli::Globals,
+    #[command(subcommand)]
+    command: pinrail_client::cli::Command,
+}
+
+/// The exit code of a command line.
+async fn code(nodes: &Nodes, words: &str) -> std::process::ExitCode {
+    use clap::Parser as _;
+    let endpoints = nodes.endpoints().join(",");
+    let everywhere = ["pinrail", "--endpoint", &endpoints];
+    let words = everywhere.into_iter().chain(words.split(' '));
+    let Pinrail { globals, command } = Pinrail::try_parse_from(words).expect("it parses");
+    pinrail_client::cli::run(command, globals).await
+}
+
+#[tokio::test]
+async fn the_command_line_shows_hooks_and_the_audit() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let receiver = Receiver::start(|sent| if sent.path == "/good" { (200, "") } else { (410, "") });
+    let receiver = receiver.await;
+    set_hooks(&client, ["good", "bad"].map(|name| hook(name, &receiver.url, &["route.*"])).into())
+        .await;
+    switch_to(&client, "v2").await;
+    delivered(&client, "good", |made| !made.is_empty()).await;
+    let id = deliveries(&client, "good", DeliveryState::Delivered).await[0].delivery_id.clone();
+    let request = v1::ListAuditRequest { agent_id: "support".into(), ..Default::default() };
+    let newest = client.audit().list(request).await.expect("it is read").entries[0].clone();
+    let (sequence, hash) = (newest.sequence, newest.hash);
+    for (words, expected) in [
+        ("hook list support".to_owned(), 0),
+        ("hooks list support -o json".to_owned(), 0),
+        ("hook show support good -o yaml".to_owned(), 0),
+        ("hook show support god".to_owned(), 1),
+        ("hook test support good".to_owned(), 0),
+        ("hook test support bad -o json".to_owned(), 1),
+        ("hook deliveries support bad --state pending".to_owned(), 0),
+        (format!("hook redeliver support good {id} --reason lost -o json"), 0),
+        ("hook redeliver support good 999999/0".to_owned(), 1),
+        ("hook redeliver support bad --dead".to_owned(), 0),
+        ("audit list support --action switch -o jsonl".to_owned(), 0),
+        ("audit list --since 1h --limit 2".to_owned(), 0),
+        ("audit verify -o json".to_owned(), 0),
+        (format!("audit verify --expect {sequence}:{hash}"), 0),
+        (format!("audit verify --expect {sequence}:00"), 10),
+    ] {
+        let is = format!("{:?}", code(&nodes, &words).await);
+        assert_eq!(is, format!("{:?}", std::process::ExitCode::from(expected)), "{words}");
+    }
+    nodes.stop_all().await;
+}

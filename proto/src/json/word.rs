@@ -20,7 +20,7 @@ macro_rules! worded {
 }
 
 worded! {
-    BundleState ChangeKind CostBy EndReason HealthState InFlight MemberRole OnConflict Outcome PinReason
+    BundleState ChangeKind CostBy DeliveryState DriftAction DriftClass DriftSource DriftState EndReason HealthState InFlight MemberRole OnConflict Outcome PinReason
     ReleaseState RunKind RunState ScoreSource SideEffects SignalKind SignalMode SignalState Stage StageMode StepState Verdict
     Want WorkerState
 }

@@ -201,7 +201,8 @@ mod tests {
         let alert =
             Tools::of(&manifest(), std::slice::from_ref(&other), &policy(DriftAction::Alert));
         assert_eq!(alert.blocked_by(), None);
-        let mut block = Tools::of(&manifest(), &[other.clone()], &policy(DriftAction::Block));
+        let mut block =
+            Tools::of(&manifest(), std::slice::from_ref(&other), &policy(DriftAction::Block));
         assert!(block.blocked_by().is_some_and(|why| why.contains("not known yet")));
 
         let place = ("search".to_owned(), other.digest.clone());

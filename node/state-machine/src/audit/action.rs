@@ -68,6 +68,9 @@ pub(super) fn of(command: &Command) -> Option<Action> {
         Command::CreateNamespace(it) => {
             Action { namespace: it.namespace.clone(), ..Action::named("namespace create") }
         }
+        Command::UpdateNamespace(it) => {
+            Action { namespace: it.namespace.clone(), ..Action::named("namespace update") }
+        }
         Command::DeleteNamespace(it) => {
             Action { namespace: it.namespace.clone(), ..Action::named("namespace delete") }
         }
@@ -180,6 +183,9 @@ pub(super) fn of(command: &Command) -> Option<Action> {
         Command::MuteSignal(it) => Action::of("signal mute", it.agent.as_ref())
             .with("signal", word(it.signal()))
             .with("span_ms", it.span_ms),
+        Command::AcceptDrift(it) => Action::of("tool accept", it.agent.as_ref())
+            .bundle(&it.bundle_id)
+            .with("tool", &it.name),
         Command::Redeliver(it) => {
             let what = match it.revision {
                 0 => "all dead".to_owned(),
@@ -193,6 +199,8 @@ pub(super) fn of(command: &Command) -> Option<Action> {
         | Command::Probe(_)
         | Command::ScoreRun(_)
         | Command::ClearSignal(_)
+        | Command::ReportDrift(_)
+        | Command::ClearDrift(_)
         | Command::FinishRun(_)
         | Command::KeepRun(_)
         | Command::SignalRun(_)
