@@ -227,8 +227,15 @@ async fn a_candidate_that_hangs_is_rolled_back_though_it_completes_nothing() {
 async fn a_dear_candidate_is_rolled_back_behind_the_switch_where_the_policy_says_so() {
     let nodes = Nodes::start(1).await;
     let client = nodes.client();
+    // How long runs take on a busy machine is not what this is about.
+    let off = v1::SignalMode::Off.into();
+    let latency = v1::P95LatencySignal {
+        modes: Some(v1::SignalModes { canary: off, quarantine: off }),
+        ..v1::P95LatencySignal::default()
+    };
     let rolls_back = v1::SignalsPolicy {
         quarantine: v1::SignalMode::Rollback.into(),
+        p95_latency: Some(latency),
         ..v1::SignalsPolicy::default()
     };
     set_up(&client, rolls_back, v1::StageMode::Off).await;
