@@ -2,6 +2,7 @@
 //!
 //! Layers, each importing only those before it: `storage`, `raft`, `service` and `driver`, `server`.
 
+mod assertion;
 pub mod config;
 pub mod driver;
 pub mod env;

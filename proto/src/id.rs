@@ -23,6 +23,28 @@ pub enum IdError {
     BadKey { value: String, rule: &'static str },
 }
 
+/// The name of a drill's own route of an agent: one that no user can give, by [`check_name`].
+#[must_use]
+pub fn drill_route(agent_id: &str) -> String {
+    format!("{agent_id}{DRILL_ROUTE}")
+}
+
+/// Whether a name is that of a drill's own route.
+#[must_use]
+pub fn is_drill_route(agent_id: &str) -> bool {
+    agent_id.ends_with(DRILL_ROUTE)
+}
+
+/// The place of a digest among ten thousand: its first 8 bytes modulo 10,000. A share in basis points draws what lies below
+/// it, so a growing share only adds.
+#[must_use]
+pub fn place(digest: &[u8; 32]) -> u32 {
+    let (first, _) = digest.split_first_chunk::<8>().expect("a SHA-256 has 32 bytes");
+    u32::try_from(u64::from_be_bytes(*first) % u64::from(limits::WHOLE_BP)).unwrap_or(0)
+}
+
+const DRILL_ROUTE: &str = "~drill";
+
 /// Checks a namespace, agent, bundle, step or prompt name: 63 of `[A-Za-z0-9._-]`, first alphanumeric.
 ///
 /// # Errors

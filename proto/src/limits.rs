@@ -162,6 +162,10 @@ pub const TASK_MIX_HOURS: u64 = 31 * 24;
 pub const HIDDEN_KEYS: u64 = 10_000;
 /// Releases of an agent that are remembered.
 pub const RELEASES_KEPT: u32 = 200;
+/// All of the traffic, in basis points.
+pub const WHOLE_BP: u32 = 10_000;
+/// Drills of an agent that are remembered.
+pub const DRILLS_KEPT: u32 = 100;
 /// Longest time of an optional stage in a release that is started with `--fast`.
 pub const FAST_STAGE_MS: u64 = 10_000;
 /// Reason and evidence of one verdict.

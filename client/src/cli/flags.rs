@@ -31,6 +31,12 @@ pub struct ListFlags {
     pub(super) page_token: String,
 }
 
+impl Default for ListFlags {
+    fn default() -> Self {
+        Self { watch: false, limit: limits::PAGE_DEFAULT, page_token: String::new() }
+    }
+}
+
 /// Flags of writes.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Writing")]

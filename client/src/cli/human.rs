@@ -106,6 +106,11 @@ words! {
     drift_action DriftAction;
     stage_mode StageMode;
     verdict Verdict;
+    drill_state DrillState;
+    drill_mode DrillMode;
+    drill_part DrillPart;
+    pair_state PairState;
+    compare Compare;
     signal SignalKind;
     signal_state SignalState;
     signal_mode SignalMode;

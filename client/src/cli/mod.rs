@@ -18,6 +18,7 @@ mod config;
 mod context;
 mod cost;
 mod drain;
+mod drill;
 mod environment;
 mod eval;
 mod event;
@@ -38,6 +39,7 @@ mod route;
 mod run;
 mod session;
 mod settings;
+mod shadow;
 mod signal;
 mod snapshot;
 mod status;
@@ -97,10 +99,16 @@ pub enum Command {
     /// Tools and models that are not what a bundle says
     #[command(subcommand, alias = "tools")]
     Tool(tool::Tool),
+    /// Live runs and their mirrors, side by side
+    #[command(subcommand, alias = "shadows")]
+    Shadow(shadow::Shadow),
     /// Make a bundle live, in one command
     Switch(route::Switch),
     /// Return to the bundle that was live before, in one command; never asks
     Rollback(route::Rollback),
+    /// Practise the rollback, and time each part of it
+    #[command(alias = "drills")]
+    Drill(drill::Drill),
     /// Memory under the bundle id
     #[command(subcommand, alias = "memories")]
     Memory(memory::Memory),
@@ -191,6 +199,8 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Quarantine(args) => quarantine::run(context, &args).await,
         Command::Signal(args) => signal::run(context, &args).await,
         Command::Tool(args) => tool::run(context, &args).await,
+        Command::Shadow(args) => shadow::run(context, &args).await,
+        Command::Drill(args) => drill::run(context, &args).await,
         Command::Switch(args) => route::switch(context, &args).await,
         Command::Rollback(args) => route::rollback(context, &args).await,
         Command::Memory(args) => memory::run(context, &args).await,

@@ -38,6 +38,12 @@ pub enum Release {
     /// Follow a release until it ends
     #[command(after_help = "Example:\n  pinrail release watch support")]
     Watch(Watch),
+    /// What a release was, as Markdown: timeline, verdicts with their evidence, metrics of both bundles, cost, what a
+    /// rollback could not undo
+    #[command(
+        after_help = "Examples:\n  pinrail release report support\n  pinrail release report support --release r7 -o json"
+    )]
+    Report(Watch),
     /// Go on: from a hold, to the next share of a canary, or past a stage
     #[command(
         after_help = "Examples:\n  pinrail release promote support\n  pinrail release promote support --to switch --force --reason \"hotfix\""
@@ -132,6 +138,7 @@ pub(super) async fn run(context: &Context, verb: &Release) -> Done {
         Release::List(args) => list(context, args).await,
         Release::Status(args) => status(context, args).await,
         Release::Watch(args) => follow(context, &context.agent(&args.agent)?, &args.release).await,
+        Release::Report(args) => report(context, args).await,
         Release::Promote(args) => steer::promote(context, args).await,
         Release::Hold(args) => steer::hold(context, args).await,
         Release::Resume(args) => steer::resume(context, args).await,
@@ -246,6 +253,21 @@ async fn status(context: &Context, args: &Status) -> Done {
             Ok(View::object(&answer, &release.release_id, text::release(&release)))
         })
         .await
+}
+
+async fn report(context: &Context, args: &Watch) -> Done {
+    let request = v1::GetReleaseReportRequest {
+        agent_id: context.agent(&args.agent)?,
+        release_id: args.release.clone(),
+        read: context.read(),
+        ..Default::default()
+    };
+    let mut answer = context.client.reports().release(request).await?;
+    let report = answer.report.get_or_insert_default();
+    // The page is for people, the rest of the message for programs.
+    let page = std::mem::take(&mut report.markdown);
+    let id = report.release.clone().unwrap_or_default().release_id;
+    context.show(&View::object(&answer, &id, page))
 }
 
 /// The release after a command about it.

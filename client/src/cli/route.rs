@@ -81,8 +81,16 @@ pub(super) async fn switch(context: &Context, args: &Switch) -> Done {
         ("epoch", answer.epoch.to_string()),
         ("revision", answer.revision.to_string()),
     ]);
+    let skipped: Vec<String> = answer.skipped().map(human::stage).collect();
     if let Some(drain) = &answer.drain {
         text.push_str(&sentence(drain));
+        let oldest = drain.oldest_pinned_at.as_ref();
+        let oldest = oldest.map_or_else(String::new, |at| human::age(Some(at), human::now_ms()));
+        text.push_str(&pairs(&[("oldest", oldest)]));
+    }
+    text.push_str(&pairs(&[("not passed", skipped.join(", "))]));
+    if args.write.dry_run && !answer.from_bundle_id.is_empty() {
+        text.push_str(&pairs(&[("way back", "one command, below a second".to_owned())]));
     }
     if !answer.from_bundle_id.is_empty() && !answer.already {
         text.push_str(&pairs(&[("back", format!("pinrail rollback {}", args.agent))]));

@@ -6,6 +6,7 @@ mod agent;
 mod audit;
 mod bundle;
 mod cluster;
+mod drill;
 mod eval;
 mod event;
 mod hook;
@@ -13,8 +14,10 @@ mod memory;
 mod namespace;
 mod pin;
 mod release;
+mod report;
 mod resume;
 mod run;
+mod shadow;
 mod signal;
 mod tool;
 mod worker;
@@ -23,6 +26,7 @@ pub use agent::Agents;
 pub use audit::Audit;
 pub use bundle::Bundles;
 pub use cluster::Cluster;
+pub use drill::Drills;
 pub use eval::Evals;
 pub use event::{EventWatch, Events};
 pub use hook::Hooks;
@@ -31,7 +35,9 @@ pub use namespace::Namespaces;
 pub use pin::Pins;
 use pinrail_proto::v1;
 pub use release::{ReleaseWatch, Releases};
+pub use report::Reports;
 pub use run::{RunWatch, Runs};
+pub use shadow::Shadows;
 pub use signal::Signals;
 pub use tool::Tools;
 pub use worker::Workers;
@@ -130,6 +136,24 @@ impl Client {
     #[must_use]
     pub fn releases(&self) -> Releases<'_> {
         Releases { client: self }
+    }
+
+    /// The rollback, practised and timed.
+    #[must_use]
+    pub fn drills(&self) -> Drills<'_> {
+        Drills { client: self }
+    }
+
+    /// What releases were.
+    #[must_use]
+    pub fn reports(&self) -> Reports<'_> {
+        Reports { client: self }
+    }
+
+    /// Live runs and their mirrors, side by side.
+    #[must_use]
+    pub fn shadows(&self) -> Shadows<'_> {
+        Shadows { client: self }
     }
 
     /// How a candidate does beside the bundle that it replaces.

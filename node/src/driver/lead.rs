@@ -20,7 +20,9 @@ use super::desk::Desk;
 use super::lease::Lease;
 use super::queues::Waiting;
 use super::session::SessionEnd;
-use super::{Dispatch, dispatch as assigning, drift, expiry, hooks, metrics, release, sweep};
+use super::{
+    Dispatch, dispatch as assigning, drift, drill, expiry, hooks, metrics, release, sweep,
+};
 use crate::raft::{AppliedBatch, ReadError};
 
 /// Rows that one look at the state takes; then others have their turn.
@@ -65,6 +67,7 @@ fn begin(dispatch: &Dispatch, term: u64) -> JoinSet<()> {
     tasks.spawn(metrics::run(dispatch.clone()));
     tasks.spawn(release::run(dispatch.clone(), dispatch.inner.replica.feed()));
     tasks.spawn(hooks::run(dispatch.clone()));
+    tasks.spawn(drill::run(dispatch.clone(), dispatch.inner.replica.feed()));
     tasks
 }
 

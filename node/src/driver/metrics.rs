@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
-use pinrail_proto::v1;
+use pinrail_proto::{id, v1};
 use pinrail_state_machine::query;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -42,6 +42,10 @@ pub(crate) const RUNS: &str = "pinrail_runs_total";
 pub(crate) const QUOTA_USED: &str = "pinrail_quota_used";
 /// The quota.
 pub(crate) const QUOTA_LIMIT: &str = "pinrail_quota_limit";
+/// Drills that ended, by outcome: passed, failed, aborted.
+pub(crate) const DRILLS: &str = "pinrail_drills_total";
+/// How long each part of the last drill took, in seconds.
+pub(crate) const DRILL_PART: &str = "pinrail_drill_part_seconds";
 
 /// How often gauges are published.
 const EVERY: Duration = Duration::from_secs(2);
@@ -86,6 +90,8 @@ pub fn describe() {
     metrics::describe_gauge!(QUOTA_USED, "What a namespace uses of a quota");
     metrics::describe_gauge!(QUOTA_LIMIT, "The quota of a namespace");
     super::hooks::metrics::describe();
+    metrics::describe_counter!(DRILLS, "Drills that ended, by agent and outcome");
+    metrics::describe_gauge!(DRILL_PART, "How long each part of the last drill took");
 }
 
 /// Counts a step that ended.
@@ -98,6 +104,20 @@ pub(super) fn step(agent: &str, bundle: &str, outcome: StepOutcome) {
     metrics::counter!(STEPS, &labels).increment(1);
 }
 
+/// Counts a drill that ended, and shows how long its parts took.
+pub(super) fn drill(drill: &v1::Drill) {
+    let word = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_lowercase();
+    let outcome = word(drill.state().as_str_name(), "DRILL_STATE_");
+    let labels = [("agent", drill.agent_id.clone()), ("outcome", outcome)];
+    metrics::counter!(DRILLS, &labels).increment(1);
+    for time in &drill.parts {
+        let part = word(time.part().as_str_name(), "DRILL_PART_");
+        let labels = [("agent", drill.agent_id.clone()), ("part", part)];
+        let took = time.took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
+        metrics::gauge!(DRILL_PART, &labels).set(took.as_secs_f64());
+    }
+}
+
 /// Counts runs that ended, by agent's number and id. A sweep ends hundreds at once: one look at the state for all.
 pub(super) fn runs_closed(dispatch: &Dispatch, closed: &[(u32, &str)]) {
     let records = dispatch.inner.replica.read(|read| {
@@ -107,8 +127,10 @@ pub(super) fn runs_closed(dispatch: &Dispatch, closed: &[(u32, &str)]) {
             if !names.contains_key(agent) {
                 names.insert(*agent, state::agent_name_in(read, *agent)?);
             }
+            // A drill's own route is no agent that users know.
             let name = names.get(agent).cloned().flatten();
-            if let (Some((_, name)), Some(run)) = (name, state::run_in(read, *agent, run_id)?) {
+            let name = name.filter(|(_, name)| !id::is_drill_route(name));
+            if let (Some((_, name)), Some(run)) = (name, query::run_record(read, *agent, run_id)?) {
                 found.push((name, run));
             }
         }
@@ -251,6 +273,10 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         let name = numbers.entry(number).or_insert_with(|| {
             agent_name(&dispatch.inner.replica, number).map(|(_, name)| name).unwrap_or_default()
         });
+        // What waits on a drill's own route waits on purpose.
+        if id::is_drill_route(name) {
+            continue;
+        }
         let depth = u32::try_from(depth).unwrap_or(u32::MAX);
         // Agents of two namespaces may share a name.
         let about = About::bundle(name, &bundle);

@@ -14,13 +14,16 @@
 //!   drift     what workers see of their tools: ReportDrift, ClearDrift; who gets no steps for it
 //!   release   what releases wait for: RecordVerdict, AdvanceCanary
 //!   hooks     events to the hooks of their agents: RecordDeliveries
+//!   drill     drills, part by part, and when the next one is due: RecordDrill, ScheduleDrill
 //! ```
 //! Locking: the desk's lock is held for bookkeeping only and never across an await.
 
 mod desk;
 mod dispatch;
 mod drift;
+pub(crate) mod drill;
 pub(crate) mod evals;
+mod expect;
 mod expiry;
 mod gates;
 mod hello;
@@ -29,6 +32,7 @@ mod lead;
 mod lease;
 mod metrics;
 mod pace;
+mod propose;
 mod proposed;
 mod queues;
 mod release;
@@ -40,12 +44,13 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pinrail_proto::log::Rejection;
+use pinrail_proto::log::{self, Rejection};
 use pinrail_proto::v1;
 use pinrail_state_machine::query;
 use tokio::sync::{Notify, mpsc};
@@ -61,6 +66,7 @@ use session::Outgoing;
 pub(crate) use drift::digests as tool_digests;
 pub use hooks::{TestError, Tested};
 pub use metrics::describe as describe_metrics;
+pub(crate) use release::shadow::pairs;
 pub(crate) use rings::Emitted;
 pub use session::SessionEnd;
 
@@ -215,6 +221,25 @@ impl Dispatch {
                 }
             }
             sum
+        })
+    }
+
+    /// What the live workers of a bundle can do together. None: this node does not lead and does not know.
+    #[must_use]
+    pub(crate) fn capacity(
+        &self,
+        namespace: &str,
+        agent: &str,
+        bundle: &str,
+    ) -> Option<log::Capacity> {
+        let workers = self.workers(namespace, agent, bundle)?;
+        let live: Vec<_> =
+            workers.iter().filter(|worker| worker.state() == v1::WorkerState::Live).collect();
+        Some(log::Capacity {
+            workers: live.len() as u64,
+            free_slots: live.iter().map(|worker| u64::from(worker.free_slots)).sum(),
+            steps: Vec::new(),
+            any: live.iter().any(|worker| worker.steps.is_empty()),
         })
     }
 

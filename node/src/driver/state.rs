@@ -1,6 +1,6 @@
 //! What the driver reads of the replicated state, beside the queries made for it.
 
-use pinrail_proto::log::{AgentRecord, RunRecord};
+use pinrail_proto::log::AgentRecord;
 use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::store::{Fault, Read};
@@ -40,16 +40,4 @@ pub(crate) fn agent_name_in(
 ) -> Result<Option<(String, String)>, Fault> {
     let record: Option<AgentRecord> = txn::get(read, &Key::of(Kind::Agent, agent).build())?;
     Ok(record.map(|record| (record.namespace, record.agent_id)))
-}
-
-/// A run's record. None when it is gone.
-///
-/// # Errors
-/// A [`Fault`] when the store cannot answer.
-pub(crate) fn run_in(
-    read: &dyn Read,
-    agent: u32,
-    run_id: &str,
-) -> Result<Option<RunRecord>, Fault> {
-    txn::get(read, &Key::of(Kind::Run, agent).last(run_id))
 }

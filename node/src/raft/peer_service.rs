@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest,
@@ -257,6 +258,24 @@ impl PeerService for PeerServer {
             }
         };
         Ok(Response::new(pb::ProposeResponse { result: Some(result) }))
+    }
+
+    async fn relay(
+        &self,
+        request: Request<pb::RelayRequest>,
+    ) -> Result<Response<pb::RelayResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.sender.as_ref())?;
+        let timeout = Duration::from_millis(request.timeout_ms).min(PROPOSE);
+        let command = log_pb::Command::decode(request.command)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = match self.replica.propose_and_see(command, timeout).await {
+            Ok(outcome) => {
+                pb::RelayResponse { outcome: outcome.encode_to_vec().into(), error: String::new() }
+            }
+            Err(error) => pb::RelayResponse { outcome: Bytes::new(), error },
+        };
+        Ok(Response::new(answer))
     }
 
     async fn read_index(

@@ -30,6 +30,7 @@ use super::network::Network;
 use super::proposer::Proposer;
 use super::read::Reads;
 use super::state_machine::{AppliedAt, AppliedBatch, StateMachine, StateShared, read};
+use super::status::MemberStatus;
 use super::types::TypeConfig;
 
 /// Wait before a proposal is tried at another leader.
@@ -217,6 +218,52 @@ impl Replica {
                 Err(ProposeError::Overloaded { retry_after: Duration::from_millis(ms) })
             }
             None => Err(unknown("the leader's answer was empty")),
+        }
+    }
+
+    /// Proposes a command and waits until this node has applied what came of it.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) async fn propose_and_see(
+        &self,
+        command: pb::Command,
+        timeout: Duration,
+    ) -> Result<pb::Outcome, String> {
+        let outcome = self.propose(command, timeout).await.map_err(|error| error.to_string())?;
+        let seen = self.wait_revision(outcome.revision, timeout).await;
+        seen.map_err(|error| error.to_string()).map(|()| outcome)
+    }
+
+    /// Has a member propose a command as if one of its own callers had asked, and waits until that member has applied what
+    /// came of it: so is seen where a start at that member leads.
+    ///
+    /// # Errors
+    /// Why not, in words; the command may have been carried out.
+    pub async fn relay(
+        &self,
+        member: &MemberStatus,
+        command: pb::Command,
+        timeout: Duration,
+    ) -> Result<pb::Outcome, String> {
+        if member.node_id == self.inner.identity.node_id {
+            return self.propose_and_see(command, timeout).await;
+        }
+        let request = peer::RelayRequest {
+            sender: Some(self.inner.network.sender(member.node_id)),
+            command: command.encode_to_vec().into(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut client = self.inner.network.kept_client(&member.peer_address);
+        let answer = tokio::time::timeout(timeout + AGAIN * 5, client.relay(request)).await;
+        let answer = answer
+            .map_err(|_| "it did not answer in time".to_owned())?
+            .map_err(|status| status.message().to_owned())?
+            .into_inner();
+        if answer.error.is_empty() {
+            pb::Outcome::decode(answer.outcome).map_err(|error| error.to_string())
+        } else {
+            Err(answer.error)
         }
     }
 

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::forward::slots_of;
 use super::read::timeout_of;
 use super::write::{agent_ref, mismatch};
-use super::{Node, validate};
+use super::{Node, policy, validate};
 
 /// Route changes that a status shows.
 const RECENT_EVENTS: usize = 5;
@@ -69,6 +69,7 @@ impl AgentService for Agents {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        policy::check(it.policy.as_ref())?;
         let kind = Kind::CreateAgent(CreateAgent { agent, policy: it.policy });
         let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
         let AgentResult { agent, already } = made;
@@ -82,6 +83,7 @@ impl AgentService for Agents {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
+        policy::check(it.policy.as_ref())?;
         let kind = Kind::UpdateAgent(UpdateAgent { agent, policy: it.policy });
         let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
         Ok(Response::new(v1::UpdateAgentResponse { agent: made.agent, revision }))

@@ -7,6 +7,7 @@ mod backup;
 mod bundle;
 mod chunks;
 mod cluster;
+mod drill;
 pub(crate) mod error;
 mod eval;
 mod event;
@@ -17,9 +18,12 @@ mod memory;
 mod namespace;
 mod pace;
 mod pin;
+mod policy;
 mod read;
 mod release;
+mod report;
 mod run;
+mod shadow;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -46,12 +50,15 @@ use pace::Pace;
 
 pub(crate) use agent::Agents;
 pub(crate) use bundle::Bundles;
+use drill::Drills;
 pub(crate) use event::Events;
 pub(crate) use memory::Memories;
 pub(crate) use namespace::Namespaces;
 pub(crate) use pin::Pins;
 pub(crate) use release::Releases;
+use report::Reports;
 pub(crate) use run::Runs;
+use shadow::Shadows;
 pub use worker::WorkerService;
 
 /// A connection that does not answer a ping for so long is dead.
@@ -130,6 +137,9 @@ pub fn router(
             signal::Signals(api(&node))
         ))
         .add_service(served!(node, tool_service_server::ToolServiceServer, tool::Tools(api(&node))))
+        .add_service(served!(node, drill_service_server::DrillServiceServer, Drills(api(&node))))
+        .add_service(served!(node, report_service_server::ReportServiceServer, Reports(api(&node))))
+        .add_service(served!(node, shadow_service_server::ShadowServiceServer, Shadows(api(&node))))
         .add_service(served!(
             node,
             memory_service_server::MemoryServiceServer,

@@ -18,8 +18,8 @@ use crate::outcome::{Applied, Stop, reject};
 use crate::store::{Fault, Overlay, Read};
 use crate::txn::{Txn, get};
 use crate::{
-    agent, audit, bundle, cluster, dedupe, drift, eval, hook, memory, namespace, release, route,
-    run, signal, step, tick,
+    agent, audit, bundle, cluster, dedupe, drift, drill, eval, hook, memory, namespace, release,
+    route, run, signal, step, tick,
 };
 
 /// Applies batches on top of a store. What it wrote is taken with [`Machine::finish`] and must reach the store
@@ -197,6 +197,11 @@ fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
         Command::ClearSignal(it) => signal::clear(txn, it),
         Command::AckSignal(it) => signal::ack(txn, it),
         Command::MuteSignal(it) => signal::mute(txn, it),
+        Command::StartDrill(it) => drill::start(txn, it),
+        Command::RecordDrill(it) => drill::record(txn, it),
+        Command::TurnRoute(it) => drill::turn_route(txn, it),
+        Command::ScheduleDrill(it) => drill::schedule(txn, it),
+        Command::AbortDrill(it) => drill::abort(txn, it),
         Command::Tick(it) => tick::tick(txn, it),
         Command::CreateEvalSet(it) => eval::create_set(txn, it),
         Command::SubmitEvalReport(it) => eval::submit_report(txn, it),

@@ -129,6 +129,10 @@ pub enum Kind {
     SignalFiring = 0x9a,
     /// `agent# signal(1)` → `MuteRecord`.
     SignalMute = 0x9b,
+    /// `agent# drill#` → `DrillRecord`.
+    Drill = 0xa4,
+    /// `agent# release#` → `ReleaseSumRecord`: what a release came to. Written at its end.
+    ReleaseSum = 0xa5,
 }
 
 /// What a row of the deadline index is about.

@@ -16,6 +16,7 @@ mod bundle;
 mod cluster;
 mod dedupe;
 mod drift;
+mod drill;
 pub mod effect;
 mod eval;
 mod event;

@@ -164,6 +164,8 @@ async fn a_release_goes_on_under_the_next_leader_to_its_last_stage() {
     assert_eq!(gate(&end, Stage::Evals).verdict(), Verdict::Skipped);
     let raised = end.transitions.iter().filter(|it| it.what == "raised").count();
     assert_eq!(raised, 1, "each share is given once: {:?}", end.transitions);
+    let page = reported(&client, "canary").await;
+    assert!(page.contains("| quarantine |") && page.contains("**recycled**"), "{page}");
     let request = v1::GetAgentRequest { agent_id: "support".into(), ..Default::default() };
     let agent = client.agents().get(request).await.expect("it is read").agent.expect("it is there");
     let route = agent.route.expect("it has a route");
@@ -189,6 +191,109 @@ async fn a_candidate_that_answers_wrongly_is_stopped_by_its_smoke_test() {
     assert!(smoke.reason.contains("greets: the output does not match"), "{}", smoke.reason);
     assert!(smoke.evidence.contains("run_id"), "{}", smoke.evidence);
     workers.iter().for_each(JoinHandle::abort);
+    nodes.stop_all().await;
+}
+
+/// Divergent pairs are listed, and one of them is shown with what both runs came to.
+async fn side_by_side(client: &Client) {
+    let request = v1::ListShadowPairsRequest {
+        agent_id: "support".into(),
+        state: v1::PairState::Diverged.into(),
+        ..Default::default()
+    };
+    let listed = client.shadows().pairs(request).await.expect("a list");
+    assert!(listed.pairs.len() >= 5, "{listed:?}");
+    let pair = &listed.pairs[0];
+    assert_eq!(pair.why, "/: 7 and 107");
+    for run_id in [&pair.live_run_id, &pair.shadow_run_id] {
+        let request = v1::GetShadowPairRequest {
+            agent_id: "support".into(),
+            run_id: run_id.clone(),
+            ..Default::default()
+        };
+        let shown = client.shadows().pair(request).await.expect("it is of the pair");
+        let output = |side: Option<v1::PairSide>| {
+            let side = side.expect("both sides are there");
+            let output = side.output.expect("it completed");
+            (side.bundle_id, String::from_utf8_lossy(&output.data).into_owned())
+        };
+        assert_eq!(output(shown.live), ("v1".to_owned(), "7".to_owned()));
+        assert_eq!(output(shown.shadow), ("v2".to_owned(), "107".to_owned()));
+    }
+}
+
+/// The newest release, as its report tells of it.
+async fn reported(client: &Client, judged: &str) -> String {
+    let request = v1::GetReleaseReportRequest { agent_id: "support".into(), ..Default::default() };
+    let report = client.reports().release(request).await.expect("it is read").report;
+    let report = report.expect("it is in the answer");
+    let release = report.release.expect("it is of a release");
+    assert!(release.ended_at.is_some(), "{release:?}");
+    let baseline = report.baseline.expect("v1 was live");
+    assert!(baseline.bundle_id == "v1" && baseline.completed > 0, "{baseline:?}");
+    let page = report.markdown;
+    let parts = ["## Timeline", "## Verdicts", "## Metrics", "## Cost", "undo", "| started |"];
+    for part in parts.into_iter().chain([format!("| {judged} |").as_str()]) {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+    page
+}
+
+#[tokio::test]
+async fn a_step_of_the_candidate_judges_pairs() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    let mut policy = policy();
+    let gates = policy.gates.get_or_insert_default();
+    gates.smoke = Some(v1::SmokeGate { mode: StageMode::Off.into(), ..Default::default() });
+    gates.shadow = Some(v1::ShadowGate {
+        mode: StageMode::Required.into(),
+        timeout: Some(duration(30_000)),
+        share_bp: vec![10_000, 10_000],
+        min_pairs: Some(3),
+        compare: v1::Compare::Judge.into(),
+        judge_step: "grade".into(),
+        ..Default::default()
+    });
+    scene(&client, policy).await;
+    let live = worker(&client, "v1", 0);
+    let echo = |_: StepContext, ask: u32| async move {
+        let answer: StepResult<Next> = Ok(Next::done(ask + 1));
+        answer
+    };
+    // Both outputs are near enough for this judge, and it has seen the input too.
+    let grade = |_: StepContext, pair: serde_json::Value| async move {
+        let number = |name: &str| pair[name].as_u64().unwrap_or(0);
+        let same = number("input") == number("live") && number("shadow") == number("live") + 1;
+        let answer: StepResult<Next> =
+            Ok(Next::done(serde_json::json!({ "same": same, "why": "too far" })));
+        answer
+    };
+    let builder: WorkerBuilder = Worker::builder(client.clone())
+        .agent("support")
+        .bundle("v2")
+        .code("abc")
+        .slots(8)
+        .shadow_safe()
+        .step("main", echo)
+        .step("grade", grade);
+    let candidate = tokio::spawn(builder.run_until(std::future::pending()));
+    let first: u32 = client.run("support", 7_u32).await.expect("it completes");
+    assert_eq!(first, 7);
+    start(&client).await;
+    let judged = |now: &v1::Release| gate(now, Stage::Shadow).verdict() == Verdict::Pass;
+    let end = until(&client, judged).await;
+    assert!(gate(&end, Stage::Shadow).reason.starts_with("0 of "), "{end:?}");
+    let request = v1::ListShadowPairsRequest {
+        agent_id: "support".into(),
+        state: v1::PairState::Same.into(),
+        ..Default::default()
+    };
+    let listed = client.shadows().pairs(request).await.expect("a list");
+    assert!(listed.pairs.iter().all(|pair| pair.judge_run_id.contains(".judge.")), "{listed:?}");
+    assert!(listed.pairs.len() >= 3, "{listed:?}");
+    live.abort();
+    candidate.abort();
     nodes.stop_all().await;
 }
 
@@ -222,6 +327,8 @@ async fn mirrored_runs_compare_the_candidate_with_what_is_live() {
         if expected == Verdict::Fail {
             assert_eq!(end.state(), ReleaseState::Failed);
             assert!(shadow.evidence.contains("\"why\":\"/: 7 and 107\""), "{}", shadow.evidence);
+            side_by_side(&client).await;
+            reported(&client, "shadow").await;
         }
         workers.iter().for_each(JoinHandle::abort);
         nodes.stop_all().await;

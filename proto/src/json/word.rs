@@ -20,9 +20,10 @@ macro_rules! worded {
 }
 
 worded! {
-    BundleState ChangeKind CostBy DeliveryState DriftAction DriftClass DriftSource DriftState EndReason HealthState InFlight MemberRole OnConflict Outcome PinReason
-    ReleaseState RunKind RunState ScoreSource SideEffects SignalKind SignalMode SignalState Stage StageMode StepState Verdict
-    Want WorkerState
+    BundleState ChangeKind Compare CostBy DeliveryState DriftAction DriftClass DriftSource DriftState
+    DrillMode DrillPart DrillState EndReason HealthState InFlight MemberRole OnConflict Outcome PairState
+    PinReason ReleaseState RunKind RunState ScoreSource SideEffects SignalKind SignalMode SignalState Stage
+    StageMode StepState Verdict Want WorkerState
 }
 
 fn descriptor<E: Worded>() -> EnumDescriptor {

@@ -17,9 +17,8 @@ use pinrail_state_machine::query::{self, Attended};
 use pinrail_state_machine::store::{Fault, Read};
 use pinrail_state_machine::txn;
 
-use super::super::Dispatch;
-use super::super::state::run_in;
-use super::{expect, propose};
+use super::super::{Dispatch, expect};
+use super::propose;
 
 /// Runs that are open at once on one bundle.
 const OPEN: usize = 20;
@@ -145,7 +144,7 @@ impl Work<'_> {
 
     fn runs(&self, read: &dyn Read) -> Result<Vec<Option<RunRecord>>, Fault> {
         let ids = (0..self.examples.len()).map(|index| self.run_id(index));
-        ids.map(|run_id| run_in(read, self.it.agent, &run_id)).collect()
+        ids.map(|run_id| query::run_record(read, self.it.agent, &run_id)).collect()
     }
 
     fn results(

@@ -18,34 +18,31 @@
 mod canary;
 mod eval_runs;
 mod evals;
-mod expect;
 mod hooks;
 mod leftovers;
 mod prepare;
 mod quarantine;
-mod shadow;
+pub(crate) mod shadow;
 mod signals;
 mod smoke;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use pinrail_proto::log::RecordVerdict;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{self, RecordVerdict};
 use pinrail_proto::v1::{self, HoldCause, Stage, Verdict};
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::query::{self, Attended};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Duration, sleep};
 
-use super::{Dispatch, PROPOSE_TIMEOUT};
+use super::Dispatch;
 use crate::raft::AppliedBatch;
 
 /// How often releases are looked at when nothing changes.
 const EVERY: Duration = Duration::from_millis(500);
-/// Who the driver's commands are by.
-const ACTOR: &str = "pinrail";
 
 /// What a look at a stage comes to.
 #[derive(Debug, PartialEq)]
@@ -119,7 +116,7 @@ async fn take_in(
 ) {
     agents.extend(changed(batch));
     let mut began: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for (agent, run_id) in first_steps(batch).filter(|(agent, _)| agents.contains(agent)) {
+    for (agent, run_id) in first_steps(batch).filter(|(agent, _)| shadows.has(*agent)) {
         began.entry(agent).or_default().push(run_id);
     }
     for (agent, runs) in began {
@@ -146,7 +143,8 @@ fn first_steps(batch: &AppliedBatch) -> impl Iterator<Item = (u32, String)> + '_
     })
 }
 
-fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
+/// Agents whose route, policy, release or drill changed.
+pub(super) fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
     batch.applied.iter().flat_map(|applied| &applied.effects).filter_map(|effect| match effect {
         Effect::AgentChanged { agent } => Some(*agent),
         Effect::StepReady { .. }
@@ -218,7 +216,7 @@ async fn look(
         Stage::Prepare => prepare::look(dispatch, it),
         Stage::Smoke => smoke::look(dispatch, it).await,
         Stage::Evals => evals::look(dispatch, it).await,
-        Stage::Shadow => shadows.look(dispatch, it),
+        Stage::Shadow => shadows.look(dispatch, it).await,
         Stage::Canary => canary::look(it, watch),
         Stage::Quarantine => quarantine::look(it, watch),
         Stage::Recycle => quarantine::look_at_pins(it),
@@ -264,30 +262,17 @@ async fn propose_because(
     kind: Kind,
     why: &str,
 ) -> Option<Answer> {
-    use prost::Message as _;
-    let header =
-        log::Header { actor: ACTOR.to_owned(), reason: why.to_owned(), ..log::Header::default() };
-    let command = log::Command { header: Some(header), kind: Some(kind) };
-    let commands = vec![command.encode_to_vec().into()];
-    match dispatch.inner.replica.propose_here(commands, PROPOSE_TIMEOUT).await {
-        Ok(mut outcomes) => {
-            let answer = outcomes.pop().and_then(|outcome| outcome.result);
-            if let Some(Answer::Rejection(refused)) = &answer {
-                tracing::debug!(
-                    agent = it.agent_id,
-                    bundle = it.release.bundle_id,
-                    reason = refused.reason,
-                    "a release is elsewhere by now: {}",
-                    refused.message
-                );
-            }
-            answer
-        }
-        Err(error) => {
-            tracing::debug!(agent = it.agent_id, %error, "a verdict could not be recorded yet");
-            None
-        }
+    let answer = super::propose::propose(dispatch, kind, why).await;
+    if let Some(Answer::Rejection(refused)) = &answer {
+        tracing::debug!(
+            agent = it.agent_id,
+            bundle = it.release.bundle_id,
+            reason = refused.reason,
+            "a release is elsewhere by now: {}",
+            refused.message
+        );
     }
+    answer
 }
 
 #[cfg(test)]

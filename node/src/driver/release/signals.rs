@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pinrail_proto::json;
 use pinrail_proto::log::command::Kind;
-use pinrail_proto::log::{Capacity, ClearSignal, FireSignal};
+use pinrail_proto::log::{ClearSignal, FireSignal};
 use pinrail_proto::time::{millis, timestamp_millis};
 use pinrail_proto::v1::{self, SignalMode, SignalState, Stage};
 use pinrail_state_machine::query::{self, Attended};
@@ -154,25 +154,12 @@ async fn say(
                 signal: reading.signal,
                 summary: reading.summary.clone(),
                 evidence: evidence.to_string(),
-                capacity: capacity(dispatch, it, &watch.baseline_bundle_id),
+                capacity: dispatch.capacity(&it.namespace, &it.agent_id, &watch.baseline_bundle_id),
             };
             propose_because(dispatch, it, Kind::FireSignal(fire), &reading.summary).await;
         }
     }
     true
-}
-
-/// What the live workers of a bundle can do together, as this leader sees them.
-fn capacity(dispatch: &Dispatch, it: &Attended, bundle_id: &str) -> Option<Capacity> {
-    let workers = dispatch.workers(&it.namespace, &it.agent_id, bundle_id)?;
-    let live: Vec<_> =
-        workers.iter().filter(|worker| worker.state() == v1::WorkerState::Live).collect();
-    Some(Capacity {
-        workers: live.len() as u64,
-        free_slots: live.iter().map(|worker| u64::from(worker.free_slots)).sum(),
-        steps: Vec::new(),
-        any: live.iter().any(|worker| worker.steps.is_empty()),
-    })
 }
 
 /// `p95_latency`.

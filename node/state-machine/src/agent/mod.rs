@@ -11,6 +11,7 @@ use pinrail_proto::time::millis;
 use pinrail_proto::{id, reason, v1};
 use prost::Message as _;
 
+use crate::drill;
 use crate::effect::Effect;
 use crate::eval;
 use crate::event;
@@ -34,26 +35,37 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop
     if let Some(number) = number(txn.read(), &namespace_id, &name.agent_id)? {
         return create_again(txn, number, &policy);
     }
+    namespace::agent_created(txn, &namespace_id)?;
+    let mut agent = insert(txn, &namespace_id, name.agent_id, policy.clone());
+    hook::follow_policy(txn, &mut agent, &policy)?;
+    txn.mark(hash_key(&agent), &[]);
+    save(txn, &agent);
+    txn.event(event::of_agent("agent.created", &agent));
+    answer(txn, &agent, false)
+}
+
+/// A new agent with its number, its name and its policy. The caller saves the record.
+pub(crate) fn insert(
+    txn: &mut Txn<'_>,
+    namespace_id: &str,
+    agent_id: String,
+    policy: v1::Policy,
+) -> AgentRecord {
     let number = txn.cluster.next_agent;
     txn.cluster.next_agent += 1;
     let mut agent = AgentRecord {
         number,
-        namespace: namespace_id,
-        agent_id: name.agent_id,
+        namespace: namespace_id.to_owned(),
+        agent_id,
         created_ms: txn.now,
         revision: txn.revision,
         policy_revision: txn.revision,
         next_layer: 1,
         ..AgentRecord::default()
     };
-    index_name(txn, &agent);
-    namespace::agent_created(txn, &agent.namespace)?;
-    hook::follow_policy(txn, &mut agent, &policy)?;
+    txn.mark(name_key(&agent.namespace, &agent.agent_id), &agent.number.to_be_bytes());
     save_policy(txn, &mut agent, policy);
-    save(txn, &agent);
-    txn.event(event::of_agent("agent.created", &agent));
-    txn.effect(Effect::AgentChanged { agent: agent.number });
-    answer(txn, &agent, false)
+    agent
 }
 
 fn create_again(txn: &Txn<'_>, number: u32, policy: &v1::Policy) -> Result<Answer, Stop> {
@@ -91,6 +103,9 @@ pub(crate) fn update(txn: &mut Txn<'_>, it: &UpdateAgent) -> Result<Answer, Stop
 pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop> {
     let agent = load_by_ref(txn, it.agent.as_ref())?;
     expect_revision(txn, agent.revision)?;
+    if agent.active_drill != 0 {
+        return Err(drill::is_active(&agent));
+    }
     if agent.open_runs > 0 {
         let message = format!("agent {} has {} open runs", agent.agent_id, agent.open_runs);
         return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("open_runs", agent.open_runs));
@@ -107,8 +122,7 @@ pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop
             return Err(reject(reason::AGENT_HAS_OPEN_RUNS, message).with("keeps", what));
         }
     }
-    delete_rows(txn, agent.number)?;
-    txn.delete(name_key(&agent.namespace, &agent.agent_id));
+    erase(txn, &agent)?;
     txn.delete(hash_key(&agent));
     namespace::agent_deleted(txn, &agent)?;
     txn.event(event::of_agent("agent.deleted", &agent));
@@ -116,8 +130,9 @@ pub(crate) fn delete(txn: &mut Txn<'_>, it: &DeleteAgent) -> Result<Answer, Stop
     Ok(Answer::Done(Empty {}))
 }
 
-/// At most a few rows a bundle, of which there are at most 100, and its parts.
-fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
+/// Deletes every row of an agent that keeps no run and no memory, or of a drill's own route, which has a handful of each: at
+/// most a few rows a bundle, of which there are at most 100, and its parts.
+pub(crate) fn erase(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     let kinds = [
         Kind::Agent,
         Kind::Policy,
@@ -145,12 +160,30 @@ fn delete_rows(txn: &mut Txn<'_>, agent: u32) -> Result<(), Stop> {
         Kind::Hook,
         Kind::Drift,
         Kind::BundleModels,
+        Kind::Drill,
+        Kind::ReleaseSum,
+        Kind::Run,
+        Kind::RunInput,
+        Kind::RunOutput,
+        Kind::Step,
+        Kind::StepInput,
+        Kind::StepOutput,
+        Kind::Checkpoint,
+        Kind::OpenPin,
+        Kind::RunByState,
+        Kind::RunByStart,
+        Kind::RunByKind,
+        Kind::RunByLabel,
+        Kind::Ready,
+        Kind::Memory,
+        Kind::MemoryChange,
     ];
     for kind in kinds {
-        for (key, _) in txn.scan(&Key::of(kind, agent).range(), usize::MAX)? {
+        for (key, _) in txn.scan(&Key::of(kind, agent.number).range(), usize::MAX)? {
             txn.delete(key.to_vec());
         }
     }
+    txn.delete(name_key(&agent.namespace, &agent.agent_id));
     Ok(())
 }
 
@@ -279,6 +312,9 @@ fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {
         agent.memory_keep_ms = ms(memory.versions.as_ref());
     }
     agent.coverage_label = eval::coverage_label(&policy);
+    agent.drill_every_ms = policy.drill.as_ref().map_or(0, |drill| ms(drill.every.as_ref()));
+    // The leader draws it anew by what the policy says now.
+    agent.drill_due_ms = 0;
     agent.min_slots = policy.environment.as_ref().and_then(|it| it.min_slots).unwrap_or(1);
     if let Some(steps) = &policy.steps {
         agent.max_running = steps.max_running();
@@ -295,11 +331,6 @@ fn execution(policy: &v1::Policy) -> bool {
     policy.runs.as_ref().is_some_and(|runs| runs.execution() == v1::Execution::External)
 }
 
-fn index_name(txn: &mut Txn<'_>, agent: &AgentRecord) {
-    txn.mark(name_key(&agent.namespace, &agent.agent_id), &agent.number.to_be_bytes());
-    txn.mark(hash_key(agent), &[]);
-}
-
 fn names(read: &dyn Read, namespace: &str) -> Result<Vec<String>, Fault> {
     /// Looking for the nearest name is a courtesy; it need not see them all.
     const LOOKED_AT: usize = 1_000;
@@ -310,7 +341,8 @@ fn names(read: &dyn Read, namespace: &str) -> Result<Vec<String>, Fault> {
     let range = crate::store::KeyRange::prefix(&prefix);
     let rows = read.scan(&range, crate::store::Order::Ascending, LOOKED_AT)?;
     let name = |key: &[u8]| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
-    Ok(rows.iter().map(|(key, _)| name(key)).collect())
+    let names = rows.iter().map(|(key, _)| name(key));
+    Ok(names.filter(|name| !id::is_drill_route(name)).collect())
 }
 
 fn name_key(namespace: &str, agent: &str) -> Vec<u8> {

@@ -186,6 +186,14 @@ pub(super) fn of(command: &Command) -> Option<Action> {
         Command::AcceptDrift(it) => Action::of("tool accept", it.agent.as_ref())
             .bundle(&it.bundle_id)
             .with("tool", &it.name),
+        Command::StartDrill(it) if !it.scheduled => Action::of("drill start", it.agent.as_ref()),
+        Command::StartDrill(it) => {
+            Action { is_automatic: true, ..Action::of("drill start", it.agent.as_ref()) }
+        }
+        Command::TurnRoute(it) => {
+            Action { number: it.agent, is_automatic: true, ..Action::named("drill turn-route") }
+        }
+        Command::AbortDrill(it) => Action::of("drill abort", it.agent.as_ref()),
         Command::Redeliver(it) => {
             let what = match it.revision {
                 0 => "all dead".to_owned(),
@@ -199,6 +207,8 @@ pub(super) fn of(command: &Command) -> Option<Action> {
         | Command::Probe(_)
         | Command::ScoreRun(_)
         | Command::ClearSignal(_)
+        | Command::RecordDrill(_)
+        | Command::ScheduleDrill(_)
         | Command::ReportDrift(_)
         | Command::ClearDrift(_)
         | Command::FinishRun(_)

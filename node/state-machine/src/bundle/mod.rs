@@ -37,16 +37,29 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
     id::check_name("bundle", &it.bundle_id)
         .map_err(|e| reject(reason::INVALID_ID, e.to_string()))?;
     let manifest = manifest::complete(it.manifest.clone().unwrap_or_default())?;
-    let digests = digest::parts(&manifest);
-    let digest = digest::whole(&manifest, &digests);
     if let Some(existing) = find(txn.read(), agent.number, &it.bundle_id)? {
+        let digest = digest::whole(&manifest, &digest::parts(&manifest));
         return create_again(txn, &agent, &existing, &digest);
     }
     must_fit(txn, &agent)?;
-    note_parts(txn, agent.number, &it.bundle_id, &manifest)?;
+    let record = insert(txn, &mut agent, &it.bundle_id, manifest)?;
+    agent::save(txn, &agent);
+    txn.event(event::of_bundle("bundle.created", &agent, &it.bundle_id));
+    answer(txn, &agent, &record, false)
+}
+
+/// A new bundle with this complete manifest. The caller saves the agent.
+pub(crate) fn insert(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    bundle_id: &str,
+    manifest: v1::BundleManifest,
+) -> Result<BundleRecord, Stop> {
+    let digests = digest::parts(&manifest);
+    note_parts(txn, agent.number, bundle_id, &manifest)?;
     let record = BundleRecord {
-        bundle_id: it.bundle_id.clone(),
-        digest,
+        bundle_id: bundle_id.to_owned(),
+        digest: digest::whole(&manifest, &digests),
         created_ms: txn.now,
         created_revision: txn.revision,
         revision: txn.revision,
@@ -56,16 +69,14 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateBundle) -> Result<Answer, Sto
         ..BundleRecord::default()
     };
     let steps = BundleStepsRecord { steps: manifest.steps.clone() };
-    txn.put(row(Kind::BundleSteps, agent.number, &it.bundle_id), &steps);
+    txn.put(row(Kind::BundleSteps, agent.number, bundle_id), &steps);
     let models = BundleModelsRecord { models: without_parameters(&manifest.models) };
-    txn.put(row(Kind::BundleModels, agent.number, &it.bundle_id), &models);
+    txn.put(row(Kind::BundleModels, agent.number, bundle_id), &models);
     let row_of_manifest = BundleManifestRecord { manifest: Some(manifest), digests: Some(digests) };
-    txn.put(row(Kind::BundleManifest, agent.number, &it.bundle_id), &row_of_manifest);
+    txn.put(row(Kind::BundleManifest, agent.number, bundle_id), &row_of_manifest);
     save(txn, agent.number, &record);
-    count_in(txn, &mut agent)?;
-    agent::save(txn, &agent);
-    txn.event(event::of_bundle("bundle.created", &agent, &it.bundle_id));
-    answer(txn, &agent, &record, false)
+    count_in(txn, agent)?;
+    Ok(record)
 }
 
 fn create_again(

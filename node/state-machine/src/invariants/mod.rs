@@ -6,6 +6,7 @@ mod audit;
 mod child;
 mod count;
 mod drift;
+mod drill;
 mod environment;
 mod hook;
 mod join;
@@ -68,6 +69,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         signal::pins_say_who_is_idle(&scene, &mut found)?;
         environment::wants_are_told(&scene, &mut found);
         hook::hooks_follow_the_policy(&scene, &mut found)?;
+        drill::drills_are_what_the_agent_says(&scene, &mut found)?;
         wait::waits_end_once(&scene, &mut found)?;
         session::sessions_go_on(&scene, &mut found)?;
         child::children_have_their_parents_pin(&scene, &mut found);

@@ -1,12 +1,11 @@
 //! P6: a release enters no stage without the verdict of the one before, and at most one is active.
 
-use pinrail_proto::log::{GateRecord, ReleaseRecord};
+use pinrail_proto::log::ReleaseRecord;
 use pinrail_proto::v1::{HoldCause, ReleaseState, Stage, Verdict};
 
-use crate::key::{Key, Kind, Parts};
-use crate::release::is_over;
+use crate::key::{Key, Kind};
+use crate::release::{is_over, last_gates};
 use crate::store::Fault;
-use crate::txn::decode;
 
 use super::{Found, Scene, records};
 
@@ -48,8 +47,11 @@ pub(super) fn releases_are_what_the_agent_says(
     }
     let pair = all.iter().find(|release| release.number == agent.quarantine_release);
     if let Some(pair) = pair {
-        let is_pair = pair.bundle_id == agent.live_bundle_id
-            && pair.baseline_bundle_id == agent.standby_bundle_id;
+        let mut route = [&agent.live_bundle_id, &agent.standby_bundle_id];
+        if agent.drill_turned {
+            route.reverse();
+        }
+        let is_pair = route == [&pair.bundle_id, &pair.baseline_bundle_id];
         if !is_pair {
             found.say("P6", format!("release {} is not the pair in quarantine", pair.number));
         }
@@ -64,17 +66,7 @@ fn gates_are_in_order(
     release: &ReleaseRecord,
     found: &mut Found,
 ) -> Result<(), Fault> {
-    let rows = Key::of(Kind::ReleaseGate, scene.agent.number).u32(release.number);
-    let mut last = std::collections::BTreeMap::new();
-    for (key, value) in super::rows(scene.read, rows)? {
-        let mut parts = Parts::new(&key);
-        let (_, _, stage, attempt) = (parts.u32(), parts.u32(), parts.u8(), parts.u32());
-        let (Some(stage), Some(attempt)) = (stage, attempt) else {
-            return Err(super::broken(&key));
-        };
-        let gate: GateRecord = decode(&key, &value)?;
-        last.insert(i32::from(stage), (attempt, gate));
-    }
+    let last = last_gates(scene.read, scene.agent.number, release.number)?;
     for plan in release.plan.iter().filter(|plan| plan.stage < release.stage) {
         let way = last.get(&plan.stage).map(|(_, gate)| {
             let lenient = plan.lenient && gate.verdict() == Verdict::InsufficientData;

@@ -179,6 +179,14 @@ pub(crate) fn agent_deleted(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<()
     Ok(())
 }
 
+/// Gives back the room that the route of a drill took; its rows go with it.
+pub(crate) fn route_removed(txn: &mut Txn<'_>, route: &AgentRecord) -> Result<(), Stop> {
+    for quota in [Quota::OpenRuns, Quota::MemoryBytes, Quota::Bundles] {
+        quota::take(txn, &route.namespace, quota, quota.of_agent(route))?;
+    }
+    Ok(())
+}
+
 /// The API's view, with what is counted.
 pub(crate) fn message(namespace: &str, record: &NamespaceRecord) -> v1::Namespace {
     let used = record.used.unwrap_or_default();

@@ -4,7 +4,7 @@
 
 use pinrail_proto::log::{AgentRecord, NamespaceRecord};
 use pinrail_proto::v1::{self, NamespaceAmounts};
-use pinrail_proto::{limits, reason};
+use pinrail_proto::{id, limits, reason};
 
 use crate::event::{self, With as _};
 use crate::key::{Key, Kind};
@@ -243,6 +243,10 @@ pub(crate) fn sum(read: &dyn Read, namespace: &str) -> Result<NamespaceAmounts, 
             .map_err(|_| Fault(format!("row {} has no number", hex::encode(&key))))?;
         let agent = crate::agent::by_number(read, number)?.unwrap_or_default();
         for quota in ALL {
+            // The route of a drill is nobody's agent, though what is on it takes room.
+            if quota == Agents && id::is_drill_route(&agent.agent_id) {
+                continue;
+            }
             let sum = quota.slot(&mut sums);
             *sum = sum.map(|sum| sum.saturating_add(quota.of_agent(&agent)));
         }

@@ -72,7 +72,9 @@ pub fn agents(
             .try_into()
             .map(u32::from_be_bytes)
             .map_err(|_| Fault(format!("row {} has no number", hex::encode(key))))?;
-        if let Some(record) = agents_of::by_number(read, number)? {
+        let found = agents_of::by_number(read, number)?;
+        // A drill's own route is no agent that users know.
+        if let Some(record) = found.filter(|record| record.drill_of == 0) {
             let agent = agents_of::message(read, &record)?;
             bytes += agent.encoded_len();
             agents.push(agent);

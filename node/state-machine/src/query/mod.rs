@@ -9,6 +9,7 @@ mod cost;
 pub mod dispatch;
 mod drain;
 mod drift;
+mod drill;
 mod eval;
 mod event;
 mod first_step;
@@ -21,6 +22,7 @@ mod pair;
 mod pin;
 mod position;
 mod release;
+mod report;
 mod run;
 mod run_list;
 mod session;
@@ -33,6 +35,7 @@ pub use bundle::{bundle, bundle_statuses, bundles, diff, environments};
 pub use cost::{CostFilter, costs};
 pub use drain::{drains, resolve_route};
 pub use drift::{KnownSchemas, drifts, known_schemas};
+pub use drill::{DRILL_LIVE, DRILL_STANDBY, Drilled, agents_with_drills, drill, drilled, drills};
 pub use eval::{
     coverage_of, eval_coverage, eval_report, eval_reports, eval_set, eval_sets, gate as eval_gate,
 };
@@ -49,6 +52,7 @@ pub use pair::{MIRROR_OF, run_input, run_output, run_record, runs_named, traject
 pub use pin::{pin, pins};
 pub use position::{Position, cluster, position};
 pub use release::{Attended, agents_with_releases, attended, plan_release, release, releases};
+pub use report::release_report;
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};
 pub use session::{session, sessions};

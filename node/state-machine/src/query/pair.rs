@@ -5,13 +5,13 @@ use pinrail_proto::v1::Payload;
 
 use crate::key::{Key, Kind, Parts};
 use crate::run;
-use crate::store::{Fault, Order, Read};
+use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
 
 /// Label of a shadow run that names the run that it mirrors.
 pub const MIRROR_OF: &str = "pinrail.mirror_of";
 
-/// Runs of an agent whose id begins with a text, in the order of their ids, at most `limit`.
+/// Runs of an agent whose id begins with a text, in the order of their ids, behind `after`, at most `limit`.
 ///
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
@@ -19,9 +19,13 @@ pub fn runs_named(
     read: &dyn Read,
     agent: u32,
     prefix: &str,
+    after: &str,
     limit: usize,
 ) -> Result<Vec<RunRecord>, Fault> {
-    let range = crate::store::KeyRange::prefix(&Key::of(Kind::Run, agent).last(prefix));
+    let mut range = KeyRange::prefix(&Key::of(Kind::Run, agent).last(prefix));
+    if after.starts_with(prefix) && after.len() > prefix.len() {
+        range = range.after(&Key::of(Kind::Run, agent).last(after));
+    }
     let rows = read.scan(&range, Order::Ascending, limit)?;
     rows.iter().map(|(key, value)| decode(key, value)).collect()
 }

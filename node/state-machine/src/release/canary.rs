@@ -1,15 +1,12 @@
 //! Who goes to the candidate while a canary is out.
 
 use pinrail_proto::log::{AgentRecord, RunRecord};
-use pinrail_proto::v1;
+use pinrail_proto::{id, v1};
 use sha2::{Digest as _, Sha256};
 
 use crate::store::{Fault, Read};
 
 use super::policy;
-
-/// All of the traffic, in basis points.
-pub(super) const WHOLE_BP: u32 = 10_000;
 
 /// Whether the candidate has a share of the traffic.
 pub(crate) fn is_canary(agent: &AgentRecord) -> bool {
@@ -49,8 +46,7 @@ fn place(agent: &AgentRecord, key: &str) -> u32 {
     hash.update(agent.active_release.to_be_bytes());
     hash.update(key.as_bytes());
     let digest: [u8; 32] = hash.finalize().into();
-    let (first, _) = digest.split_first_chunk::<8>().expect("a SHA-256 has 32 bytes");
-    u32::try_from(u64::from_be_bytes(*first) % u64::from(WHOLE_BP)).unwrap_or(0)
+    id::place(&digest)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::txn::Txn;
 use crate::{bundle, memory, route};
 
 use super::stage::clear_hold;
-use super::{existing, is_over, note, save};
+use super::{existing, is_over, note, save, sum};
 
 /// Ends the active release without a switch. Traffic that its canary had goes back to the live bundle: as a rollback
 /// where the release failed. The caller saves agent and release.
@@ -28,8 +28,7 @@ pub(super) fn end_active(
         route::leave_candidate(txn, agent, &release.bundle_id, is_rejected)?;
     }
     close_candidate(txn, agent, release)?;
-    finish(txn, agent, release, state, why);
-    Ok(())
+    finish(txn, agent, release, state, why)
 }
 
 /// What the candidate wrote to its layer stays there, on a base that moves no more.
@@ -66,7 +65,7 @@ pub(crate) fn leave_canary(txn: &mut Txn<'_>, agent: &mut AgentRecord) -> Result
     let mut release = existing(txn.read(), agent.number, agent.active_release)?;
     close_candidate(txn, agent, &release)?;
     let why = txn.header.reason.clone();
-    finish(txn, agent, &mut release, ReleaseState::RolledBack, &why);
+    finish(txn, agent, &mut release, ReleaseState::RolledBack, &why)?;
     save(txn, agent.number, &mut release);
     Ok(())
 }
@@ -81,7 +80,7 @@ pub(crate) fn end_by_rollback(txn: &mut Txn<'_>, agent: &mut AgentRecord) -> Res
     let mut release = existing(txn.read(), agent.number, agent.quarantine_release)?;
     agent.quarantine_release = 0;
     let why = txn.header.reason.clone();
-    finish(txn, agent, &mut release, ReleaseState::RolledBack, &why);
+    finish(txn, agent, &mut release, ReleaseState::RolledBack, &why)?;
     save(txn, agent.number, &mut release);
     Ok(())
 }
@@ -98,7 +97,7 @@ pub(super) fn close_quarantine(
     let mut release = existing(txn.read(), agent.number, agent.quarantine_release)?;
     agent.quarantine_release = 0;
     let why = format!("the switch of {} closed its quarantine", super::id(next));
-    finish(txn, agent, &mut release, ReleaseState::Recycled, &why);
+    finish(txn, agent, &mut release, ReleaseState::Recycled, &why)?;
     save(txn, agent.number, &mut release);
     Ok(())
 }
@@ -110,7 +109,7 @@ pub(super) fn finish(
     release: &mut ReleaseRecord,
     state: ReleaseState,
     why: &str,
-) {
+) -> Result<(), Stop> {
     debug_assert!(is_over(state), "a release ends in a final state");
     let from = release.state();
     release.set_state(state);
@@ -118,6 +117,7 @@ pub(super) fn finish(
     release.deadline_ms = 0;
     why.clone_into(&mut release.end_reason);
     clear_hold(release);
+    sum::keep(txn, agent, release)?;
     let what = match state {
         ReleaseState::Recycled => "release.recycled",
         ReleaseState::Aborted => "release.aborted",
@@ -133,4 +133,5 @@ pub(super) fn finish(
         | ReleaseState::Switched => "release.failed",
     };
     note(txn, agent, release, what, from, why);
+    Ok(())
 }

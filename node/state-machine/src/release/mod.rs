@@ -21,20 +21,23 @@ mod recycle;
 mod stage;
 mod start;
 mod steer;
+mod sum;
 mod verdict;
 mod view;
+
+use std::collections::BTreeMap;
 
 use pinrail_proto::log::{AgentRecord, GateRecord, MoveRecord, PolicyRecord, ReleaseRecord};
 use pinrail_proto::reason;
 use pinrail_proto::v1::{self, ReleaseState, Stage};
 
 use crate::effect::Effect;
+use crate::event;
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, Parts};
 use crate::outcome::{Stop, reject};
-use crate::store::{Fault, Read};
-use crate::txn::{Txn, get};
-use crate::{agent, event};
+use crate::store::{Fault, Order, Read};
+use crate::txn::{Txn, decode, get};
 
 pub(crate) use canary::{draws, is_canary};
 pub(crate) use end::{abort_active, end_by_rollback, leave_canary};
@@ -44,6 +47,7 @@ pub(crate) use recycle::recycle;
 pub(crate) use stage::{attempt_id, switch};
 pub(crate) use start::{admit, by_hand, start};
 pub(crate) use steer::{abort, hold, promote, resume};
+pub(crate) use sum::sum;
 pub(crate) use verdict::{advance_canary, record as record_verdict};
 pub(crate) use view::message;
 
@@ -101,6 +105,25 @@ pub(crate) fn gate(
     attempt: u32,
 ) -> Result<Option<GateRecord>, Fault> {
     get(read, &gate_key(agent, number, stage, attempt))
+}
+
+/// The last attempt at every stage that has begun, by the stage's number.
+pub(crate) fn last_gates(
+    read: &dyn Read,
+    agent: u32,
+    number: u32,
+) -> Result<BTreeMap<i32, (u32, GateRecord)>, Fault> {
+    let rows = Key::of(Kind::ReleaseGate, agent).u32(number).range();
+    let mut last = BTreeMap::new();
+    for (key, value) in read.scan(&rows, Order::Ascending, usize::MAX)? {
+        let mut parts = Parts::new(&key);
+        let (_, _, stage, attempt) = (parts.u32(), parts.u32(), parts.u8(), parts.u32());
+        let (Some(stage), Some(attempt)) = (stage, attempt) else {
+            return Err(Fault(format!("key {} does not come apart", hex::encode(&key))));
+        };
+        last.insert(i32::from(stage), (attempt, decode(&key, &value)?));
+    }
+    Ok(last)
 }
 
 fn save_gate(
@@ -194,9 +217,4 @@ fn note(
 /// `evals`, not `STAGE_EVALS`.
 pub(crate) fn word(stage: Stage) -> String {
     event::word(stage.as_str_name(), "STAGE_")
-}
-
-/// Loads the agent that a command names.
-fn load(txn: &Txn<'_>, it: Option<&pinrail_proto::log::AgentRef>) -> Result<AgentRecord, Stop> {
-    agent::load_by_ref(txn, it)
 }

@@ -11,7 +11,7 @@ use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 
 use super::verdict::answer;
-use super::{existing, load, note, policy, save, save_gate};
+use super::{existing, note, policy, save, save_gate};
 
 /// Begins with the switch.
 pub(super) fn begin(
@@ -30,7 +30,7 @@ pub(super) fn begin(
 
 /// Keeps the standby for longer.
 pub(crate) fn extend(txn: &mut Txn<'_>, it: &ExtendQuarantine) -> Result<Answer, Stop> {
-    let agent = load(txn, it.agent.as_ref())?;
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     if agent.quarantine_release == 0 {
         let message = format!("agent {} has nothing in quarantine", agent.agent_id);
         return Err(reject(reason::RELEASE_NOT_ACTIVE, message));
@@ -50,7 +50,7 @@ pub(crate) fn extend(txn: &mut Txn<'_>, it: &ExtendQuarantine) -> Result<Answer,
     let state = release.state();
     note(txn, &agent, &mut release, "release.extended", state, "");
     save(txn, agent.number, &mut release);
-    answer(txn, &agent, &release)
+    answer(txn, &agent, &release, false)
 }
 
 /// The metrics are clean and the time is over: the standby may go.

@@ -11,10 +11,10 @@ use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 use crate::{agent, bundle, drift, event, memory, signal};
 
-use super::{end, load};
+use super::end;
 
 pub(crate) fn recycle(txn: &mut Txn<'_>, it: &RecycleBundle) -> Result<Answer, Stop> {
-    let mut agent = load(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let record = bundle::load(txn, agent.number, &it.bundle_id)?;
     agent::expect_revision(txn, record.revision)?;
     let already = record.recycled;
@@ -46,8 +46,7 @@ pub(super) fn at_the_end(
     agent.standby_bundle_id.clear();
     agent.quarantine_release = 0;
     give_up(txn, agent, standby)?;
-    end::finish(txn, agent, release, ReleaseState::Recycled, "");
-    Ok(())
+    end::finish(txn, agent, release, ReleaseState::Recycled, "")
 }
 
 /// What keeps a bundle from being recycled, one by one.

@@ -206,7 +206,7 @@ pub(crate) fn switch(
     release.set_state(ReleaseState::Switched);
     note(txn, agent, release, "release.switched", from, "");
     if agent.standby_bundle_id.is_empty() {
-        end::finish(txn, agent, release, ReleaseState::Recycled, "no bundle was live before");
+        end::finish(txn, agent, release, ReleaseState::Recycled, "no bundle was live before")?;
     } else {
         quarantine::begin(txn, agent, release)?;
     }

@@ -14,13 +14,14 @@ use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
 use crate::store::{KeyRange, Read};
 use crate::txn::Txn;
-use crate::{agent, bundle};
+use crate::{agent, bundle, drill};
 
-use super::{Planned, gate_hooks, load, message, note, plan, row, save, save_gate, stage, word};
+use super::{Planned, gate_hooks, message, note, plan, row, save, save_gate, stage, word};
 
 pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRelease) -> Result<Answer, Stop> {
-    let mut agent = load(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     agent::expect_revision(txn, agent.revision)?;
+    drill::give_up(txn, &mut agent, "a release took its place")?;
     let mut candidate = bundle::load(txn, agent.number, &it.bundle_id)?;
     let policy = agent::policy(txn.read(), agent.number)?;
     let Planned { stages, blocker } = plan(txn.read(), &agent, &candidate, &policy, it.fast)?;
@@ -142,6 +143,7 @@ fn make_room(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     txn.delete(row(Kind::Release, agent.number, oldest));
     txn.delete(row(Kind::ReleasePolicy, agent.number, oldest));
     txn.delete(row(Kind::SignalBaseline, agent.number, oldest));
+    txn.delete(row(Kind::ReleaseSum, agent.number, oldest));
     for kind in [Kind::ReleaseGate, Kind::ReleaseMove, Kind::SignalFiring] {
         let range: KeyRange = Key::of(kind, agent.number).u32(oldest).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {

@@ -3,28 +3,28 @@
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
     AbortRelease, AgentRecord, GateRecord, HoldRelease, PromoteRelease, ReleaseRecord,
-    ReleaseResult, ResumeRelease,
+    ResumeRelease,
 };
 use pinrail_proto::reason;
 use pinrail_proto::v1::{HoldCause, ReleaseState, Stage, Verdict};
 
-use crate::agent;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
+use crate::{agent, drill};
 
 use super::stage::{
     begin, canary_steps, clear_hold, decided, go_on, hold as hold_at, is_held, is_required, raise,
     switch,
 };
 use super::verdict::answer;
-use super::{active, end, existing, load, message, note, quarantine, save, save_gate, word};
+use super::{active, end, existing, note, quarantine, save, save_gate, word};
 
 pub(crate) fn hold(txn: &mut Txn<'_>, it: &HoldRelease) -> Result<Answer, Stop> {
-    let agent = load(txn, it.agent.as_ref())?;
+    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let mut release = active(txn, &agent)?;
     agent::expect_revision(txn, release.revision)?;
     if is_held(&release) {
-        return already(txn, &agent, &release);
+        return answer(txn, &agent, &release, true);
     }
     let why = match txn.header.reason.as_str() {
         "" => "somebody holds it".to_owned(),
@@ -35,12 +35,12 @@ pub(crate) fn hold(txn: &mut Txn<'_>, it: &HoldRelease) -> Result<Answer, Stop> 
 }
 
 pub(crate) fn resume(txn: &mut Txn<'_>, it: &ResumeRelease) -> Result<Answer, Stop> {
-    let mut agent = load(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let mut release = active(txn, &agent)?;
     agent::expect_revision(txn, release.revision)?;
     let state = release.state();
     match release.hold() {
-        HoldCause::Unspecified => return already(txn, &agent, &release),
+        HoldCause::Unspecified => return answer(txn, &agent, &release, true),
         HoldCause::Operator => {
             let left_ms = release.left_ms;
             clear_hold(&mut release);
@@ -59,8 +59,9 @@ pub(crate) fn resume(txn: &mut Txn<'_>, it: &ResumeRelease) -> Result<Answer, St
 }
 
 pub(crate) fn promote(txn: &mut Txn<'_>, it: &PromoteRelease) -> Result<Answer, Stop> {
-    let mut agent = load(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     if agent.active_release == 0 && it.to() == Stage::Recycle {
+        drill::give_up(txn, &mut agent, "the quarantine was ended")?;
         return end_quarantine(txn, agent, it.force);
     }
     let mut release = active(txn, &agent)?;
@@ -96,7 +97,7 @@ pub(crate) fn promote(txn: &mut Txn<'_>, it: &PromoteRelease) -> Result<Answer, 
 }
 
 pub(crate) fn abort(txn: &mut Txn<'_>, it: &AbortRelease) -> Result<Answer, Stop> {
-    let mut agent = load(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let mut release = active(txn, &agent)?;
     agent::expect_revision(txn, release.revision)?;
     let why = match txn.header.reason.as_str() {
@@ -250,10 +251,5 @@ fn finish(
     save(txn, agent.number, &mut release);
     agent.revision = txn.revision;
     agent::save(txn, &agent);
-    answer(txn, &agent, &release)
-}
-
-fn already(txn: &Txn<'_>, agent: &AgentRecord, release: &ReleaseRecord) -> Result<Answer, Stop> {
-    let release = message(txn.read(), agent, release, true)?;
-    Ok(Answer::Release(ReleaseResult { release: Some(release), already: true }))
+    answer(txn, &agent, &release, false)
 }

@@ -34,6 +34,9 @@ pub(crate) fn record(txn: &mut Txn<'_>, it: &RecordVerdict) -> Result<Answer, St
     if matches!(it.stage(), Stage::Canary | Stage::Quarantine) && it.verdict() == Verdict::Pass {
         nothing_fires(txn, &agent, &release)?;
     }
+    if matches!(it.stage(), Stage::Quarantine | Stage::Recycle) && agent.drill_turned {
+        return Err(stale(&release, "a drill has turned the route"));
+    }
     if matches!(it.stage(), Stage::Quarantine | Stage::Recycle) && it.verdict() != Verdict::Pass {
         return Err(reject(reason::INVALID_REQUEST, "behind the switch only a pass is recorded"));
     }
@@ -57,7 +60,7 @@ pub(crate) fn record(txn: &mut Txn<'_>, it: &RecordVerdict) -> Result<Answer, St
     save(txn, agent.number, &mut release);
     agent.revision = txn.revision;
     agent::save(txn, &agent);
-    answer(txn, &agent, &release)
+    answer(txn, &agent, &release, false)
 }
 
 /// The next share of the canary.
@@ -81,16 +84,17 @@ pub(crate) fn advance_canary(txn: &mut Txn<'_>, it: &AdvanceCanary) -> Result<An
     note(txn, &agent, &mut release, "release.raised", state, &it.evidence);
     save(txn, agent.number, &mut release);
     agent::save(txn, &agent);
-    answer(txn, &agent, &release)
+    answer(txn, &agent, &release, false)
 }
 
 pub(super) fn answer(
     txn: &Txn<'_>,
     agent: &AgentRecord,
     release: &ReleaseRecord,
+    already: bool,
 ) -> Result<Answer, Stop> {
     let release = message(txn.read(), agent, release, true)?;
-    Ok(Answer::Release(ReleaseResult { release: Some(release), already: false }))
+    Ok(Answer::Release(ReleaseResult { release: Some(release), already }))
 }
 
 /// The release, if something may still be found out about it.

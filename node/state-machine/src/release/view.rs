@@ -4,11 +4,11 @@ use pinrail_proto::log::{AgentRecord, GateRecord, MoveRecord, ReleaseRecord, Sta
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, HoldCause, Stage, StageMode, Verdict};
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind};
 use crate::store::{Fault, Order, Read};
 use crate::txn::decode;
 
-use super::{attempt_id, id, is_over, policy, word};
+use super::{attempt_id, id, is_over, last_gates, policy, word};
 
 /// A release; with its policy and its whole history when `whole`.
 pub(crate) fn message(
@@ -71,17 +71,7 @@ fn progress(
 
 /// The last attempt at every stage, those to come included.
 fn gates(read: &dyn Read, agent: u32, release: &ReleaseRecord) -> Result<Vec<v1::Gate>, Fault> {
-    let rows = Key::of(Kind::ReleaseGate, agent).u32(release.number).range();
-    let mut last: std::collections::BTreeMap<i32, (u32, GateRecord)> =
-        std::collections::BTreeMap::new();
-    for (key, value) in read.scan(&rows, Order::Ascending, usize::MAX)? {
-        let mut parts = Parts::new(&key);
-        let (_, _, stage, attempt) = (parts.u32(), parts.u32(), parts.u8(), parts.u32());
-        let (Some(stage), Some(attempt)) = (stage, attempt) else {
-            return Err(Fault(format!("key {} does not come apart", hex::encode(&key))));
-        };
-        last.insert(i32::from(stage), (attempt, decode(&key, &value)?));
-    }
+    let last = last_gates(read, agent, release.number)?;
     let behind = [Stage::Quarantine, Stage::Recycle].map(|stage| StagePlan {
         stage: stage.into(),
         mode: StageMode::Required.into(),

@@ -9,6 +9,7 @@ mod candidate;
 mod drain;
 mod rollback;
 mod switch;
+mod turn;
 
 use pinrail_proto::log::AgentRecord;
 
@@ -19,6 +20,7 @@ pub(crate) use candidate::leave as leave_candidate;
 pub(crate) use drain::{clear as clear_drain, message as drain_message, oldest_pin_ms, set_drain};
 pub(crate) use rollback::{leave, rollback};
 pub(crate) use switch::{make_live, switch};
+pub(crate) use turn::turn;
 
 /// Notes that the route moved.
 pub(crate) fn moved(txn: &mut Txn<'_>, agent: &mut AgentRecord) {

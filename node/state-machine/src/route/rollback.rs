@@ -9,13 +9,15 @@ use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, namespace, release};
+use crate::{agent, bundle, drill, event, memory, namespace, release};
 
 use super::{drain, moved};
 
 pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop> {
-    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let mut agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     agent::expect_revision(txn, agent.revision)?;
+    let was_turned = agent.drill_turned;
+    drill::give_up(txn, &mut agent, "a rollback took its place")?;
     let unnamed = it.from_bundle_id.is_empty() || it.from_inferred;
     if unnamed && is_recent(txn, &agent) {
         return Err(ambiguous(txn, &agent)?);
@@ -24,6 +26,8 @@ pub(crate) fn rollback(txn: &mut Txn<'_>, it: &Rollback) -> Result<Answer, Stop>
     let from_id = match it.from_bundle_id.as_str() {
         "" if release::is_canary(&agent) => agent.candidate_bundle_id.clone(),
         "" => agent.live_bundle_id.clone(),
+        // Whoever read the route read it as the drill had turned it.
+        _ if was_turned && it.from_inferred => agent.live_bundle_id.clone(),
         named => named.to_owned(),
     };
     leave(txn, agent, &from_id, it.in_flight())
@@ -36,6 +40,7 @@ pub(crate) fn leave(
     from_id: &str,
     asked: v1::InFlight,
 ) -> Result<Answer, Stop> {
+    drill::give_up(txn, &mut agent, "a rollback took its place")?;
     if from_id.is_empty() {
         return Err(reject(reason::NO_LIVE_BUNDLE, "no bundle is live: there is nothing to leave"));
     }
@@ -68,23 +73,32 @@ fn go_back(
     in_flight: v1::InFlight,
 ) -> Result<Answer, Stop> {
     release::end_by_rollback(txn, agent)?;
+    agent.last_rollback_ms = txn.now;
+    let to = hand_back(txn, agent, &mut from)?;
+    from.rejected = true;
+    let answer = report(txn, agent, from, &to, in_flight)?;
+    agent::save(txn, agent);
+    Ok(Answer::Rollback(answer))
+}
+
+/// The standby is live again, on its own layer, and the drain of the bundle that is left begins. The caller saves the
+/// agent and `from`.
+pub(super) fn hand_back(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    from: &mut BundleRecord,
+) -> Result<BundleRecord, Stop> {
     let mut to = bundle::load(txn, agent.number, &agent.standby_bundle_id)?;
     drain::clear(txn, agent.number, &mut to);
     to.revision = txn.revision;
     bundle::save(txn, agent.number, &to);
-
     agent.live_bundle_id.clone_from(&to.bundle_id);
     agent.standby_bundle_id.clear();
-    agent.last_rollback_ms = txn.now;
     moved(txn, agent);
-
-    from.rejected = true;
     // Sessions on it are over, however many there are.
     from.session_floor = agent.epoch;
-    drain::begin(txn, agent, &mut from);
-    let answer = report(txn, agent, from, &to, in_flight)?;
-    agent::save(txn, agent);
-    Ok(Answer::Rollback(answer))
+    drain::begin(txn, agent, from);
+    Ok(to)
 }
 
 /// Leaves the candidate of a canary: the live bundle stays what it is, and has all of the traffic again.

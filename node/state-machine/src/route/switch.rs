@@ -7,7 +7,7 @@ use pinrail_proto::{reason, v1};
 use crate::event::With as _;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
-use crate::{agent, bundle, event, memory, release};
+use crate::{agent, bundle, drill, event, memory, release};
 
 use super::{drain, moved};
 
@@ -22,6 +22,7 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
             .with("epoch", agent.epoch)
             .with("live_bundle_id", &agent.live_bundle_id));
     }
+    drill::give_up(txn, &mut agent, "a switch took its place")?;
     let mut to = bundle::load(txn, agent.number, &it.bundle_id)?;
     let mut answer = v1::SwitchResponse {
         agent_id: agent.agent_id.clone(),

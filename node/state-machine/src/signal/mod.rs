@@ -25,6 +25,6 @@ pub(crate) use firing::{blocking, clear, end_phase, fire, firings};
 pub(crate) use freeze::{freeze, frozen};
 pub(crate) use settings::Windows;
 pub(crate) use steer::{ack, mute};
-pub(crate) use watch::{cohort, present, watched};
-pub(crate) use window::forget;
+pub(crate) use watch::{SERVING, cohort, present, watched};
+pub(crate) use window::{forget, sum};
 pub(crate) use words::word;

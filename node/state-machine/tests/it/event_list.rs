@@ -21,6 +21,7 @@ const NOUNS: &[&str] = &[
     "eval",
     "signal",
     "hook",
+    "drill",
 ];
 
 fn is_event_type(text: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pinrail_proto::id::place;
 use pinrail_proto::limits;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
@@ -12,32 +13,32 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::super::Dispatch;
 use super::super::propose;
-use super::{WHOLE_BP, is_mirrored};
+use super::{is_mirrored, prefix};
 
-/// Mirrors a live run, if it is drawn. Whether a run was started.
+/// Mirrors a live run, if it is drawn: the draw does not depend on the share, so a growing share only adds. The mirror's id,
+/// if one was started.
 pub(super) async fn start(
     dispatch: &Dispatch,
     it: &Attended,
     run_id: &str,
     share_bp: u32,
-    prefix: &str,
-) -> bool {
-    let digest: [u8; 32] = Sha256::digest(format!("{prefix}{run_id}").as_bytes()).into();
-    if place(&digest) >= share_bp {
-        return false;
+) -> Option<String> {
+    let prefix = prefix(it);
+    if place(&digest(&prefix, run_id)) >= share_bp {
+        return None;
     }
     let live = dispatch.inner.replica.read(|read| {
         let run = query::run_record(read, it.agent, run_id)?;
         Ok((run, query::run_input(read, it.agent, run_id)?))
     });
-    let Ok((Some(run), input)) = live else { return false };
+    let Ok((Some(run), input)) = live else { return None };
     if !is_mirrored(&run, it) {
-        return false;
+        return None;
     }
+    let mirror = self::run_id(&prefix, run_id);
     let command = Kind::StartRun(StartRun {
         agent: Some(AgentRef { namespace: it.namespace.clone(), agent_id: it.agent_id.clone() }),
-        // The same live run is mirrored once, whichever leader does it.
-        run_id: format!("{prefix}{}", hex::encode(&digest[..12])),
+        run_id: mirror.clone(),
         input,
         labels: labels(&run),
         entry: run.entry.clone(),
@@ -49,13 +50,17 @@ pub(super) async fn start(
         memory_layer: run.layer,
         ..StartRun::default()
     });
-    matches!(propose(dispatch, it, command).await, Some(Answer::StartRun(_)))
+    let started = matches!(propose(dispatch, it, command).await, Some(Answer::StartRun(_)));
+    started.then_some(mirror)
 }
 
-/// First 8 bytes modulo 10,000: the draw does not depend on the share, so a growing share only adds.
-fn place(digest: &[u8; 32]) -> u32 {
-    let (first, _) = digest.split_first_chunk::<8>().expect("a SHA-256 has 32 bytes");
-    u32::try_from(u64::from_be_bytes(*first) % u64::from(WHOLE_BP)).unwrap_or(0)
+/// The id of the mirror of a live run: it is mirrored once, whichever leader does it.
+pub(super) fn run_id(prefix: &str, live_id: &str) -> String {
+    format!("{prefix}{}", hex::encode(&digest(prefix, live_id)[..12]))
+}
+
+fn digest(prefix: &str, live_id: &str) -> [u8; 32] {
+    Sha256::digest(format!("{prefix}{live_id}").as_bytes()).into()
 }
 
 /// The live run's labels, and the one that names it.

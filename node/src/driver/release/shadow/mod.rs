@@ -6,25 +6,30 @@
 
 mod compare;
 mod mirror;
+mod opinion;
 mod pair;
+pub(crate) mod pairs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pinrail_proto::v1::{self, RunKind};
+use pinrail_proto::limits;
+use pinrail_proto::log::RunRecord;
+use pinrail_proto::v1::{self, Payload, RunKind};
 use pinrail_state_machine::query::{self, Attended};
+use pinrail_state_machine::store::{Fault, Read};
 use serde_json::json;
+use tokio::time::{Duration, Instant};
 
 use super::super::Dispatch;
-use super::Finding;
-
-pub(crate) use pair::{Judged, judge};
+use super::{Finding, propose};
+use pair::{Judged, Stands};
 
 /// Pairs that are looked at; far more than a gate asks for.
 const MOST: usize = 20_000;
 /// Divergent pairs that the evidence names.
 const NAMED: usize = 20;
-/// All of the live runs, in basis points.
-const WHOLE_BP: u32 = 10_000;
+/// How often all mirrored runs are looked for: one whose start was not acknowledged is there all the same.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What the driver remembers of the shadow stages that are under way.
 #[derive(Debug, Default)]
@@ -35,16 +40,28 @@ pub(super) struct Shadows(BTreeMap<(u32, u32), Stage>);
 struct Stage {
     attempt: u32,
     share_bp: u32,
-    /// Pairs that were compared, by the id of the shadow run.
+    /// Pairs that were compared, by the id of the shadow run, and what they cost.
     judged: BTreeMap<String, Judged>,
-    open: usize,
-    cost_micros: u64,
+    judged_micros: u64,
+    /// The others.
+    open: BTreeSet<String>,
+    /// Runs that are under way, of mirrors and of judges; and what the open pairs cost so far.
+    running: usize,
+    open_micros: u64,
+    /// When all of them were looked for last.
+    looked: Option<Instant>,
 }
 
 /// The text that the ids of all shadow runs of an attempt begin with.
 fn prefix(it: &Attended) -> String {
-    let hash = pinrail_proto::id::agent_hash(&it.namespace, &it.agent_id);
-    format!("{hash}-r{}.shadow.{}.", it.release.number, it.release.attempt)
+    let release_id = format!("r{}", it.release.number);
+    prefix_of(&it.namespace, &it.agent_id, &release_id, it.release.attempt)
+}
+
+fn prefix_of(namespace: &str, agent_id: &str, release_id: &str, attempt: u32) -> String {
+    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    let hash = pinrail_proto::id::agent_hash(namespace, agent_id);
+    format!("{hash}-{release_id}.shadow.{attempt}.")
 }
 
 fn gate(it: &Attended) -> v1::ShadowGate {
@@ -61,6 +78,11 @@ impl Shadows {
         self.0.retain(|(of, number), _| *of != agent || under_way(*number));
     }
 
+    /// Whether a release of an agent is at this stage.
+    pub(super) fn has(&self, agent: u32) -> bool {
+        self.0.range((agent, 0)..=(agent, u32::MAX)).next().is_some()
+    }
+
     fn stage(&mut self, it: &Attended) -> &mut Stage {
         let stage = self.0.entry((it.agent, it.release.number)).or_default();
         if stage.attempt != it.release.attempt {
@@ -70,31 +92,30 @@ impl Shadows {
         stage
     }
 
-    /// Compares what is over, and says whether that is enough.
-    pub(super) fn look(&mut self, dispatch: &Dispatch, it: &Attended) -> Finding {
+    /// Compares what is over, has what needs it judged, and says whether that is enough.
+    pub(super) async fn look(&mut self, dispatch: &Dispatch, it: &Attended) -> Finding {
         let gate = gate(it);
         let stage = self.stage(it);
+        let again = stage.looked.is_none_or(|at| at.elapsed() >= AGAIN);
         let read = dispatch.inner.replica.read(|read| {
-            let runs = query::runs_named(read, it.agent, &prefix(it), MOST)?;
-            let (mut open, mut cost) = (0, 0);
-            for run in runs {
-                cost += pair::cost(&run);
-                if run.ended_ms == 0 {
-                    open += 1;
-                } else if !stage.judged.contains_key(&run.run_id)
-                    && let Some(judged) = judge(read, it.agent, &run, &gate)?
-                {
-                    stage.judged.insert(run.run_id.clone(), judged);
-                }
+            if again {
+                stage.find(read, it, &gate)?;
             }
-            Ok((open, cost))
+            stage.compare(read, it.agent, &gate)
         });
-        match read {
-            Ok((open, cost)) => (stage.open, stage.cost_micros) = (open, cost),
+        let awaiting = match read {
+            Ok(awaiting) => awaiting,
             Err(error) => {
                 tracing::warn!(%error, "mirrored runs cannot be read");
                 return Finding::Wait("the state cannot be read".to_owned());
             }
+        };
+        for (shadow_id, input) in awaiting {
+            if !stage.has_room(&gate) {
+                break;
+            }
+            propose(dispatch, it, opinion::start(it, &shadow_id, input)).await;
+            stage.running += 1;
         }
         stage.raise(it, &gate);
         let workers = dispatch.workers(&it.namespace, &it.agent_id, &it.release.bundle_id);
@@ -104,12 +125,65 @@ impl Shadows {
 }
 
 impl Stage {
+    /// Looks for all mirrored runs: those of an earlier leader too.
+    fn find(&mut self, read: &dyn Read, it: &Attended, gate: &v1::ShadowGate) -> Result<(), Fault> {
+        self.judged_micros = 0;
+        for run in query::runs_named(read, it.agent, &prefix(it), "", MOST)? {
+            if self.judged.contains_key(&run.run_id) {
+                self.judged_micros += pair::cost(read, it.agent, &run, gate)?;
+            } else {
+                self.open.insert(run.run_id);
+            }
+        }
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Compares the open pairs whose runs are over. Answers those that a step has to judge.
+    fn compare(
+        &mut self,
+        read: &dyn Read,
+        agent: u32,
+        gate: &v1::ShadowGate,
+    ) -> Result<Vec<(String, Payload)>, Fault> {
+        let mut awaiting = Vec::new();
+        (self.running, self.open_micros) = (0, 0);
+        for run_id in self.open.clone() {
+            let Some(run) = query::run_record(read, agent, &run_id)? else {
+                self.open.remove(&run_id);
+                continue;
+            };
+            let cost = pair::cost(read, agent, &run, gate)?;
+            match pair::judge(read, agent, &run, gate)? {
+                Stands::Compared(judged) => {
+                    self.open.remove(&run_id);
+                    self.judged.insert(run_id, judged);
+                    self.judged_micros += cost;
+                    continue;
+                }
+                Stands::Open => self.running += usize::from(is_running(read, agent, &run)?),
+                Stands::AwaitsJudge(input) => awaiting.push((run_id, input)),
+            }
+            self.open_micros += cost;
+        }
+        Ok(awaiting)
+    }
+
+    fn cost_micros(&self) -> u64 {
+        self.judged_micros + self.open_micros
+    }
+
+    /// Whether one more run may be started.
+    fn has_room(&self, gate: &v1::ShadowGate) -> bool {
+        self.running < gate.max_open() as usize && self.cost_micros() < gate.max_cost_micros()
+    }
+
     /// A share that will not bring the pairs in time grows towards all of the live runs.
     fn raise(&mut self, it: &Attended, gate: &v1::ShadowGate) {
-        let most = gate.share_bp.last().copied().unwrap_or(WHOLE_BP);
+        let most = gate.share_bp.last().copied().unwrap_or(limits::WHOLE_BP);
         let whole_ms = it.release.deadline_ms.saturating_sub(it.release.stage_ms).max(1);
         let gone_ms = it.now_ms.saturating_sub(it.release.stage_ms);
-        let pairs = (self.judged.len() + self.open) as u64;
+        let pairs = (self.judged.len() + self.open.len()) as u64;
         // Pairs that there should be by now, had they come evenly over half of the time.
         let due = u64::from(gate.min_pairs()) * gone_ms * 2 / whole_ms;
         if pairs < due && self.share_bp < most {
@@ -137,8 +211,8 @@ impl Stage {
             "pairs": pairs, "min_pairs": gate.min_pairs(), "diverged": count,
             "divergence_permille": permille,
             "max_divergence_permille": gate.max_divergence_permille(),
-            "not_comparable": apart, "open": self.open, "share_bp": self.share_bp,
-            "cost_micros": self.cost_micros, "divergent": diverged,
+            "not_comparable": apart, "open": self.open.len(), "share_bp": self.share_bp,
+            "cost_micros": self.cost_micros(), "divergent": diverged,
         });
         let needed = u64::from(gate.min_pairs());
         if pairs < needed {
@@ -176,19 +250,28 @@ impl Shadows {
         let gate = gate(it);
         let stage = self.stage(it);
         for run_id in began {
-            let room = stage.open < gate.max_open() as usize;
-            if !room || stage.cost_micros >= gate.max_cost_micros() {
+            if !stage.has_room(&gate) {
                 return;
             }
-            if mirror::start(dispatch, it, run_id, stage.share_bp, &prefix(it)).await {
-                stage.open += 1;
+            if let Some(mirror) = mirror::start(dispatch, it, run_id, stage.share_bp).await {
+                stage.open.insert(mirror);
+                stage.running += 1;
             }
         }
     }
 }
 
+/// Whether a mirrored run, or the judge of its pair, is under way; a live run that is not over is no concern of the stage.
+fn is_running(read: &dyn Read, agent: u32, shadow: &RunRecord) -> Result<bool, Fault> {
+    if shadow.ended_ms == 0 {
+        return Ok(true);
+    }
+    let judge = query::run_record(read, agent, &opinion::run_id(&shadow.run_id))?;
+    Ok(judge.is_some_and(|judge| judge.ended_ms == 0))
+}
+
 /// Whether a run is one that is mirrored.
-fn is_mirrored(run: &pinrail_proto::log::RunRecord, it: &Attended) -> bool {
+fn is_mirrored(run: &RunRecord, it: &Attended) -> bool {
     run.kind() == RunKind::Live
         && run.bundle_id == it.release.baseline_bundle_id
         && run.parent_run_id.is_empty()

@@ -22,19 +22,23 @@ pub(super) fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(hooks());
     history.extend(quotas());
     history.extend(drift());
+    history.extend(drills(history.len() as u64));
     history
 }
 
 /// A hook that is told of the end of a run; one delivery got through, one did not, one is sent again.
-fn hooks() -> Vec<(&'static str, log::Command)> {
-    let hook = v1::Hook {
+fn pager() -> v1::Hook {
+    v1::Hook {
         name: "pager".to_owned(),
         url: "https://pager.example/pinrail".to_owned(),
         events: vec!["route.*".to_owned()],
         secret: "env:PAGER_SECRET".to_owned(),
         gate: "evals".to_owned(),
-    };
-    let policy = v1::Policy { hooks: vec![hook], ..v1::Policy::default() };
+    }
+}
+
+fn hooks() -> Vec<(&'static str, log::Command)> {
+    let policy = v1::Policy { hooks: vec![pager()], ..v1::Policy::default() };
     let start = log::StartRun {
         agent: agent(),
         run_id: "called back".to_owned(),
@@ -92,6 +96,69 @@ fn hooks() -> Vec<(&'static str, log::Command)> {
                 index: 0,
             })),
         ),
+    ]
+}
+
+/// A pair in quarantine, a drill on its live route, one on a route of its own, and the next one planned.
+fn drills(before: u64) -> Vec<(&'static str, log::Command)> {
+    let policy = v1::Policy {
+        drill: Some(v1::DrillPolicy {
+            every: Some(duration(86_400_000)),
+            ..v1::DrillPolicy::default()
+        }),
+        hooks: vec![pager()],
+        ..v1::Policy::default()
+    };
+    let start = |mode: v1::DrillMode| {
+        asked(Command::StartDrill(log::StartDrill {
+            agent: agent(),
+            mode: mode.into(),
+            scheduled: false,
+            capacity: Some(log::Capacity { workers: 2, free_slots: 8, ..Default::default() }),
+        }))
+    };
+    let part = |drill, part: v1::DrillPart| {
+        plain(Command::RecordDrill(log::RecordDrill {
+            agent: 1,
+            drill,
+            part: part.into(),
+            verdict: v1::Verdict::Pass.into(),
+            took_micros: 4_200,
+            reason: "acknowledged".to_owned(),
+            evidence: "{}".to_owned(),
+        }))
+    };
+    let update = log::UpdateAgent { agent: agent(), policy: Some(policy) };
+    let forced = log::Switch {
+        agent: agent(),
+        bundle_id: "v9".to_owned(),
+        force: true,
+        ..log::Switch::default()
+    };
+    let schedule =
+        log::ScheduleDrill { agent: 1, due_ms: BEGIN_MS + 86_400_000, policy_revision: before + 1 };
+    vec![
+        ("update agent, drills", plain(Command::UpdateAgent(update))),
+        ("create v9", plain(bundle("v9", "9"))),
+        ("switch to v9", plain(Command::Switch(forced))),
+        ("start drill, live", start(v1::DrillMode::Live)),
+        ("record drill, prepare", part(1, v1::DrillPart::Prepare)),
+        (
+            "turn route",
+            plain(Command::TurnRoute(log::TurnRoute { agent: 1, drill: 1, back: false })),
+        ),
+        ("record drill, rollback", part(1, v1::DrillPart::Rollback)),
+        ("abort drill", asked(Command::AbortDrill(log::AbortDrill { agent: agent() }))),
+        (
+            "start drill",
+            plain(Command::StartDrill(log::StartDrill {
+                agent: agent(),
+                mode: v1::DrillMode::Route.into(),
+                ..log::StartDrill::default()
+            })),
+        ),
+        ("abort drill again", plain(Command::AbortDrill(log::AbortDrill { agent: agent() }))),
+        ("schedule drill", plain(Command::ScheduleDrill(schedule))),
     ]
 }
 

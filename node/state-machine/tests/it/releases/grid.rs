@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use pinrail_proto::log::command::Kind as Command;
-use pinrail_proto::v1::{self, Stage, Verdict};
+use pinrail_proto::v1::{self, DrillMode, DrillPart, Stage, Verdict};
 
 use crate::replica::switch;
 
 use super::world::{
-    AGENT, SPAN_MS, World, abort, extend, hold, promote, recycle, resume, rollback, start,
+    AGENT, SPAN_MS, World, abort, abort_drill, drill, drill_passes, extend, hold, promote, recycle,
+    resume, rollback, start, turn,
 };
 
 type Build = fn() -> World;
@@ -51,6 +52,8 @@ const SCENES: &[(&str, Build)] = &[
     ("quarantine, time over", || quarantine().wait(SPAN_MS)),
     ("quarantine with another release active", || quarantine().with(start("v3"))),
     ("recycle", recycling),
+    ("quarantine, a drill is on a route of its own", || quarantine().with(drill(DrillMode::Route))),
+    ("quarantine, a drill has turned the live route", || turned().wait(SPAN_MS)),
     ("recycled", || recycling().passed()),
     ("failed", || {
         let world = smoke();
@@ -96,6 +99,13 @@ const ASKS: &[(&str, Ask)] = &[
     ("switch v3", |_| switch(AGENT, "v3")),
     ("rollback", |_| rollback()),
     ("extend", |_| extend()),
+    ("drill", |_| drill(DrillMode::Route)),
+    ("drill on the live route", |_| drill(DrillMode::Live)),
+    ("drill: prepared", |_| drill_passes(DrillPart::Prepare)),
+    ("drill: turn", |_| turn(false)),
+    ("drill: rolled back", |_| drill_passes(DrillPart::Rollback)),
+    ("drill: turn back", |_| turn(true)),
+    ("drill: abort", |_| abort_drill()),
     ("recycle v1", |_| recycle("v1")),
     ("recycle v2", |_| recycle("v2")),
 ];
@@ -128,6 +138,11 @@ fn last_share() -> World {
 
 fn quarantine() -> World {
     last_share().wait(SPAN_MS).passed()
+}
+
+fn turned() -> World {
+    let world = quarantine().with(drill(DrillMode::Live));
+    world.with(drill_passes(DrillPart::Prepare)).with(turn(false))
 }
 
 fn recycling() -> World {

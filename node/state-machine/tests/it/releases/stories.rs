@@ -3,14 +3,17 @@
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::memory_target::Target;
 use pinrail_proto::log::{self};
-use pinrail_proto::v1::{self, Stage, Verdict};
-use pinrail_state_machine::Machine;
+use pinrail_proto::v1::{self, DrillMode, Stage, Verdict};
 use pinrail_state_machine::store::MemoryStore;
+use pinrail_state_machine::{Machine, query};
 use proptest::prelude::*;
 
 use crate::replica::{agent, batch, payload, switch};
 
-use super::world::{AGENT, World, abort, extend, hold, promote, recycle, resume, rollback, start};
+use super::world::{
+    AGENT, World, abort, abort_drill, drill, extend, hold, promote, recycle, resume, rollback,
+    start,
+};
 
 /// One thing that somebody does; numbers stand for one of few bundles, stages or runs.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ enum Op {
     Cancel(u8),
     Put { bundle: u8, key: u8 },
     Sweep,
+    Drill(bool),
+    DrillPart(bool),
+    Turn(bool),
+    AbortDrill,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -51,6 +58,10 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..20_u8).prop_map(Op::Cancel),
         3 => (1..=3_u8, 0..3_u8).prop_map(|(bundle, key)| Op::Put { bundle, key }),
         3 => Just(Op::Sweep),
+        2 => any::<bool>().prop_map(Op::Drill),
+        4 => prop::bool::weighted(0.9).prop_map(Op::DrillPart),
+        2 => any::<bool>().prop_map(Op::Turn),
+        1 => Just(Op::AbortDrill),
     ]
 }
 
@@ -81,6 +92,15 @@ fn command(world: &World, op: &Op) -> Option<Command> {
             }
         }
         Op::Abort => abort(),
+        Op::Drill(live) => drill(if *live { DrillMode::Live } else { DrillMode::Route }),
+        Op::DrillPart(pass) => present_part(world, *pass)?,
+        Op::Turn(back) => match present_part(world, true)? {
+            Command::RecordDrill(it) => {
+                Command::TurnRoute(log::TurnRoute { agent: 1, drill: it.drill, back: *back })
+            }
+            other => other,
+        },
+        Op::AbortDrill => abort_drill(),
         Op::Switch { bundle: number, force } => match switch(AGENT, &bundle(*number)) {
             Command::Switch(mut it) => {
                 it.force = *force;
@@ -115,6 +135,19 @@ fn command(world: &World, op: &Op) -> Option<Command> {
             ..log::PutMemory::default()
         }),
     })
+}
+
+/// The part of the newest drill that is under way.
+fn present_part(world: &World, pass: bool) -> Option<Command> {
+    let drill = query::drill(world.replica.read(), "", AGENT, "", world.replica.now_ms).ok()?;
+    let part = drill.parts.last()?;
+    Some(Command::RecordDrill(log::RecordDrill {
+        agent: 1,
+        drill: drill.drill_id.trim_start_matches('d').parse().ok()?,
+        part: part.part,
+        verdict: if pass { Verdict::Pass } else { Verdict::Fail }.into(),
+        ..log::RecordDrill::default()
+    }))
 }
 
 fn play(world: &mut World, op: &Op) {

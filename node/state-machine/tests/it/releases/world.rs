@@ -187,6 +187,35 @@ pub(super) fn abort() -> Command {
     Command::AbortRelease(log::AbortRelease { agent: agent(AGENT) })
 }
 
+/// With workers of the standby.
+pub(super) fn drill(mode: v1::DrillMode) -> Command {
+    Command::StartDrill(log::StartDrill {
+        agent: agent(AGENT),
+        mode: mode.into(),
+        scheduled: false,
+        capacity: Some(log::Capacity { workers: 1, free_slots: 8, ..log::Capacity::default() }),
+    })
+}
+
+/// The present part of the newest drill passes.
+pub(super) fn drill_passes(part: v1::DrillPart) -> Command {
+    Command::RecordDrill(log::RecordDrill {
+        agent: 1,
+        drill: 1,
+        part: part.into(),
+        verdict: Verdict::Pass.into(),
+        ..log::RecordDrill::default()
+    })
+}
+
+pub(super) fn turn(back: bool) -> Command {
+    Command::TurnRoute(log::TurnRoute { agent: 1, drill: 1, back })
+}
+
+pub(super) fn abort_drill() -> Command {
+    Command::AbortDrill(log::AbortDrill { agent: agent(AGENT) })
+}
+
 pub(super) fn rollback() -> Command {
     Command::Rollback(log::Rollback { agent: agent(AGENT), ..log::Rollback::default() })
 }

@@ -9,7 +9,7 @@ use pinrail_state_machine::query;
 use super::evals;
 use super::line::{Line, span};
 use super::world::{BEGIN_MS, Held, World};
-use super::{drift, outside, release, show, signal};
+use super::{drift, drill, outside, release, show, signal};
 
 /// Carries a line out and tells what came of it.
 pub(super) fn carry_out(world: &mut World, line: &mut Line) -> Vec<String> {
@@ -36,6 +36,7 @@ fn kind(world: &World, line: &mut Line) -> Kind {
         .or_else(|| release::command(world, line, &verb))
         .or_else(|| signal::command(world, line, &verb))
         .or_else(|| drift::command(world, line, &verb))
+        .or_else(|| drill::command(world, line, &verb))
         .or_else(|| run(line, &verb))
         .or_else(|| step(world, line, &verb))
         .or_else(|| memory(world, line, &verb))
@@ -471,6 +472,11 @@ fn policy(line: &mut Line) -> v1::Policy {
         ..v1::SwitchPolicy::default()
     };
     let in_flight = in_flight(&line.text("in-flight"));
+    let drill = v1::DrillPolicy {
+        every: line.span("every").map(duration),
+        limit: line.span("limit").map(duration),
+        ..v1::DrillPolicy::default()
+    };
     let memory = v1::MemoryPolicy {
         quota_bytes: line.number("quota"),
         versions: line.span("versions").map(duration),
@@ -493,6 +499,7 @@ fn policy(line: &mut Line) -> v1::Policy {
         hooks: outside::hooks_policy(line),
         memory: Some(memory),
         environment: Some(environment),
+        drill: Some(drill),
         sessions: Some(sessions),
         description: line.text("description"),
         runs: Some(runs),

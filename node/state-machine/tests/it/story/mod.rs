@@ -10,6 +10,7 @@
 mod bounds;
 mod command;
 mod drift;
+mod drill;
 mod evals;
 mod line;
 mod outside;
@@ -93,6 +94,9 @@ stories! {
     hooks
     callbacks
     audit
+    drill_on_its_own_route
+    drill_on_the_live_route
+    drill_in_time
 }
 
 fn folder() -> PathBuf {

@@ -10,7 +10,7 @@ use super::command::{agent_ref, run_kind};
 use super::evals;
 use super::line::{Line, span};
 use super::world::World;
-use super::{drift, outside, release, show, signal};
+use super::{drift, drill, outside, release, show, signal};
 
 /// Answers a question; `None` when the line is none.
 pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
@@ -27,6 +27,9 @@ pub(super) fn ask(world: &mut World, line: &mut Line) -> Option<Vec<String>> {
         "diff" => diff(world, line),
         "release" => release::release(world, line),
         "releases" => release::releases(world, line),
+        "drill" => drill::drill(world, line),
+        "drills" => drill::drills(world, line),
+        "rows-of" => Ok(rows_of(world, line)),
         "signals" => signal::signals(world, line),
         "drift" => drift::drift(world, line),
         "explain" => signal::explain(world, line),
@@ -71,6 +74,14 @@ pub(super) type Told = Result<Vec<String>, Stop>;
 pub(super) fn agent(line: &mut Line) -> (String, String) {
     let agent = agent_ref(&line.word());
     (agent.namespace, agent.agent_id)
+}
+
+/// `rows-of 2`: how many rows an agent has, by its number.
+fn rows_of(world: &World, line: &mut Line) -> Vec<String> {
+    let number: u32 = line.word().parse().expect("rows-of names the agent's number");
+    let of_agent = |key: &[u8]| key.get(1..5) == Some(&number.to_be_bytes()[..]);
+    let rows = world.rows().filter(|(key, _)| of_agent(key)).count();
+    vec![format!("{rows} rows")]
 }
 
 fn route(world: &World, line: &mut Line) -> Told {

@@ -57,6 +57,7 @@ fn answer(result: &Answer) -> Vec<String> {
             let release = it.release.clone().unwrap_or_default();
             vec![format!("{}{}", super::release::shown(&release), again(it.already))]
         }
+        Answer::Drill(it) => super::drill::shown(&it.drill.clone().unwrap_or_default()),
         Answer::RecycleBundle(it) => {
             vec![format!("{} is recycled{}", it.bundle_id, again(it.already))]
         }

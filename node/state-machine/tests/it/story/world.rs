@@ -42,6 +42,10 @@ impl World {
         &self.store
     }
 
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Bytes)> {
+        self.store.rows()
+    }
+
     pub(super) fn wait(&mut self, ms: u64) {
         self.elapsed_ms += ms;
     }

@@ -1,6 +1,8 @@
-//! What the output of a smoke run must satisfy: a JSON Schema, texts that it contains, a regular expression.
+//! What the output of a run on a synthetic input must satisfy: a JSON Schema, texts that it contains, a regular expression.
 
 use pinrail_proto::v1::{Payload, SmokeCase};
+
+use crate::assertion;
 
 /// Whether an output is as a case expects it.
 ///
@@ -18,8 +20,8 @@ pub(super) fn satisfies(case: &SmokeCase, output: Option<&Payload>) -> Result<()
         }
     }
     if !case.matches.is_empty() {
-        let pattern = regex::Regex::new(&case.matches)
-            .map_err(|error| format!("the expression cannot be read: {error}"))?;
+        let pattern = assertion::expression(&case.matches)
+            .map_err(|rule| format!("what it should match {rule}"))?;
         if !pattern.is_match(&text) {
             return Err(format!("the output does not match {:?}", case.matches));
         }
@@ -28,10 +30,7 @@ pub(super) fn satisfies(case: &SmokeCase, output: Option<&Payload>) -> Result<()
 }
 
 fn fits(schema: &str, output: &[u8]) -> Result<(), String> {
-    let schema: serde_json::Value = serde_json::from_str(schema)
-        .map_err(|error| format!("the schema cannot be read: {error}"))?;
-    let schema = jsonschema::validator_for(&schema)
-        .map_err(|error| format!("the schema cannot be read: {error}"))?;
+    let schema = assertion::schema(schema).map_err(|rule| format!("the schema {rule}"))?;
     let output: serde_json::Value = serde_json::from_slice(output)
         .map_err(|error| format!("the output is no JSON: {error}"))?;
     schema.validate(&output).map_err(|error| {
