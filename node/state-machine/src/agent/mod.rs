@@ -41,6 +41,7 @@ pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop
     txn.mark(hash_key(&agent), &[]);
     save(txn, &agent);
     txn.event(event::of_agent("agent.created", &agent));
+    txn.effect(Effect::AgentChanged { agent: agent.number });
     answer(txn, &agent, false)
 }
 

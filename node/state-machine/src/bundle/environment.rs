@@ -38,6 +38,10 @@ pub(crate) fn set(txn: &mut Txn<'_>, it: &SetEnvironment) -> Result<Answer, Stop
 
 /// What is wanted, why, and how many free slots: it follows from the route and the pins; unknown never reads as off.
 pub(super) fn wanted(agent: &AgentRecord, bundle: &BundleRecord) -> (Want, &'static str, u32) {
+    // A drill's own route has no compute: nothing is to be started for it.
+    if agent.drill_of != 0 {
+        return (Want::Off, "a drill's own route", 0);
+    }
     let (want, why) = match state(agent, bundle) {
         BundleState::Live => (Want::Serve, "live"),
         BundleState::Standby => (Want::Warm, "standby"),

@@ -4,7 +4,7 @@
 
 use pinrail_proto::log::{AgentRecord, NamespaceRecord};
 use pinrail_proto::v1::{self, NamespaceAmounts};
-use pinrail_proto::{id, limits, reason};
+use pinrail_proto::{limits, reason};
 
 use crate::event::{self, With as _};
 use crate::key::{Key, Kind};
@@ -78,7 +78,8 @@ impl Quota {
     pub(crate) fn of_agent(self, agent: &AgentRecord) -> u64 {
         match self {
             OpenRuns => agent.open_runs,
-            Agents => 1,
+            // A drill's own route is no agent that users know, though what is on it takes room.
+            Agents => u64::from(agent.drill_of == 0),
             MemoryBytes => agent.memory_bytes,
             Bundles => agent.bundles,
         }
@@ -243,10 +244,6 @@ pub(crate) fn sum(read: &dyn Read, namespace: &str) -> Result<NamespaceAmounts, 
             .map_err(|_| Fault(format!("row {} has no number", hex::encode(&key))))?;
         let agent = crate::agent::by_number(read, number)?.unwrap_or_default();
         for quota in ALL {
-            // The route of a drill is nobody's agent, though what is on it takes room.
-            if quota == Agents && id::is_drill_route(&agent.agent_id) {
-                continue;
-            }
             let sum = quota.slot(&mut sums);
             *sum = sum.map(|sum| sum.saturating_add(quota.of_agent(&agent)));
         }
