@@ -47,7 +47,7 @@ pub(super) const PASSED_BEFORE: usize = 192;
 
 /// What live bundles are like.
 pub(crate) const LIVE: Manner =
-    Manner { takes: Duration::from_millis(30), costs_micros: 100, hangs: false };
+    Manner { takes: Duration::from_millis(30), costs_micros: 100, hangs: false, drifted: false };
 
 /// Short times, and runs that end with a rollback.
 pub(crate) const SHORT: &str = r#"
@@ -107,6 +107,12 @@ mode = "required"
 set  = "core@1"
 "#;
 
+/// By default drift is told of, and nothing else.
+const DRIFT_COUNTS: &str = r#"
+[signals.drift]
+canary = "rollback"
+"#;
+
 /// What the candidate costs is seen behind the switch.
 const SWITCH_ALONE: &str = r#"
 [gates.shadow]
@@ -151,6 +157,14 @@ pub(super) const CHAPTERS: &[Chapter] = &[
         candidate: Manner { hangs: true, ..LIVE },
         passes: None,
         deserves: Fate::RolledBack(SignalKind::P95Latency, Stage::Canary),
+    },
+    Chapter {
+        agent: "drifted",
+        about: "its tool wants more than it knows",
+        policy: &[SHORT, SIGNALS, CANARY_ALONE, DRIFT_COUNTS],
+        candidate: Manner { drifted: true, ..LIVE },
+        passes: None,
+        deserves: Fate::RolledBack(SignalKind::Drift, Stage::Canary),
     },
     Chapter {
         agent: "costly",

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::chapter::{Chapter, EXAMPLES};
+use super::worker::{TOOL, arguments};
 
 /// Writes agent.toml.
 pub(super) fn agent(folder: &Path, chapter: &Chapter) -> Result<PathBuf> {
@@ -18,9 +19,12 @@ pub(super) fn agent(folder: &Path, chapter: &Chapter) -> Result<PathBuf> {
 /// Writes the file of a bundle.
 pub(super) fn bundle(folder: &Path, bundle_id: &str) -> Result<PathBuf> {
     let path = folder.join(format!("bundle-{bundle_id}.toml"));
+    let schema = folder.join("search.input.json");
+    fs::write(&schema, arguments(false).to_string())?;
     let text = format!(
         "message = \"{bundle_id}\"\n\n[code]\ngit_commit = \"{bundle_id}\"\n\n[model]\nprovider = \"demo\"\n\
-         name = \"sleeper\"\nsnapshot = \"{bundle_id}\"\n"
+         name = \"sleeper\"\nsnapshot = \"{bundle_id}\"\n\n[[tools]]\nname = \"{TOOL}\"\nversion = \"1\"\n\
+         input_schema = \"search.input.json\"\nside_effects = \"read_only\"\n"
     );
     fs::write(&path, text)?;
     Ok(path)

@@ -117,6 +117,7 @@ impl Play {
             manner.costs_micros.to_string(),
         ];
         args.extend(manner.hangs.then(|| "--hangs".to_owned()));
+        args.extend(manner.drifted.then(|| "--drifted".to_owned()));
         let launch = Launch {
             log: self.folder.join(format!("{what}.log")),
             what,

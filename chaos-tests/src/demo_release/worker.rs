@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use pinrail_client::worker::{Next, StepContext, StepResult, Usage, shutdown_signal};
+use pinrail_client::worker::{Next, StepContext, StepResult, ToolsSeen, Usage, shutdown_signal};
 use pinrail_client::{Client, Config, Worker, config};
 use serde_json::{Value, json};
 use tokio::time::sleep;
+
+/// The agent's tool.
+pub(super) const TOOL: &str = "search";
+
+/// What the tool takes: as the bundles say, or more than they know of.
+pub(super) fn arguments(drifted: bool) -> Value {
+    let required: &[&str] = if drifted { &["query", "region"] } else { &["query"] };
+    let text = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "properties": { "query": text, "region": text },
+        "required": required,
+    })
+}
 
 /// What a bundle's runs are like.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -19,6 +33,9 @@ pub struct Manner {
     /// Runs go on until they are cancelled.
     #[arg(long)]
     pub hangs: bool,
+    /// The tool wants more than the bundle knows of.
+    #[arg(long)]
+    pub drifted: bool,
 }
 
 /// Serves a bundle until SIGTERM.
@@ -42,12 +59,15 @@ pub async fn serve(
         }
         Ok(Next::done(json!({ "answer": ask["question"] }))) as StepResult<Next>
     };
+    let seen = ToolsSeen::new();
+    seen.set(TOOL, &arguments(manner.drifted), None);
     let worker = Worker::builder(client)
         .agent(agent)
         .bundle(bundle)
         .slots(256)
         .shutdown_grace(Duration::from_secs(1))
         .shadow_safe()
+        .tools_seen(&seen)
         .step("main", step);
     Ok(worker.run_until(shutdown_signal()).await?)
 }
