@@ -4,15 +4,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
-use pinrail_client::{Client, Config};
+use anyhow::{Result, bail};
+use pinrail_client::worker::{Next, StepContext, StepResult};
+use pinrail_client::{Client, Config, Worker};
 use pinrail_proto::v1;
 use tokio::time::Instant;
 
 use super::Setting;
 use super::measured::{client, each, go_live};
 use super::plan::bundle;
-use crate::api::setup::{self, Policy};
+use crate::api::setup::{self, Policy, code_of};
 use crate::cluster::{Cluster, Options};
 use crate::report::{Spread, ms};
 
@@ -22,6 +23,9 @@ const FEW: &str = "few-keys";
 const MANY: &str = "many-keys";
 /// Keys of the agents whose reads are timed, and of the smaller one whose switches are.
 const KEYS: usize = 1_000;
+/// Keys that one run writes with its completion: an operator's writes are remembered by their request ids, of which a cluster
+/// keeps a million.
+const BY_RUN: usize = 100;
 /// Keys that are written again on each release.
 const REWRITTEN: usize = 50;
 const READS: usize = 3_000;
@@ -85,14 +89,16 @@ impl fmt::Display for MemoryCost {
 pub async fn memory_cost(setting: &Setting, size: Size) -> Result<MemoryCost> {
     let mut cluster = Cluster::start(&Options::three(&setting.binaries.pinrail)).await?;
     let client = client(&cluster)?;
-    let policy = Policy { external: true, ..Policy::default() };
+    let policy = Policy::default();
     for agent in [ONCE, OFTEN, FEW, MANY] {
         setup::agent(&cluster.nodes, agent, policy, &[bundle(1), bundle(2)]).await?;
         go_live(&client, agent, &bundle(1)).await?;
     }
     for (agent, keys) in [(ONCE, KEYS), (OFTEN, KEYS), (FEW, KEYS), (MANY, size.keys)] {
         let began = Instant::now();
-        each(keys, |number| write(&client, agent, number)).await?;
+        // Both agents whose switches are timed have the same runs behind them: keys alone make the difference.
+        let runs = if agent == FEW { size.keys / BY_RUN } else { keys / BY_RUN };
+        fill(&client, agent, keys, runs).await?;
         println!("  {agent}: {keys} keys written in {:.1?}", began.elapsed());
     }
     go_live(&client, ONCE, &bundle(2)).await?;
@@ -130,12 +136,46 @@ where
     Ok(took.map(Spread::of))
 }
 
+/// Runs write the keys, each with its completion; those behind the last key write nothing.
+async fn fill(client: &Client, agent: &'static str, keys: usize, runs: usize) -> Result<()> {
+    let main = move |ctx: StepContext, first: usize| async move {
+        let memory = ctx.memory();
+        for number in first..keys.min(first + BY_RUN) {
+            memory.put_on_complete(segments(number), &value(number))?;
+        }
+        Ok(Next::done(())) as StepResult<Next>
+    };
+    let worker = Worker::builder(client.clone())
+        .agent(agent)
+        .bundle(bundle(1))
+        .code(code_of(&bundle(1)))
+        .slots(8)
+        .step("main", main)
+        .run_until(std::future::pending());
+    let runs = each(runs, |number| async move {
+        let first = number * BY_RUN;
+        client.run::<_, ()>(agent, first).await
+    });
+    tokio::select! {
+        ended = worker => bail!("the worker ended: {ended:?}"),
+        done = runs => done,
+    }
+}
+
+fn value(number: usize) -> String {
+    format!("what is remembered as number {number}")
+}
+
+fn segments(number: usize) -> [String; 3] {
+    ["user".to_owned(), (number % 1_000).to_string(), format!("note-{number}")]
+}
+
 fn key(number: usize) -> String {
-    format!("user/{}/note-{number}", number % 1_000)
+    segments(number).join("/")
 }
 
 async fn write(client: &Client, agent: &str, number: usize) -> pinrail_client::Result<()> {
-    let data = format!("what is remembered as number {number}").into();
+    let data = value(number).into();
     let request = v1::PutMemoryRequest {
         agent_id: agent.to_owned(),
         key: key(number),

@@ -115,6 +115,7 @@ pub async fn shadow_cost(setting: &Setting, pairs: usize) -> Result<ShadowCost> 
         let without = Spread::of(measure(&client, &format!("without-{number}")).await?);
         let mut candidate = JoinSet::new();
         candidate.spawn(serve(client.clone(), manner));
+        let before = mirrored(&client).await?;
         release(&client).await?;
         let killing = async {
             if number + 1 == pairs {
@@ -126,7 +127,7 @@ pub async fn shadow_cost(setting: &Setting, pairs: usize) -> Result<ShadowCost> 
         let name = format!("with-{number}");
         let (with, killed) = tokio::join!(measure(&client, &name), killing);
         killed?;
-        let mirrored = mirrored(&client).await?;
+        let mirrored = mirrored(&client).await? - before;
         abort(&client).await?;
         candidate.shutdown().await;
         found.pairs.push(Pair { manner, without, with: Spread::of(with?), mirrored });
@@ -225,13 +226,23 @@ async fn abort(client: &Client) -> Result<()> {
 
 /// Mirrors that there are or were.
 async fn mirrored(client: &Client) -> Result<usize> {
-    let request = v1::ListRunsRequest {
-        agent_id: AGENT.to_owned(),
-        bundle_id: bundle(2),
-        page_size: 1_000,
-        ..v1::ListRunsRequest::default()
-    };
-    Ok(client.runs().list(request).await?.runs.len())
+    let mut count = 0;
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListRunsRequest {
+            agent_id: AGENT.to_owned(),
+            bundle_id: bundle(2),
+            page_size: 1_000,
+            page_token,
+            ..v1::ListRunsRequest::default()
+        };
+        let page = client.runs().list(request).await?;
+        count += page.runs.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(count);
+        }
+    }
 }
 
 /// From the start of each live run to its result, as a caller sees it, in microseconds.
