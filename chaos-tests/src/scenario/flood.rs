@@ -211,10 +211,15 @@ async fn waits(client: &Client, name: &str) -> Result<Vec<u64>> {
             run_id: started??,
             ..v1::ListStepsRequest::default()
         };
-        let ms = |at: Option<&_>| time::timestamp_millis(at);
         let steps = client.runs().steps(request).await?.steps;
-        let wait = |step: &v1::Step| ms(step.leased_at.as_ref()) - ms(step.ready_at.as_ref());
-        waits.extend(steps.iter().map(|step| wait(step) * 1_000));
+        waits.extend(steps.iter().map(|step| wait_ms(step) * 1_000));
     }
     Ok(waits)
+}
+
+/// A step that was leased in the command that made it ready was never in a queue.
+fn wait_ms(step: &v1::Step) -> u64 {
+    let ms = |at: &_| time::timestamp_millis(Some(at));
+    let leased = step.leased_at.as_ref().map_or(u64::MAX, ms);
+    step.ready_at.as_ref().map_or(0, |ready| leased.saturating_sub(ms(ready)))
 }
