@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::{AgentRef, CancelRun};
 use pinrail_proto::v1::RunKind;
+use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query::{self, Attended, RunFilter};
+use pinrail_state_machine::store::{Fault, Read};
 
 use super::super::dispatch::encode;
 use super::super::{Dispatch, PROPOSE_TIMEOUT};
 
-/// Runs that are looked for at once; those of a stage are fewer.
+/// Runs that are read at once.
 const PAGE: u32 = 1_000;
 
 /// The stage and attempt that a release was seen at last, and whose runs those are.
@@ -82,21 +84,29 @@ async fn cancel(dispatch: &Dispatch, was: &Seen) {
     }
 }
 
-fn open_runs(
-    read: &dyn pinrail_state_machine::store::Read,
-    was: &Seen,
-) -> Result<Vec<String>, pinrail_state_machine::store::Fault> {
-    use pinrail_state_machine::outcome::Stop;
+fn open_runs(read: &dyn Read, was: &Seen) -> Result<Vec<String>, Fault> {
     let mut found = Vec::new();
     for kind in [RunKind::Smoke, RunKind::Eval, RunKind::Shadow] {
-        let filter = RunFilter { kind, bundle_id: was.bundle_id.clone(), ..RunFilter::default() };
-        match query::runs(read, &was.namespace, &was.agent_id, &filter, PAGE, "") {
-            Ok((runs, _)) => {
-                let open = runs.into_iter().filter(|run| run.ended_at.is_none());
-                found.extend(open.map(|run| run.run_id));
+        let filter = RunFilter {
+            kind,
+            bundle_id: was.bundle_id.clone(),
+            open: true,
+            ..RunFilter::default()
+        };
+        let mut token = String::new();
+        loop {
+            let page = query::runs(read, &was.namespace, &was.agent_id, &filter, PAGE, &token);
+            let (runs, next) = match page {
+                Ok(page) => page,
+                // The agent is gone, and its runs with it.
+                Err(Stop::Rejected(_)) => break,
+                Err(Stop::Fault(fault)) => return Err(fault),
+            };
+            found.extend(runs.into_iter().map(|run| run.run_id));
+            if next.is_empty() {
+                break;
             }
-            Err(Stop::Rejected(_)) => {}
-            Err(Stop::Fault(fault)) => return Err(fault),
+            token = next;
         }
     }
     Ok(found)

@@ -153,19 +153,22 @@ fn sparsest(
     if let [only] = lists.as_mut_slice() {
         return Ok(Descent::new(std::mem::take(only), before));
     }
-    let mut best: Option<(Option<Place>, Descent)> = None;
+    let mut best: Option<(Place, Descent)> = None;
     for prefixes in lists {
         let mut probe = Descent::new(prefixes, before);
         let fresh = probe.clone();
         let mut reach = None;
         for _ in 0..PROBE {
-            // `None` is less than any place: a list that ends within the probe is the best there is.
+            // A list that ends within the probe is as good as any, and rows of runs that left a longer one may lie long
+            // in the store: those are not looked at.
             reach = probe.next(read)?;
             if reach.is_none() {
-                break;
+                return Ok(fresh);
             }
         }
-        if best.as_ref().is_none_or(|(furthest, _)| reach < *furthest) {
+        if let Some(reach) = reach
+            && best.as_ref().is_none_or(|(furthest, _)| reach < *furthest)
+        {
             best = Some((reach, fresh));
         }
     }

@@ -107,6 +107,18 @@ fn a_filtered_page_among_a_hundred_thousand_finished_runs_reads_a_bounded_number
         ("open", RunFilter { open: true, ..any.clone() }, 0, 20),
         ("bundle", RunFilter { bundle_id: "v1".to_owned(), ..any.clone() }, 100, 480),
         ("kind", RunFilter { kind: v1::RunKind::Smoke, ..any.clone() }, 0, 10),
+        // What is left of a stage: there is none, and no other index is asked, not even for its end.
+        (
+            "open, of a kind and bundle",
+            RunFilter {
+                kind: v1::RunKind::Smoke,
+                bundle_id: "v2".to_owned(),
+                open: true,
+                ..any.clone()
+            },
+            0,
+            8,
+        ),
         ("kind live", RunFilter { kind: v1::RunKind::Live, ..any.clone() }, 100, 450),
         ("label", refund.clone(), 100, 450),
         ("older than", RunFilter { older_than_ms: 50_000, ..any.clone() }, 100, 450),
