@@ -14,6 +14,9 @@ const AT_ONCE: usize = 256;
 /// A busy cluster may let a call wait for so long.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Runs on a page.
+const PAGE: u32 = 1_000;
+
 /// A client that knows all members.
 pub(super) fn client(cluster: &Cluster) -> Result<Client> {
     let endpoints = cluster.members.iter().map(|member| member.grpc.clone()).collect();
@@ -51,4 +54,18 @@ pub(super) async fn start(
     let agent_id = agent.to_owned();
     let request = v1::StartRunRequest { agent_id, run_id, ..v1::StartRunRequest::default() };
     client.runs().start(request).await.map(drop)
+}
+
+/// All runs of an agent that a list gives, page by page.
+pub(super) async fn runs(client: &Client, wanted: v1::ListRunsRequest) -> Result<Vec<v1::Run>> {
+    let mut all = Vec::new();
+    let mut request = v1::ListRunsRequest { page_size: PAGE, ..wanted };
+    loop {
+        let page = client.runs().list(request.clone()).await?;
+        all.extend(page.runs);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return Ok(all);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use pinrail_proto::v1::{self, EndReason, InFlight, RunState};
 use tokio::time::{Instant, sleep};
 
 use super::Setting;
-use super::measured::{client, each, go_live};
+use super::measured::{client, each, go_live, runs};
 use super::plan::bundle;
 use crate::api::setup::{self, Policy};
 use crate::cluster::{Cluster, Options};
@@ -228,24 +228,13 @@ impl Scene<'_> {
     }
 
     async fn list(&self, bundle_id: &str, open: bool) -> Result<Vec<v1::Run>> {
-        let mut all = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request = v1::ListRunsRequest {
-                agent_id: self.agent.clone(),
-                bundle_id: bundle_id.to_owned(),
-                open,
-                page_size: 1_000,
-                page_token,
-                ..v1::ListRunsRequest::default()
-            };
-            let page = self.client.runs().list(request).await?;
-            all.extend(page.runs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        let wanted = v1::ListRunsRequest {
+            agent_id: self.agent.clone(),
+            bundle_id: bundle_id.to_owned(),
+            open,
+            ..v1::ListRunsRequest::default()
+        };
+        runs(&self.client, wanted).await
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Setting;
-use super::measured::{client, go_live};
+use super::measured::{client, go_live, runs};
 use super::plan::bundle;
 use crate::api::setup::{self, Policy, code_of};
 use crate::cluster::{Cluster, Options};
@@ -226,23 +226,12 @@ async fn abort(client: &Client) -> Result<()> {
 
 /// Mirrors that there are or were.
 async fn mirrored(client: &Client) -> Result<usize> {
-    let mut count = 0;
-    let mut page_token = String::new();
-    loop {
-        let request = v1::ListRunsRequest {
-            agent_id: AGENT.to_owned(),
-            bundle_id: bundle(2),
-            page_size: 1_000,
-            page_token,
-            ..v1::ListRunsRequest::default()
-        };
-        let page = client.runs().list(request).await?;
-        count += page.runs.len();
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(count);
-        }
-    }
+    let wanted = v1::ListRunsRequest {
+        agent_id: AGENT.to_owned(),
+        bundle_id: bundle(2),
+        ..v1::ListRunsRequest::default()
+    };
+    Ok(runs(client, wanted).await?.len())
 }
 
 /// From the start of each live run to its result, as a caller sees it, in microseconds.

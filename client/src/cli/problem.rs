@@ -199,6 +199,11 @@ fn advice(reason: &str, agent: &str) -> Vec<String> {
         "AGENT_NOT_FOUND" => &["pinrail agent list", "pinrail agent create {} -f agent.toml"],
         "BUNDLE_NOT_FOUND" => &["pinrail bundle list {}"],
         "RUN_NOT_FOUND" => &["pinrail run list {}", "give the agent with --agent"],
+        "EVAL_REPORT_NOT_FOUND" => &[
+            "pinrail eval list {}",
+            "pinrail eval submit {} BUNDLE -f results.json --set NAME@VERSION",
+        ],
+        "EVAL_SET_NOT_FOUND" => &["pinrail eval set list {}"],
         "WORKER_NOT_FOUND" => &["pinrail worker list {}"],
         "MEMBER_NOT_FOUND" | "ALREADY_A_MEMBER" => &["pinrail cluster members"],
         "NAMESPACE_NOT_EMPTY" => &["pinrail agent list"],

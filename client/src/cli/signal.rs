@@ -147,7 +147,16 @@ fn text(answer: &v1::GetSignalsResponse) -> String {
         text.push_str("fired\n");
         text.extend(answer.firings.iter().map(|it| indent(&firing(it))));
     }
+    if !answer.mutes.is_empty() {
+        text.push_str("muted\n");
+        text.extend(answer.mutes.iter().map(|it| indent(&silenced(it))));
+    }
     text
+}
+
+fn silenced(it: &v1::SignalMute) -> String {
+    let (signal, until) = (human::signal(it.signal()), human::at(it.until.as_ref()));
+    format!("{signal} until {until} by {}: {}\n", it.actor, it.reason)
 }
 
 fn indent(text: &str) -> String {
@@ -358,12 +367,23 @@ mod tests {
         let answer = v1::GetSignalsResponse {
             watches: vec![watch()],
             firings: vec![fired],
+            mutes: vec![v1::SignalMute {
+                signal: v1::SignalKind::Drift.into(),
+                reason: "SUP-7".into(),
+                actor: "ada".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let text = text(&answer);
-        for part in
-            ["r7 in quarantine: v42 beside v41", "FIRING", "12 of 50", "led to", "no live worker"]
-        {
+        for part in [
+            "r7 in quarantine: v42 beside v41",
+            "FIRING",
+            "12 of 50",
+            "led to",
+            "no live worker",
+            "by ada: SUP-7",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

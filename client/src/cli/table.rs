@@ -21,6 +21,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The lines, each ending with a line feed.
     pub(super) fn render(&self, wide: bool) -> String {
         let columns = if wide { self.head.len() } else { self.narrow };

@@ -78,6 +78,10 @@ impl View {
     pub(super) fn render(&self, output: Output) -> Result<String, Problem> {
         Ok(match output {
             Output::Table | Output::Wide => match &self.body {
+                // The lines above have said all there is.
+                Body::Table(table) if table.is_empty() && !self.heading.is_empty() => {
+                    format!("{}\n", self.heading.trim_end())
+                }
                 Body::Table(table) => self.heading.clone() + &table.render(output == Output::Wide),
                 Body::Text(text) => text.clone(),
             },

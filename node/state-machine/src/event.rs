@@ -2,6 +2,9 @@
 
 use pinrail_proto::log::{AgentRecord, EventRecord};
 
+use crate::key::{Key, Kind};
+use crate::store::KeyRange;
+
 pub(crate) fn of(kind: &str) -> EventRecord {
     EventRecord { r#type: kind.to_owned(), ..EventRecord::default() }
 }
@@ -29,6 +32,12 @@ pub(crate) fn of_run(
 /// The name of an enum's value as people read it: `max_age`, not `END_REASON_MAX_AGE`.
 pub(crate) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
+/// The rows of events of this revision and of later ones.
+pub(crate) fn since(revision: u64) -> KeyRange {
+    let start = Key::new(Kind::Event).u64(revision).build();
+    KeyRange { start, ..Key::new(Kind::Event).range() }
 }
 
 /// Adds a fact.

@@ -77,6 +77,8 @@ pub enum Kind {
     SessionRun = 0x38,
     /// `agent# due_ms timer object` → cursor or empty: everything timed. Agent 0 is the cluster's own.
     Deadline = 0x40,
+    /// `agent#` → a time, 8 bytes: no row of `Deadline` is due before it.
+    Front = 0x41,
     /// `agent# key\0 revision (inverted)` → `MemoryRecord`: one chain of versions for all layers, newest first.
     Memory = 0x50,
     /// `agent# layer#` → `LayerRecord`.

@@ -20,6 +20,7 @@ mod drill;
 pub mod effect;
 mod eval;
 mod event;
+mod front;
 mod hook;
 pub mod invariants;
 pub mod key;

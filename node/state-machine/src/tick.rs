@@ -11,7 +11,7 @@ use crate::outcome::Stop;
 use crate::run::{self, Subject};
 use crate::store::{Fault, KeyRange, Row};
 use crate::txn::Txn;
-use crate::{audit, bundle, dedupe, drift, memory, step};
+use crate::{audit, bundle, dedupe, drift, event, front, memory, step};
 
 /// Rows of the deadline index that are looked at in one go.
 const CHUNK: usize = 64;
@@ -19,12 +19,14 @@ const CHUNK: usize = 64;
 pub(crate) fn tick(txn: &mut Txn<'_>, it: &Tick) -> Result<Answer, Stop> {
     let mut left = it.max_items.clamp(1, limits::TICK_ITEMS);
     let asked = left;
-    let due = due_range(it.agent, txn.now);
     loop {
-        let rows = txn.scan(&due, CHUNK)?;
-        if rows.is_empty() {
+        let rows = txn.scan(&due_range(txn, it.agent)?, CHUNK)?;
+        let Some((first, _)) = rows.first() else {
+            front::advance(txn, it.agent, txn.now)?;
             break;
-        }
+        };
+        // Before it is worked off: what that sets in the past is seen by the next look.
+        front::advance(txn, it.agent, due_of(first))?;
         for row in rows {
             if left == 0 {
                 return Ok(Answer::Tick(TickResult { items: asked, more: true }));
@@ -35,12 +37,16 @@ pub(crate) fn tick(txn: &mut Txn<'_>, it: &Tick) -> Result<Answer, Stop> {
     Ok(Answer::Tick(TickResult { items: asked - left, more: false }))
 }
 
-/// What is due of an agent at `now`.
-fn due_range(agent: u32, now: u64) -> KeyRange {
-    KeyRange {
-        start: Key::of(Kind::Deadline, agent).build(),
-        end: Key::of(Kind::Deadline, agent).u64(now.saturating_add(1)).build(),
-    }
+/// What is due of an agent now.
+fn due_range(txn: &Txn<'_>, agent: u32) -> Result<KeyRange, Fault> {
+    let end = Key::of(Kind::Deadline, agent).u64(txn.now.saturating_add(1)).build();
+    Ok(front::behind(txn.read(), agent)?.before(&end))
+}
+
+fn due_of(key: &[u8]) -> u64 {
+    let mut parts = Parts::new(key);
+    parts.u32();
+    parts.u64().unwrap_or(0)
 }
 
 /// Works off one row, with at most `left` units of work. Answers how many it took: at least one.
@@ -270,7 +276,7 @@ fn end_sweep(
 /// Deletes events that are older than they are kept. Answers whether all such are gone.
 fn forget_events(txn: &mut Txn<'_>) -> Result<bool, Stop> {
     let before_ms = txn.now.saturating_sub(limits::EVENTS_MS);
-    let rows = txn.scan(&Key::new(Kind::Event).range(), CHUNK)?;
+    let rows = txn.scan(&event::since(txn.cluster.events_compacted), CHUNK)?;
     let mut old = 0;
     for (key, value) in &rows {
         let event: pinrail_proto::log::EventRecord = crate::txn::decode(key, value)?;

@@ -8,6 +8,7 @@ use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
 use prost::Message;
 
 use crate::effect::Effect;
+use crate::front;
 use crate::key::{Key, Kind, Timer};
 use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row};
 
@@ -118,6 +119,9 @@ impl<'a> Txn<'a> {
 
     /// Sets a timer of an agent; `object` is the rest of the key.
     pub(crate) fn set_timer(&mut self, agent: u32, due_ms: u64, timer: Timer, object: &[u8]) {
+        if due_ms < self.now {
+            front::reset(self, agent);
+        }
         self.mark(deadline_key(agent, due_ms, timer, object), &[]);
         self.effect(Effect::DeadlineSet { agent, due_ms });
     }

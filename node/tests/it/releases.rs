@@ -149,8 +149,11 @@ async fn a_release_goes_on_under_the_next_leader_to_its_last_stage() {
     assert_eq!(first, 1);
     start(&client).await;
     // Without workers of the candidate it waits, and says for what.
-    let waits = release(&client).await;
+    let waits = until(&client, |now| !gate(now, Stage::Prepare).reason.is_empty()).await;
     assert_eq!((waits.state(), waits.stage()), (ReleaseState::Preparing, Stage::Prepare));
+    let prepare = gate(&waits, Stage::Prepare);
+    assert_eq!(prepare.verdict(), Verdict::Running);
+    assert_eq!(prepare.reason, "no live worker of the candidate");
     let new = worker(&client, "v2", 0);
     until(&client, |now| now.state() == ReleaseState::Canary).await;
     let leader = nodes.leader().await;

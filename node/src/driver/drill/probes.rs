@@ -20,7 +20,7 @@ pub(super) async fn look(
 ) -> Finding {
     let agent = &it.agent;
     if agent.external || !it.had_worker {
-        return Finding::skip("no worker executes runs of it", json!({}));
+        return Finding::skip("no worker has executed a run of it yet", json!({}));
     }
     let smoke = it.policy.gates.as_ref().and_then(|gates| gates.smoke.as_ref());
     let cases = smoke.map_or(&[][..], |smoke| smoke.cases.as_slice());

@@ -13,6 +13,7 @@
 //!   switch      nothing of its own
 //!   hooks       of the policy, which may gate each of these
 //!   signals     of canary and quarantine: what fires, what is clean again
+//!   waits       what holds an attempt up, for those who ask
 //! ```
 
 mod canary;
@@ -25,6 +26,7 @@ mod quarantine;
 pub(crate) mod shadow;
 mod signals;
 mod smoke;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use pinrail_proto::v1::{self, HoldCause, Stage, Verdict};
 use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::query::{self, Attended};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::Dispatch;
 use crate::raft::AppliedBatch;
@@ -47,7 +49,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// What a look at a stage comes to.
 #[derive(Debug, PartialEq)]
 enum Finding {
-    /// Not yet. The reason is the verdict's when the stage's time is over.
+    /// Not yet, and why: the state says so meanwhile, and it is the verdict's reason when the stage's time is over.
     Wait(String),
     Judged {
         verdict: Verdict,
@@ -70,13 +72,20 @@ impl Finding {
     }
 }
 
+/// What is remembered of releases between two looks. Another leader begins without it.
+#[derive(Debug, Default)]
+struct Known {
+    seen: BTreeMap<(u32, u32), leftovers::Seen>,
+    shadows: shadow::Shadows,
+    hooks: hooks::Hooks,
+    watching: signals::Watching,
+    waits: waits::Waits,
+}
+
 /// Attends to releases until its task is ended with the leadership.
 pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<AppliedBatch>>) {
     let mut agents: BTreeSet<u32> = BTreeSet::new();
-    let mut seen: BTreeMap<(u32, u32), leftovers::Seen> = BTreeMap::new();
-    let mut shadows = shadow::Shadows::default();
-    let mut hooks = hooks::Hooks::default();
-    let mut watching = signals::Watching::default();
+    let mut known = Known::default();
     let mut again = true;
     loop {
         if again {
@@ -87,22 +96,22 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
             again = false;
         }
         for agent in agents.clone() {
-            if !attend(&dispatch, agent, &mut seen, &mut shadows, &mut hooks, &mut watching).await {
+            if !attend(&dispatch, agent, &mut known).await {
                 agents.remove(&agent);
-                watching.forget(agent);
+                known.watching.forget(agent);
             }
         }
         tokio::select! {
             () = sleep(EVERY) => {}
             batch = feed.recv() => match batch {
-                Ok(batch) => take_in(&dispatch, &batch, &mut agents, &mut shadows).await,
+                Ok(batch) => take_in(&dispatch, &batch, &mut agents, &mut known.shadows).await,
                 Err(RecvError::Lagged(_)) => again = true,
                 Err(RecvError::Closed) => return,
             }
         }
         // What came in the meantime is looked at in one go.
         while let Ok(batch) = feed.try_recv() {
-            take_in(&dispatch, &batch, &mut agents, &mut shadows).await;
+            take_in(&dispatch, &batch, &mut agents, &mut known.shadows).await;
         }
     }
 }
@@ -158,14 +167,7 @@ pub(super) fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// Looks at the releases of one agent. False: it has none.
-async fn attend(
-    dispatch: &Dispatch,
-    agent: u32,
-    seen: &mut BTreeMap<(u32, u32), leftovers::Seen>,
-    shadows: &mut shadow::Shadows,
-    hooks: &mut hooks::Hooks,
-    watching: &mut signals::Watching,
-) -> bool {
+async fn attend(dispatch: &Dispatch, agent: u32, known: &mut Known) -> bool {
     let now_ms = dispatch.inner.replica.cluster_time_ms();
     let all = match dispatch.inner.replica.read(|read| query::attended(read, agent, now_ms)) {
         Ok(all) => all,
@@ -174,25 +176,30 @@ async fn attend(
             return true;
         }
     };
-    leftovers::clear(dispatch, agent, &all, seen).await;
-    shadows.keep(agent, &all);
-    hooks.keep(agent, &all);
-    if watching.look(dispatch, agent, &all).await {
+    leftovers::clear(dispatch, agent, &all, &mut known.seen).await;
+    known.shadows.keep(agent, &all);
+    known.hooks.keep(agent, &all);
+    known.waits.keep(agent, &all);
+    if known.watching.look(dispatch, agent, &all).await {
         return true;
     }
     for it in &all {
         if it.release.hold() != HoldCause::Unspecified {
             continue;
         }
-        let found = look(dispatch, it, shadows, watching.of(it)).await;
-        let finding = hooks.judge(dispatch, it, found);
+        let found = look(dispatch, it, &mut known.shadows, known.watching.of(it)).await;
+        let finding = known.hooks.judge(dispatch, it, found);
         let over = it.release.deadline_ms != 0 && it.now_ms >= it.release.deadline_ms;
         match finding {
             Finding::Wait(reason) if over => {
                 let evidence = serde_json::json!({ "waited_for": reason });
                 say(dispatch, it, Verdict::InsufficientData, reason, &evidence).await;
             }
-            Finding::Wait(_) => {}
+            Finding::Wait(reason) => {
+                if known.waits.is_news(it, &reason, Instant::now()) {
+                    say(dispatch, it, Verdict::Running, reason, &serde_json::json!({})).await;
+                }
+            }
             Finding::Judged { verdict, reason, evidence } => {
                 say(dispatch, it, verdict, reason, &evidence).await;
             }

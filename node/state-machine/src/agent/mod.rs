@@ -142,6 +142,7 @@ pub(crate) fn erase(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> 
         Kind::BundleSteps,
         Kind::PartSeen,
         Kind::Deadline,
+        Kind::Front,
         Kind::Layer,
         Kind::LayerKey,
         Kind::Cost,

@@ -59,6 +59,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         route::route_leads_to_one_bundle(&scene, &mut found);
         pin::pins_end(&scene, &mut found);
         pin::timers_are_of_what_is_open(&scene, &mut found);
+        pin::deadlines_are_behind_the_front(&scene, &mut found)?;
         count::counts_are_exact(&scene, &mut found)?;
         count::costs_hold_what_runs_used(&scene, &mut found)?;
         route::rollbacks_hold(&scene, &mut found);

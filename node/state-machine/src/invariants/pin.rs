@@ -3,9 +3,11 @@
 use pinrail_proto::log::{RunRecord, StepRecord};
 use pinrail_proto::v1::{RunState, StepState};
 
+use crate::front;
 use crate::key::Timer;
 use crate::run::{ends, is_over};
 use crate::step::parse_object;
+use crate::store::Fault;
 
 use super::{Due, Found, Scene};
 
@@ -50,6 +52,19 @@ pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
             found.say("P4", format!("the drain of {} has no end", record.bundle_id));
         }
     }
+}
+
+/// The sweep finds every deadline: none is before where it begins to look.
+pub(super) fn deadlines_are_behind_the_front(
+    scene: &Scene<'_>,
+    found: &mut Found,
+) -> Result<(), Fault> {
+    let front_ms = front::at(scene.read, scene.agent.number)?;
+    for due in scene.timers.iter().filter(|due| due.at_ms < front_ms) {
+        let timer = due.timer;
+        found.say("P4", format!("{timer:?} at {} is before the front, {front_ms}", due.at_ms));
+    }
+    Ok(())
 }
 
 fn is_late(scene: &Scene<'_>, run: &RunRecord) -> bool {

@@ -13,7 +13,10 @@ use crate::outcome::Stop;
 use crate::run::{self, ends};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
-use crate::{agent, bundle, step};
+use crate::{agent, bundle, front, step};
+
+/// Agents that are read at once.
+const AGENTS: usize = 256;
 
 /// A step that waits for a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,18 +129,22 @@ pub fn leased_steps(
 /// A [`Fault`] when the store cannot answer.
 pub fn next_deadlines(read: &dyn Read) -> Result<Vec<(u32, u64)>, Fault> {
     let mut found = Vec::new();
-    let mut range = Key::new(Kind::Deadline).range();
-    loop {
-        let rows = read.scan(&range, Order::Ascending, 1)?;
-        let Some((key, _)) = rows.first() else { return Ok(found) };
-        let mut parts = Parts::new(key);
-        let (Some(agent), Some(due_ms)) = (parts.u32(), parts.u64()) else {
-            return Err(broken(key));
-        };
-        found.push((agent, due_ms));
-        let Some(next) = agent.checked_add(1) else { return Ok(found) };
-        range.start = Key::of(Kind::Deadline, next).build();
+    let mut agents = Key::new(Kind::Agent).range();
+    let mut page = vec![0];
+    while !page.is_empty() {
+        for agent in &page {
+            found.extend(next_deadline(read, *agent)?.map(|due_ms| (*agent, due_ms)));
+        }
+        let rows = read.scan(&agents, Order::Ascending, AGENTS)?;
+        if let Some((last, _)) = rows.last() {
+            agents = agents.after(last);
+        }
+        page = rows
+            .iter()
+            .map(|(key, _)| Parts::new(key).u32().ok_or_else(|| broken(key)))
+            .collect::<Result<_, _>>()?;
     }
+    Ok(found)
 }
 
 /// The earliest deadline of one agent.
@@ -145,7 +152,7 @@ pub fn next_deadlines(read: &dyn Read) -> Result<Vec<(u32, u64)>, Fault> {
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
 pub fn next_deadline(read: &dyn Read, agent: u32) -> Result<Option<u64>, Fault> {
-    let rows = read.scan(&Key::of(Kind::Deadline, agent).range(), Order::Ascending, 1)?;
+    let rows = read.scan(&front::behind(read, agent)?, Order::Ascending, 1)?;
     let Some((key, _)) = rows.first() else { return Ok(None) };
     let mut parts = Parts::new(key);
     parts.u32();

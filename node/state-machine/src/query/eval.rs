@@ -118,8 +118,10 @@ pub fn eval_report(
     let wanted = |it: &v1::EvalReport| report_id.is_empty() || it.report_id == report_id;
     let found = newest(read, agent.number, bundle_id, wanted)?;
     let mut report = found.ok_or_else(|| {
-        let which = if report_id.is_empty() { "any" } else { report_id };
-        let message = format!("bundle {bundle_id} has no eval report: {which}");
+        let message = match report_id {
+            "" => format!("bundle {bundle_id} has no eval report"),
+            named => format!("bundle {bundle_id} has no eval report {named}"),
+        };
         reject(reason::EVAL_REPORT_NOT_FOUND, message)
     })?;
     report.results = results(read, agent.number, &report)?;

@@ -4,7 +4,8 @@ use pinrail_proto::log::EventRecord;
 use pinrail_proto::time::timestamp;
 use pinrail_proto::{reason, v1};
 
-use crate::key::{Key, Kind, Parts};
+use crate::event;
+use crate::key::Parts;
 use crate::outcome::{Stop, reject};
 use crate::store::{Order, Read, Row};
 use crate::txn::decode;
@@ -54,8 +55,8 @@ pub fn events(
         let message = format!("events up to revision {} are gone", cluster.events_compacted);
         return Err(reject(reason::COMPACTED, message).with("oldest", cluster.events_compacted + 1));
     }
-    let mut range = Key::new(Kind::Event).range();
-    range.start = Key::new(Kind::Event).u64(filter.after_revision.saturating_add(1)).build();
+    let behind = filter.after_revision.max(cluster.events_compacted);
+    let range = event::since(behind.saturating_add(1));
     let order = if filter.newest_first { Order::Descending } else { Order::Ascending };
     let rows = read.scan(&range, order, LOOKED_AT)?;
     let looked_at_all = rows.len() < LOOKED_AT;

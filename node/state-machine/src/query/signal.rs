@@ -47,6 +47,7 @@ pub fn signals(
         watches,
         live,
         firings,
+        mutes: signal::mutes(read, record.number, now_ms)?,
         revision: super::position(read)?.revision,
     })
 }

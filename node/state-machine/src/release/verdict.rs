@@ -28,6 +28,9 @@ pub(crate) fn record(txn: &mut Txn<'_>, it: &RecordVerdict) -> Result<Answer, St
     if size > limits::EVIDENCE_BYTES {
         return Err(too_large("evidence bytes", size, limits::EVIDENCE_BYTES));
     }
+    if it.verdict() == Verdict::Running {
+        return waits(txn, &agent, &release, it);
+    }
     if it.stage() == Stage::Canary && it.verdict() == Verdict::Pass {
         last_step_is_over(txn, &agent, &release)?;
     }
@@ -61,6 +64,33 @@ pub(crate) fn record(txn: &mut Txn<'_>, it: &RecordVerdict) -> Result<Answer, St
     agent.revision = txn.revision;
     agent::save(txn, &agent);
     answer(txn, &agent, &release, false)
+}
+
+/// What the present attempt waits for. It decides nothing, and whoever steers the release by its revision is not disturbed.
+fn waits(
+    txn: &mut Txn<'_>,
+    agent: &AgentRecord,
+    release: &ReleaseRecord,
+    it: &RecordVerdict,
+) -> Result<Answer, Stop> {
+    let running = undecided(txn, agent, release)?;
+    let gate = GateRecord { reason: it.reason.clone(), ..running };
+    save_gate(txn, agent.number, release, (it.stage(), it.attempt), gate);
+    answer(txn, agent, release, false)
+}
+
+/// The gate of the present attempt, while nobody judged it.
+fn undecided(
+    txn: &Txn<'_>,
+    agent: &AgentRecord,
+    release: &ReleaseRecord,
+) -> Result<GateRecord, Stop> {
+    let gate = stage::decided(txn, agent, release)?;
+    if gate.verdict() == Verdict::Running {
+        Ok(gate)
+    } else {
+        Err(stale(release, "the attempt was judged already"))
+    }
 }
 
 /// The next share of the canary.
@@ -158,10 +188,7 @@ fn write(
     release: &ReleaseRecord,
     it: &RecordVerdict,
 ) -> Result<(), Stop> {
-    let before = stage::decided(txn, agent, release)?;
-    if before.verdict() != Verdict::Running {
-        return Err(stale(release, "the attempt was judged already"));
-    }
+    let before = undecided(txn, agent, release)?;
     let gate = GateRecord {
         verdict: it.verdict,
         reason: it.reason.clone(),

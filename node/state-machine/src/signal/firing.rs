@@ -247,6 +247,26 @@ pub(super) fn mute(
     Ok(mute.filter(|mute| now_ms < mute.until_ms))
 }
 
+/// The signals of an agent that somebody silenced.
+pub(crate) fn mutes(
+    read: &dyn Read,
+    agent: u32,
+    now_ms: u64,
+) -> Result<Vec<v1::SignalMute>, Fault> {
+    let mut mutes = Vec::new();
+    for signal in (1..).map_while(|number| SignalKind::try_from(number).ok()) {
+        if let Some(mute) = mute(read, agent, signal, now_ms)? {
+            mutes.push(v1::SignalMute {
+                signal: signal.into(),
+                until: timestamp(mute.until_ms),
+                reason: mute.reason,
+                actor: mute.actor,
+            });
+        }
+    }
+    Ok(mutes)
+}
+
 /// The firing of a signal that is open now.
 pub(super) fn last_firing(
     read: &dyn Read,

@@ -21,7 +21,7 @@ mod window;
 mod words;
 
 pub(crate) use count::{Scored, ended, scored};
-pub(crate) use firing::{blocking, clear, end_phase, fire, firings};
+pub(crate) use firing::{blocking, clear, end_phase, fire, firings, mutes};
 pub(crate) use freeze::{freeze, frozen};
 pub(crate) use settings::Windows;
 pub(crate) use steer::{ack, mute};

@@ -72,6 +72,7 @@ const ASKS: &[(&str, Ask)] = &[
     ("fail", |world| world.verdict(Verdict::Fail)),
     ("insufficient data", |world| world.verdict(Verdict::InsufficientData)),
     ("error", |world| world.verdict(Verdict::Error)),
+    ("waits", |world| world.verdict(Verdict::Running)),
     ("skipped", |world| world.verdict(Verdict::Skipped)),
     ("pass of a later attempt", |world| match world.verdict(Verdict::Pass) {
         Command::RecordVerdict(mut it) => {

@@ -134,6 +134,7 @@ pub(super) fn signals(world: &World, line: &mut Line) -> Result<Vec<String>, Sto
         told.extend(watch.readings.iter().map(reading));
     }
     told.extend(found.firings.iter().map(fired));
+    told.extend(found.mutes.iter().map(muted));
     Ok(told)
 }
 
@@ -195,6 +196,16 @@ fn reading(it: &v1::SignalReading) -> String {
         text.push_str("; acknowledged");
     }
     text
+}
+
+fn muted(it: &v1::SignalMute) -> String {
+    let signal = show::word(it.signal().as_str_name(), "SIGNAL_KIND_");
+    format!(
+        "{signal} is muted until {} by {}: {}",
+        show::at(it.until.as_ref()),
+        it.actor,
+        it.reason
+    )
 }
 
 /// One line about a firing.
