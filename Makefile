@@ -157,3 +157,13 @@ chaos-degraded: build ## every verb of the command line with one and with two of
 sim: tools ## whole nodes in one process under simulated faults: SEEDS=200
 	@cargo build --release -p pinrail-chaos-tests --bins
 	@$(BIN)/chaos sim --seeds $(SEEDS)
+
+.PHONY: sim-switch
+sim-switch: tools ## one switch with a short cap, whose leader crashes at each entry of the log until its drain is over
+	@cargo build --release -p pinrail-chaos-tests --bins
+	@$(BIN)/chaos sim-switch --seed $(SEED)
+
+.PHONY: mutants
+mutants: tools ## whether the simulation finds each of the bugs that are planted on purpose: SEEDS=200 on each
+	@cargo build --release -p pinrail-chaos-tests --features mutants --bin chaos-mutants
+	@$(BIN)/chaos-mutants --seeds $(SEEDS)

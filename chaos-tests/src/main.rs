@@ -15,6 +15,8 @@ use pinrail_chaos_tests::scenario::{
     Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, release_kills,
     rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
+#[cfg(feature = "simulation")]
+use pinrail_chaos_tests::simulation::command;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Faults against real Pinrail processes, judged by an independent model.
@@ -109,6 +111,19 @@ enum Command {
     /// One seed of the simulation.
     #[cfg(feature = "simulation")]
     SimOne,
+    /// One switch with a short cap, whose leader crashes at each entry of the log until its drain is over.
+    #[cfg(feature = "simulation")]
+    SimSwitch {
+        /// Only every so many entries.
+        #[arg(long, default_value_t = 1)]
+        stride: usize,
+    },
+    /// The same with one crash.
+    #[cfg(feature = "simulation")]
+    SimSwitchOne {
+        #[arg(long)]
+        crash_at: u64,
+    },
     /// The main job from end to end: pins, a switch with a killed leader, caps, a rollback.
     Demo(DemoOptions),
     /// Candidates of every kind, released at the same time: each comes to what it deserves.
@@ -123,15 +138,17 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     // The simulation owns time and tasks: it runs outside of any runtime.
     #[cfg(feature = "simulation")]
-    match arguments.command {
-        Command::Sim { seeds } => {
-            return pinrail_chaos_tests::simulation::command::many(arguments.seed, seeds);
+    {
+        let (seed, folder) = (arguments.seed, tempfile::tempdir()?);
+        match arguments.command {
+            Command::Sim { seeds } => return command::many(seed, seeds),
+            Command::SimOne => return command::one(seed, folder.path()),
+            Command::SimSwitch { stride } => return command::switch(seed, stride, folder.path()),
+            Command::SimSwitchOne { crash_at } => {
+                return command::switch_one(seed, crash_at, folder.path());
+            }
+            _ => {}
         }
-        Command::SimOne => {
-            let folder = tempfile::tempdir()?;
-            return pinrail_chaos_tests::simulation::command::one(arguments.seed, folder.path());
-        }
-        _ => {}
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(real(arguments))
 }
@@ -229,7 +246,10 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         Command::Demo(options) => demo(setting, &options).await?,
         Command::DemoRelease => demo_release(setting).await?,
         #[cfg(feature = "simulation")]
-        Command::Sim { .. } | Command::SimOne => {
+        Command::Sim { .. }
+        | Command::SimOne
+        | Command::SimSwitch { .. }
+        | Command::SimSwitchOne { .. } => {
             anyhow::bail!("the simulation runs outside of the runtime")
         }
     })

@@ -17,7 +17,7 @@ use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
 use pinrail_proto::{reason, v1};
 use prost::Message;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -107,7 +107,7 @@ pub(crate) struct Parts {
 
 impl Connection {
     pub(crate) fn new(parts: Parts) -> Connection {
-        let rng = parts.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+        let rng = parts.seed.map_or_else(rand::make_rng::<StdRng>, StdRng::seed_from_u64);
         Connection {
             shared: Arc::new(Shared {
                 pool: Mutex::new(Pool::new(parts.endpoints)),

@@ -14,3 +14,6 @@ pub mod storage;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+#[cfg(feature = "mutants")]
+pub use pinrail_state_machine::mutant;

@@ -199,7 +199,7 @@ async fn code(nodes: &Nodes, agent: &str) -> Result<BTreeMap<String, String>> {
     Ok(code)
 }
 
-/// Layers that anything ever pointed at.
+/// Layers that anything ever pointed at, and those between them: they are numbered in the order in which they were opened.
 fn layers(end: &AgentFinal, history: &[Entry]) -> Vec<u64> {
     use crate::history::Answer;
     let mut layers: BTreeSet<u64> = end.runs.iter().map(|run| run.pin.layer).collect();
@@ -214,8 +214,7 @@ fn layers(end: &AgentFinal, history: &[Entry]) -> Vec<u64> {
             Some(_) | None => {}
         }
     }
-    layers.remove(&0);
-    layers.into_iter().collect()
+    (1..=layers.last().copied().unwrap_or(0)).collect()
 }
 
 fn keys(agent: &str, history: &[Entry], worker_log: &[WorkerLine]) -> BTreeSet<String> {

@@ -2,8 +2,9 @@
 //!
 //! [`perform()`] turns a [`Call`](crate::history::Call) into one RPC and its answer into an
 //! [`Outcome`](crate::history::Outcome); [`setup`] makes agents and bundles; [`final_read`] collects what a verdict
-//! needs. It takes channels, so that real sockets and a simulated network serve it alike.
+//! needs; [`agree`] compares what members say of their states. It takes channels, so that real sockets and a simulated network serve it alike.
 
+pub mod agree;
 pub mod convert;
 pub mod final_read;
 mod perform;

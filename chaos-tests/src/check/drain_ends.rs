@@ -1,13 +1,18 @@
 //! P4: for every bundle that lost its traffic the drain is over within its bound, and nothing ends early.
 
 use super::{Case, Findings, Promise};
-use crate::history::{Answer, RunFinal};
+use crate::history::{Answer, Fault, RunFinal};
 
 /// What a drain may take beyond `drained_by`, in time with a serving leader, for up to [`PINS_A_STEP`] pins …
 const BOUND_MS: u64 = 2_000;
 /// … and what each further so many pins add.
 const STEP_MS: u64 = 1_000;
 const PINS_A_STEP: u64 = 20_000;
+
+/// Cluster time may run ahead of ours by so much: model.md allows caps to be a second early under clocks that disagree.
+const JUMP_US: i128 = 1_000_000;
+/// Answers after which the largest lead that was seen is known well enough.
+const SAMPLES: usize = 5;
 
 /// A route change that took a bundle's traffic.
 struct Loss<'a> {
@@ -32,11 +37,39 @@ pub(super) fn check(case: &Case<'_>) -> Findings {
             )
         });
     }
+    time_goes_on(case, &mut findings);
     for run in &case.agent.runs {
         never_early(run, &losses, &mut findings);
         in_time(case, run, &losses, &mut findings);
     }
     findings
+}
+
+/// Caps count in cluster time: where that jumps ahead of ours, they come early. What an answer carries may lag behind, by as
+/// long as nothing was written; it is never ahead.
+fn time_goes_on(case: &Case<'_>, findings: &mut Findings) {
+    let mut ahead: Option<i128> = None;
+    let mut samples = 0;
+    let mut last_us = 0;
+    for entry in &case.history {
+        let Some((_, Answer::Drain { cluster_time_ms: at @ 1.., .. })) = entry.ok() else {
+            continue;
+        };
+        let now = i128::from(*at) * 1_000 - i128::from(entry.returned_us);
+        // When all members begin anew, nobody remembers the cluster's time, and their wall clocks say what it is.
+        let between = |it: &Fault| it.injected_us < entry.returned_us && it.healed_us > last_us;
+        if case.evidence.faults.iter().any(|it| it.kind.stops_all() && between(it)) {
+            (ahead, samples) = (None, 0);
+        }
+        last_us = entry.returned_us;
+        if let Some(ahead) = ahead.filter(|_| samples >= SAMPLES) {
+            findings.expect(now <= ahead + JUMP_US, || {
+                format!("cluster time jumped ahead by {} ms, to {at}", (now - ahead) / 1_000)
+            });
+        }
+        ahead = ahead.max(Some(now));
+        samples += 1;
+    }
 }
 
 fn losses<'a>(case: &'a Case<'_>) -> Vec<Loss<'a>> {

@@ -1,7 +1,8 @@
-//! P7: a rollback is acknowledged within a second of reaching a serving leader, and holds for every later start.
+//! P7: a rollback is acknowledged within a second of reaching a serving leader, and holds for every later start and for the
+//! runs that it finds open.
 
 use super::{Case, Findings, Promise, route_order};
-use crate::history::{Answer, Call, Entry};
+use crate::history::{Answer, Call, Entry, InFlight, RunFinal};
 
 /// The longest that an acknowledgement may take with a serving leader.
 const BOUND_US: u64 = 1_000_000;
@@ -19,9 +20,42 @@ pub(super) fn check(case: &Case<'_>) -> Findings {
             });
         }
     }
+    for entry in &case.history {
+        open_runs(case, entry, &mut findings);
+    }
     let acked = route_order::acknowledged(case, is_rollback);
     route_order::later_answers(case, &acked, "rollback", &mut findings);
     findings
+}
+
+/// What a rollback says of open runs holds from its own revision on, whatever touches them first.
+fn open_runs(case: &Case<'_>, entry: &Entry, findings: &mut Findings) {
+    let Call::Rollback { in_flight, .. } = &entry.call else { return };
+    let Some((revision, Answer::Moved { from, already: false, .. })) = entry.ok() else { return };
+    let is_cancelled = |run: &RunFinal| {
+        let asks =
+            |call: &Call| matches!(call, Call::CancelRun { run_id } if *run_id == run.run_id);
+        case.history.iter().any(|entry| asks(&entry.call) && entry.may_have_happened())
+    };
+    let was_open = |run: &&RunFinal| {
+        run.pin.bundle_id == *from && run.pin.revision < revision && run.revision > revision
+    };
+    for run in case.agent.runs.iter().filter(was_open) {
+        let obeyed = match in_flight {
+            InFlight::Keep => true,
+            InFlight::Cancel => !run.is_over() || run.end_reason == "rollback",
+            // Nobody would start an external run again: it goes on. One that was being cancelled does not begin anew.
+            InFlight::Restart => {
+                run.external || (run.end_reason == "rollback" && is_cancelled(run))
+            }
+        };
+        findings.expect(obeyed, || {
+            format!(
+                "{} is {} ({}) on {from} at revision {}; the rollback at {revision} said {in_flight:?}",
+                run.run_id, run.state, run.end_reason, run.revision
+            )
+        });
+    }
 }
 
 /// Whether a fault was at work while the attempt was under way.

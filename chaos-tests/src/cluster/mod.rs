@@ -16,9 +16,9 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 pub use member::Member;
-pub use watch::{Agreement, Status};
 
 use crate::api::Nodes;
+pub use crate::api::agree::{Agreement, Status};
 use member::Place;
 
 /// How long a cluster may take to form.

@@ -98,6 +98,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Whether all members begin anew after it.
+    #[must_use]
+    pub fn stops_all(self) -> bool {
+        matches!(self, Self::KillAll | Self::LostWrites)
+    }
+
     /// Whether the cluster may be without a serving leader because of it.
     #[must_use]
     pub fn stops_leader(self) -> bool {

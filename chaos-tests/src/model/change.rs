@@ -163,6 +163,7 @@ impl Timeline {
 
     fn add_memory(&mut self, agent: &AgentFinal) {
         for version in &agent.versions {
+            self.layers.infer(version.layer);
             match self.layers.ours(version.layer) {
                 Some(layer) => {
                     let (key, value) = (version.key.clone(), version.value.clone());

@@ -85,6 +85,24 @@ impl LayerNames {
         Ok(())
     }
 
+    /// Names a layer that no answer has named, by its neighbours: both sides number layers in the order in which switches open
+    /// them, so between two that are known the others follow one by one.
+    pub fn infer(&mut self, theirs: u64) {
+        if self.ours.contains_key(&theirs) {
+            return;
+        }
+        let before = self.ours.range(..theirs).next_back();
+        let behind = self.ours.range(theirs..).next();
+        if let (Some((low, ours_low)), Some((high, ours_high))) = (before, behind)
+            && usize::try_from(high - low).is_ok_and(|apart| ours_low + apart == *ours_high)
+            && let Ok(step) = usize::try_from(theirs - low)
+        {
+            let ours = ours_low + step;
+            self.ours.insert(theirs, ours);
+            self.theirs.insert(ours, theirs);
+        }
+    }
+
     #[must_use]
     pub fn ours(&self, theirs: u64) -> Option<usize> {
         self.ours.get(&theirs).copied()
@@ -118,5 +136,17 @@ mod tests {
         assert!(names.bind(7, 0).is_ok());
         assert!(names.bind(7, 1).is_err());
         assert!(names.bind(8, 0).is_err());
+    }
+
+    #[test]
+    fn a_layer_that_nobody_named_is_between_its_neighbours() {
+        let mut names = LayerNames::default();
+        names.bind(1, 0).expect("the first");
+        names.bind(4, 3).expect("the fourth");
+        names.bind(9, 5).expect("layers were opened in between that are none of ours");
+        names.infer(3);
+        names.infer(6);
+        names.infer(10);
+        assert_eq!([3, 6, 10].map(|theirs| names.ours(theirs)), [Some(2), None, None]);
     }
 }

@@ -1,6 +1,7 @@
 //! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was
-//! synced, a network that delays and parts, clocks that disagree. Every choice of ours is drawn from a seed; there
-//! are no threads. (openraft draws its election timeouts itself, so two runs of a seed may differ.) The clients, workers, history and judge are those of the faults against real processes.
+//! synced, a network that delays and parts, clocks that disagree. Every choice is drawn from a seed, Raft's election timeouts too, and
+//! there are no threads: the same seed gives the same trace. The clients, workers, history and judge are those of the faults against
+//! real processes.
 //!
 //! ```text
 //!   seed ──> storm (faults) ──> turmoil: n0 n1 n2 (Server over Disk) · client host (load, workers)
@@ -8,6 +9,8 @@
 //! ```
 
 pub mod command;
+#[cfg(feature = "mutants")]
+pub mod gate;
 mod storm;
 mod world;
 
@@ -39,6 +42,11 @@ const LEAST_ACKED: usize = 100;
 /// Drains may end so long after their bound; the judge knows the exact figure.
 const SLACK: Duration = Duration::from_secs(4);
 
+/// A leader that crashes at an entry is down for so long.
+const DOWN: Duration = Duration::from_millis(1_500);
+/// Without faults the members come together sooner.
+const AGREE: Duration = Duration::from_secs(30);
+
 const WORKED: &str = "alpha";
 const EXTERNAL: &str = "beta";
 
@@ -50,6 +58,10 @@ pub struct Seed {
     pub trace: u64,
     /// How often crashes lost unsynced log writes and unflushed state.
     pub losses: (u64, u64),
+    /// Index of the last entry when a single switch was asked for, and at the end.
+    pub entries: (u64, u64),
+    /// What the verdict rests on.
+    pub evidence: Evidence,
 }
 
 /// Runs one seed. Journals of workers go into `folder`.
@@ -57,7 +69,18 @@ pub struct Seed {
 /// # Errors
 /// When the cluster did not come back after all faults were healed, or the harness failed.
 pub fn run(seed: u64, folder: &Path) -> Result<Seed> {
-    let storm = Storm::draw(seed);
+    played(seed, &Storm::draw(seed), None, folder)
+}
+
+/// Runs one switch whose drain has a short cap; whoever writes the entry with this index first, the leader that is, crashes then.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_switch(seed: u64, crash_at: Option<u64>, folder: &Path) -> Result<Seed> {
+    played(seed, &Storm::of_one_switch(), crash_at, folder)
+}
+
+fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Result<Seed> {
     let disks: Vec<Disk> = (0..NODES).map(|_| Disk::default()).collect();
     let mut sim = world::simulation(seed, LONGEST);
     for (number, disk) in disks.iter().enumerate() {
@@ -65,7 +88,7 @@ pub fn run(seed: u64, folder: &Path) -> Result<Seed> {
     }
     let recorder = Recorder::in_memory();
     let begun = Rc::new(RefCell::new(None));
-    let finished: Rc<RefCell<Option<Result<Evidence>>>> = Rc::default();
+    let finished: Rc<RefCell<Option<Result<Played>>>> = Rc::default();
     {
         let (storm, recorder) = (storm.clone(), recorder.clone());
         let (begun, finished) = (Rc::clone(&begun), Rc::clone(&finished));
@@ -77,7 +100,8 @@ pub fn run(seed: u64, folder: &Path) -> Result<Seed> {
         });
     }
     let mut faults =
-        Weather { storm: &storm, disks: &disks, recorder: &recorder, next: 0, healing: None };
+        Weather { storm, disks: &disks, recorder: &recorder, next: 0, healing: None, crash_at };
+    let mut switch_at = 0;
     loop {
         let over = sim.step().map_err(|error| anyhow!("seed {seed}: {error}"))?;
         if over {
@@ -85,22 +109,40 @@ pub fn run(seed: u64, folder: &Path) -> Result<Seed> {
         }
         if let Some(begin) = *begun.borrow() {
             faults.blow(&mut sim, begin);
+            if switch_at == 0 && sim.elapsed() >= begin + Duration::from_millis(storm::SWITCH_MS) {
+                switch_at = last_index(&disks);
+            }
         }
     }
-    let evidence = finished.borrow_mut().take().context("the client did not end")??;
+    let Played { evidence, disagreement } =
+        finished.borrow_mut().take().context("the client did not end")??;
     let losses = disks.iter().map(Disk::losses).fold((0, 0), |sum, l| (sum.0 + l.0, sum.1 + l.1));
     let trace = trace(&evidence)?;
     let mut report = Report::of(&evidence, judge(&evidence));
+    report.problems.extend(disagreement);
     let acked = evidence.history.iter().filter(|entry| entry.ok().is_some()).count();
     if acked < LEAST_ACKED {
         report.harness.push(format!("only {acked} calls were acknowledged"));
     }
-    Ok(Seed { report, trace, losses })
+    let entries = (switch_at, last_index(&disks));
+    Ok(Seed { report, trace, losses, entries, evidence })
+}
+
+fn last_index(disks: &[Disk]) -> u64 {
+    disks.iter().map(Disk::last_index).max().unwrap_or(0)
 }
 
 fn trace(evidence: &Evidence) -> Result<u64> {
     let text = serde_json::to_vec(&(&evidence.history, &evidence.worker_log))?;
     Ok(xxhash_rust::xxh3::xxh3_64(&text))
+}
+
+/// What the clients brought home.
+#[derive(Debug)]
+struct Played {
+    evidence: Evidence,
+    /// How the members' states differ at the end.
+    disagreement: Option<String>,
 }
 
 /// The clients' part: set up, load, and after the faults the final read.
@@ -110,10 +152,10 @@ async fn play(
     recorder: Recorder,
     folder: &Path,
     begun: &RefCell<Option<Duration>>,
-) -> Result<Evidence> {
+) -> Result<Played> {
     let addresses: Vec<String> = (0..NODES).map(world::grpc_address).collect();
     let nodes = Nodes::connect(addresses.iter().map(String::as_str))?;
-    let mut load = Load::new(nodes, recorder.clone(), seed);
+    let mut load = Load::new(nodes.clone(), recorder.clone(), seed);
     let bundles: Vec<String> = (1..=3).map(|number| format!("v{number}")).collect();
     load.add_agent(WORKED, Policy::default(), &bundles).await?;
     load.add_agent(EXTERNAL, Policy { external: true, ..Policy::default() }, &bundles).await?;
@@ -146,7 +188,9 @@ async fn play(
     if recorder.is_empty() {
         bail!("nothing was recorded");
     }
-    Ok(Evidence { history: recorder.entries(), worker_log, faults: recorder.faults(), finals })
+    let disagreement = nodes.agree(AGREE).await.err().map(|error| format!("{error:#}"));
+    let (history, faults) = (recorder.entries(), recorder.faults());
+    Ok(Played { evidence: Evidence { history, worker_log, faults, finals }, disagreement })
 }
 
 /// Injects and heals faults as simulated time goes by.
@@ -157,6 +201,8 @@ struct Weather<'a> {
     next: usize,
     /// Until when the present fault lasts, and since when.
     healing: Option<(Duration, u64, storm::PlannedFault)>,
+    /// Who writes the entry with this index first crashes.
+    crash_at: Option<u64>,
 }
 
 impl Weather<'_> {
@@ -169,6 +215,11 @@ impl Weather<'_> {
             }
             self.heal(sim, &fault, since_us, now);
         }
+        if let Some(fault) = self.at_its_index(now) {
+            self.strike(sim, &fault);
+            self.healing = Some((now + fault.lasts, micros(now), fault));
+            return;
+        }
         let Some(fault) = self.storm.faults.get(self.next) else { return };
         if now < begin + fault.at {
             return;
@@ -176,6 +227,15 @@ impl Weather<'_> {
         self.next += 1;
         self.strike(sim, fault);
         self.healing = Some((now + fault.lasts, micros(now), fault.clone()));
+    }
+
+    /// The crash of the node that has just written the awaited entry.
+    fn at_its_index(&mut self, now: Duration) -> Option<storm::PlannedFault> {
+        let index = self.crash_at?;
+        let node = self.disks.iter().position(|disk| disk.last_index() >= index)?;
+        self.crash_at = None;
+        let kind = storm::Kind::Crash;
+        Some(storm::PlannedFault { at: now, lasts: DOWN, kind, nodes: vec![node] })
     }
 
     fn strike(&self, sim: &mut turmoil::Sim<'_>, fault: &storm::PlannedFault) {

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::RngExt;
 
 use super::NODES;
 use crate::history::InFlight;
 use crate::workload::AdminStep;
 use crate::workload::client::rng;
+
+/// When the one switch is asked for, and time for its drain to be over, in milliseconds.
+pub(super) const SWITCH_MS: u64 = 800;
+const DRAINED_MS: u64 = 6_000;
 
 /// A fault of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,12 @@ pub(super) struct Storm {
 }
 
 impl Storm {
+    /// One switch, whose drain has a short cap, and no fault but those that the caller adds.
+    pub(super) fn of_one_switch() -> Self {
+        let admin = vec![(SWITCH_MS, AdminStep::SwitchTo("v2".to_owned()))];
+        Self { lasts: Duration::from_millis(SWITCH_MS + DRAINED_MS), faults: Vec::new(), admin }
+    }
+
     pub(super) fn draw(seed: u64) -> Self {
         let mut rng = rng(seed, u32::MAX - 1);
         let mut at_ms = 500;

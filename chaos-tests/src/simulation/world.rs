@@ -10,9 +10,11 @@ use pinrail_node::config::{Listen, Member, Profile, ServerConfig};
 use pinrail_node::env::{BoxFuture, Clock, Connection, Env, Listener, Net};
 use pinrail_node::server::Server;
 use pinrail_node::storage::memory::Disk;
+use rand::RngExt as _;
 use tonic::transport::Channel;
 
 use super::NODES;
+use crate::workload::client::rng;
 
 const GRPC: u16 = 7420;
 const HTTP: u16 = 7421;
@@ -50,7 +52,7 @@ pub(super) fn host(sim: &mut turmoil::Sim<'_>, seed: u64, node: usize, disk: Dis
             let started = u64::try_from(now().as_nanos()).unwrap_or(0);
             let own = seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
             let env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
-            let server = Server::start(config(node), env).await?;
+            let server = Server::start(config(seed, node), env).await?;
             std::future::pending::<()>().await;
             drop(server);
             Ok(())
@@ -58,7 +60,7 @@ pub(super) fn host(sim: &mut turmoil::Sim<'_>, seed: u64, node: usize, disk: Dis
     });
 }
 
-fn config(node: usize) -> ServerConfig {
+fn config(seed: u64, node: usize) -> ServerConfig {
     let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
     let mut config = ServerConfig::local("simulated", &name(node), Path::new("unused"), GRPC);
     config.listen = Listen { grpc: any(GRPC), http: any(HTTP), peer: any(PEER) };
@@ -67,9 +69,10 @@ fn config(node: usize) -> ServerConfig {
     let member = |node| Member { name: name(node), peer: format!("n{node}:{PEER}") };
     config.members = (0..NODES).map(member).collect();
     config.raft.profile = Profile::Shared;
-    // Small, so that snapshots are taken and sent within a seed.
-    config.raft.snapshot_log = 64 << 10;
-    config.raft.keep_entries = 50;
+    // Small, so that snapshots are taken and sent within a seed; in some seeds all the time.
+    let mut rng = rng(seed, u32::MAX - 2);
+    config.raft.snapshot_log = [4 << 10, 16 << 10, 64 << 10][rng.random_range(0..3)];
+    config.raft.keep_entries = [1, 5, 50][rng.random_range(0..3)];
     config
 }
 

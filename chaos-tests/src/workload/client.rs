@@ -1,6 +1,6 @@
 //! A user's client: it draws one operation after the other and keeps what it needs for the next.
 
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::sleep;

@@ -16,7 +16,7 @@ pub use operate::{Operator, Patience};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::StdRng;
 
 /// Runs that clients remember, to look up, finish and cancel later.

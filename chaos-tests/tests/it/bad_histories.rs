@@ -257,6 +257,16 @@ fn p4_max_age_ends_a_run_early() {
 }
 
 #[test]
+fn p4_cluster_time_jumps_ahead() {
+    find(Promise::P4, "jumped ahead", |story| {
+        for revision in 36..44 {
+            story.drain("v1", revision, 0, 12_000);
+        }
+        story.drain("v1", 44, 0, 14_000);
+    });
+}
+
+#[test]
 fn p5_drain_count_is_one_too_high() {
     find(Promise::P5, "says 2 open pins", |story| {
         story.drain("v1", 36, 2, 5_000);
@@ -286,6 +296,30 @@ fn p7_start_after_the_acknowledged_rollback_lands_on_the_bad_bundle() {
             *answer = Answer::Started { pin: bad.clone(), already: false };
         });
         story.run("c").pin = bad;
+    });
+}
+
+fn rollback_says(story: &mut Story, wanted: InFlight) {
+    let is_rollback = |call: &Call| matches!(call, Call::Rollback { .. });
+    let Call::Rollback { in_flight, .. } = &mut story.entry(is_rollback).call else {
+        panic!("it was asked for");
+    };
+    *in_flight = wanted;
+}
+
+#[test]
+fn p7_run_completes_after_a_rollback_that_cancels_it() {
+    find(Promise::P7, "said Cancel", |story| {
+        rollback_says(story, InFlight::Cancel);
+        story.run("b").revision = 33;
+    });
+}
+
+#[test]
+fn p7_run_goes_on_after_a_rollback_that_restarts_it() {
+    find(Promise::P7, "said Restart", |story| {
+        rollback_says(story, InFlight::Restart);
+        story.run("b").revision = 33;
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pinrail_proto::{id, limits, v1};
-use rand::Rng as _;
+use rand::RngExt as _;
 
 use super::flags::{ListFlags, WriteFlags};
 use super::human;

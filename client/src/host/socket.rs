@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::net::UnixListener;
 
 use crate::error::{Error, Result};

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::mutant::{Mutant, is_planted};
 use pinrail_state_machine::query;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -198,7 +199,10 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
         }
         tokio::task::yield_now().await;
     }
-    let due = replica.read(query::dispatch::next_deadlines)?;
+    let due = match is_planted(Mutant::ForgetsDeadlines) {
+        true => Vec::new(),
+        false => replica.read(query::dispatch::next_deadlines)?,
+    };
     let leases = dispatch.with_desk(|desk| {
         due.iter().for_each(|(agent, due_ms)| desk.set_due(*agent, *due_ms));
         desk.remember(&before);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pinrail_state_machine::mutant::{Mutant, is_planted};
 
 use crate::env::Clock;
 
@@ -41,6 +42,9 @@ impl ClusterTime {
     pub(crate) fn stamp_ms(&self) -> u64 {
         let now = self.clock.boot_ms();
         let mut inner = self.inner.lock();
+        if is_planted(Mutant::CapsByLocalClock) {
+            return self.clock.wall_ms();
+        }
         let stamp = match inner.anchor {
             Some((stamp, boot)) => stamp + now.saturating_sub(boot),
             None => inner.guess(now).unwrap_or(0),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
+use pinrail_state_machine::mutant::{Mutant, is_planted};
 use tokio::sync::{Notify, oneshot};
 
 use crate::env::Env;
@@ -117,7 +118,7 @@ struct Step {
 impl Step {
     /// Writes what came together and syncs it. Answers whether it may go on.
     fn run(&mut self, jobs: Vec<Job>) -> bool {
-        let written = self.write(&jobs, true);
+        let written = self.write(&jobs, !is_planted(Mutant::AcknowledgesUnsynced));
         self.finish(jobs, written)
     }
 
@@ -188,7 +189,7 @@ async fn run_task(mut step: Step, queue: Receiver<Job>, wake: Arc<Notify>) {
         };
         jobs.extend(queue.try_iter().take(DRAIN));
         let mut written = step.write(&jobs, false);
-        if written.is_ok() {
+        if written.is_ok() && !is_planted(Mutant::AcknowledgesUnsynced) {
             tokio::time::sleep(SIMULATED_SYNC).await;
             written = step.write(&[], true);
         }

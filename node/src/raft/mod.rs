@@ -23,6 +23,7 @@ mod proposer;
 mod read;
 mod replica;
 mod restore;
+mod runtime;
 mod settings;
 mod start;
 mod state_machine;

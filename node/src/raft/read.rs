@@ -2,6 +2,7 @@
 
 use openraft::ReadPolicy;
 use pinrail_proto::peer;
+use pinrail_state_machine::mutant::{Mutant, is_planted};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
@@ -34,6 +35,9 @@ impl Reads {
         replica: &Replica,
         deadline: Instant,
     ) -> Result<u64, ReadError> {
+        if is_planted(Mutant::ReadsWithoutQuorum) {
+            return Ok(0);
+        }
         loop {
             let (waiter, answer) = oneshot::channel();
             self.waiting.try_send(waiter).map_err(|_| ReadError::NoQuorum)?;

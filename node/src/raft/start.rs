@@ -26,7 +26,7 @@ use super::read::{self, Reads};
 use super::replica::{Inner, Replica};
 use super::settings::{ReplicaConfig, raft_config};
 use super::state_machine::StateMachine;
-use super::{bootstrap, membership, restore};
+use super::{bootstrap, membership, restore, runtime};
 
 /// Why a node does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,9 @@ impl Replica {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: ReplicaConfig, env: Env) -> Result<Self, StartError> {
+        if !env.threads {
+            runtime::seed(env.random_u64());
+        }
         let settings =
             raft_config(&config).map_err(|error| StartError::Settings(error.to_string()))?;
         let listener = env.net.listen(config.peer_listen).await;

@@ -3,6 +3,7 @@
 //! Everything of one apply call reaches the store in one batch, together with its position; replies go out after
 //! that. A fault stops the node.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use pinrail_proto::log as pb;
 use pinrail_state_machine::Machine;
+use pinrail_state_machine::key::{Key, Kind};
+use pinrail_state_machine::mutant::{Mutant, is_planted};
 use pinrail_state_machine::outcome::Applied;
-use pinrail_state_machine::store::{Fault, Read};
+use pinrail_state_machine::store::{Fault, Order, Read};
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 
@@ -215,6 +218,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let shared = Arc::clone(&self.shared);
         let installed = snapshot.clone();
         self.shared.env.blocking(move || shared.engine.install(&installed)).await?;
+        if is_planted(Mutant::SnapshotLosesRequestIds) {
+            lose_request_ids(&*self.shared.engine)?;
+        }
         let position = load_position(&*self.shared.engine)?;
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's state is not where its manifest says"));
@@ -332,6 +338,20 @@ pub(super) fn position_row(
         wall_ms,
     };
     Bytes::from(row.encode_to_vec())
+}
+
+/// What [`Mutant::SnapshotLosesRequestIds`] does.
+fn lose_request_ids(engine: &dyn StateEngine) -> io::Result<()> {
+    let mut lost = BTreeMap::new();
+    read(engine, |read| {
+        let all = Key::new(Kind::Dedupe).range();
+        lost.extend(read.scan(&all, Order::Ascending, usize::MAX)?);
+        Ok(())
+    })
+    .map_err(fault)?;
+    let Some(position) = engine.position().map_err(fault)? else { return Ok(()) };
+    let writes = lost.into_keys().map(|key| (key.to_vec(), None)).collect();
+    engine.write(writes, position).map_err(fault)
 }
 
 fn load_position(engine: &dyn StateEngine) -> io::Result<Position> {

@@ -6,9 +6,11 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
-use openraft::{EntryPayload, Membership, TokioRuntime};
+use openraft::{EntryPayload, Membership};
 use pinrail_proto::log as pb;
 use prost::Message as _;
+
+use super::runtime::Runtime;
 
 /// An encoded `pinrail.log.v1.Batch`. Encoded once, at the leader's proposer; log, network and followers pass on
 /// the same bytes.
@@ -48,7 +50,7 @@ openraft::declare_raft_types!(
         R = Reply,
         NodeId = u64,
         Node = PeerNode,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 pub(super) type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;

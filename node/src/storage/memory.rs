@@ -72,6 +72,12 @@ impl Disk {
         state.dirty = false;
     }
 
+    /// Index of the last entry that was written, synced or not; 0: none was.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.log.lock().written.entries.keys().next_back().copied().unwrap_or(0)
+    }
+
     /// How often crashes lost unsynced log writes and unflushed state.
     #[must_use]
     pub fn losses(&self) -> (u64, u64) {

@@ -25,6 +25,7 @@ mod hook;
 pub mod invariants;
 pub mod key;
 mod memory;
+pub mod mutant;
 mod namespace;
 mod nearest;
 pub mod outcome;

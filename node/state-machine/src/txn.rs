@@ -2,6 +2,7 @@
 //! A rejected command's transaction is dropped, so it cannot have changed anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
 
 use bytes::Bytes;
 use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
@@ -10,6 +11,7 @@ use prost::Message;
 use crate::effect::Effect;
 use crate::front;
 use crate::key::{Key, Kind, Timer};
+use crate::mutant::{Mutant, is_planted};
 use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row};
 
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
@@ -143,7 +145,12 @@ impl<'a> Txn<'a> {
     }
 
     pub(crate) fn finish(mut self) -> Finished {
-        for (index, event) in (0_u32..).zip(std::mem::take(&mut self.events)) {
+        let mut events = std::mem::take(&mut self.events);
+        if is_planted(Mutant::UnorderedApply) {
+            let order = std::collections::hash_map::RandomState::new();
+            events.sort_by_cached_key(|event| order.hash_one(&event.r#type));
+        }
+        for (index, event) in (0_u32..).zip(events) {
             self.put(Key::new(Kind::Event).u64(self.revision).u32(index).build(), &event);
         }
         Finished {

@@ -19,6 +19,7 @@ use pinrail_proto::log::{
 use pinrail_proto::{id, limits, reason, time, v1};
 
 use crate::key::{Key, Kind};
+use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
@@ -279,7 +280,7 @@ pub(crate) fn count_pin(record: &mut BundleRecord, kind: v1::RunKind, more: bool
     if more {
         *of_kind += 1;
         pins.total += 1;
-    } else {
+    } else if pins.total != 3 || !is_planted(Mutant::MiscountsPins) {
         *of_kind = of_kind.saturating_sub(1);
         pins.total = pins.total.saturating_sub(1);
     }

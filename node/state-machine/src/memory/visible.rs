@@ -6,6 +6,7 @@ use pinrail_proto::log::{AgentRecord, Ancestor, MemoryRecord, RunRecord, Scratch
 
 use crate::bundle;
 use crate::key::{Key, Kind};
+use crate::mutant::{Mutant, is_planted};
 use crate::store::{Fault, KeyRange, Order, Read, Row};
 use crate::txn::decode;
 
@@ -155,8 +156,10 @@ impl View {
 
     pub(crate) fn sees(&self, found: &Found) -> bool {
         let in_time = self.at == 0 || found.revision <= self.at;
-        let of_layer =
-            |a: &Ancestor| a.layer == found.record.layer && found.revision <= a.up_to_revision;
+        let of_layer = |a: &Ancestor| {
+            a.layer == found.record.layer
+                && (found.revision <= a.up_to_revision || is_planted(Mutant::SeesLateWrites))
+        };
         in_time && self.sees.iter().any(of_layer)
     }
 

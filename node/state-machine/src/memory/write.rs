@@ -14,6 +14,7 @@ use pinrail_proto::{id, limits, reason, v1};
 use crate::agent::policy::too_large;
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
@@ -244,6 +245,7 @@ fn visible(txn: &Txn<'_>, place: &Place, key: &str) -> Result<Option<Found>, Fau
 fn expect(before: Option<&Found>, expected: Option<u64>) -> Result<(), Stop> {
     let current = before.map_or(0, |found| found.revision);
     match expected {
+        Some(_) if is_planted(Mutant::IgnoresExpectedRevision) => Ok(()),
         Some(expected) if expected != current => {
             let message = format!("the key is at revision {current}, not {expected}");
             Err(reject(reason::REVISION_MISMATCH, message).with("current", current))

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::apply::cluster_key;
 use crate::effect::{Rank, StepId};
 use crate::key::{Key, Kind, Parts};
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::Stop;
 use crate::run::{self, ends};
 use crate::store::{Fault, KeyRange, Order, Read};
@@ -182,7 +183,10 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         kind: run.kind,
         suppress_side_effects: run.kind().suppresses_effects(),
         input: Some(input(read, id.agent, &id.run_id, id.step)?),
-        checkpoints: checkpoints(read, id)?,
+        checkpoints: match is_planted(Mutant::LosesCheckpoints) {
+            true => Vec::new(),
+            false => checkpoints(read, id)?,
+        },
         layer: u64::from(run.layer),
         deadline: timestamp(step.attempt_deadline_ms.min(soft_ms)),
         expires_at: timestamp(run.expires_ms),

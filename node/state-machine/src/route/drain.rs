@@ -7,6 +7,7 @@ use pinrail_proto::{limits, reason, v1};
 
 use crate::event::With as _;
 use crate::key::{Key, Kind, Parts, Timer};
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::Txn;
@@ -38,6 +39,9 @@ fn set_deadline(
     record.left_ms = left_ms;
     record.drain_deadline_ms = deadline_ms;
     record.drain_grace_ms = grace_ms;
+    if is_planted(Mutant::DrainsNeverEnd) {
+        return;
+    }
     let object = record.bundle_id.clone();
     txn.set_timer(agent.number, deadline_ms, Timer::DrainSoft, object.as_bytes());
     txn.set_timer(agent.number, deadline_ms + grace_ms, Timer::DrainHard, object.as_bytes());

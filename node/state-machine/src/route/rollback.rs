@@ -7,6 +7,7 @@ use pinrail_proto::{limits, reason, v1};
 
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 use crate::{agent, bundle, drill, event, memory, namespace, release};
@@ -91,6 +92,9 @@ pub(super) fn hand_back(
     let mut to = bundle::load(txn, agent.number, &agent.standby_bundle_id)?;
     drain::clear(txn, agent.number, &mut to);
     to.revision = txn.revision;
+    if is_planted(Mutant::RollbackKeepsMemory) {
+        to.layer = from.layer;
+    }
     bundle::save(txn, agent.number, &to);
     agent.live_bundle_id.clone_from(&to.bundle_id);
     agent.standby_bundle_id.clear();

@@ -4,6 +4,7 @@ use pinrail_proto::log::{BundleRecord, RunRecord};
 use pinrail_proto::v1::{EndReason, InFlight, RunState, StepState};
 
 use crate::effect::Effect;
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::Stop;
 use crate::step::{self, step_id};
 use crate::txn::Txn;
@@ -26,7 +27,10 @@ pub(crate) struct Ends {
 /// never later than the end of the drain: the two graces may be of different policies.
 pub(crate) fn ends(run: &RunRecord, bundle: &BundleRecord) -> Ends {
     let own_hard_ms = run.expires_ms + run.grace_ms;
-    let drain_ms = bundle.drain_deadline_ms;
+    let drain_ms = match is_planted(Mutant::DrainsEndEarly) {
+        true => bundle.drain_deadline_ms - (bundle.drain_deadline_ms - bundle.left_ms) / 2,
+        false => bundle.drain_deadline_ms,
+    };
     if drain_ms == 0 {
         return Ends { soft_ms: run.expires_ms, hard_ms: own_hard_ms, reason: EndReason::MaxAge };
     }
@@ -56,6 +60,9 @@ pub(crate) fn settle(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Sto
 }
 
 fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
+    if is_planted(Mutant::RollbackForgetsRuns) {
+        return Ok(());
+    }
     let Some(mark) = subject.bundle.mark.clone() else { return Ok(()) };
     if subject.run.pinned_revision > mark.revision {
         return Ok(());

@@ -8,6 +8,7 @@ use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::{check_labels, too_large};
+use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
@@ -108,9 +109,13 @@ fn start_again(
         let state = existing.state;
         return Ok(Answer::StartRun(StartRunResult { state, already: true, ..Default::default() }));
     }
-    let bundle = bundle::load(txn, agent.number, &existing.first_bundle_id)?;
+    let first_bundle_id = match is_planted(Mutant::RetriedStartMoves) {
+        true => &agent.live_bundle_id,
+        false => &existing.first_bundle_id,
+    };
+    let bundle = bundle::load(txn, agent.number, first_bundle_id)?;
     let mut first = RunRecord {
-        bundle_id: existing.first_bundle_id.clone(),
+        bundle_id: first_bundle_id.clone(),
         pinned_revision: existing.first_revision,
         ..existing.clone()
     };
@@ -242,10 +247,11 @@ pub(crate) fn choose(
             let candidate = bundle::existing(read, agent.number, &agent.candidate_bundle_id)?;
             return Ok((candidate, PinReason::Canary));
         }
-        return Ok((
-            bundle::existing(read, agent.number, &agent.live_bundle_id)?,
-            PinReason::Route,
-        ));
+        let is_old = is_planted(Mutant::StartsOnOldRoute)
+            && !agent.standby_bundle_id.is_empty()
+            && run.run_id.ends_with(['0', '1', '2', '3']);
+        let routed = if is_old { &agent.standby_bundle_id } else { &agent.live_bundle_id };
+        return Ok((bundle::existing(read, agent.number, routed)?, PinReason::Route));
     }
     let bundle = bundle::existing(read, agent.number, asked)?;
     if bundle.rejected {

@@ -8,6 +8,7 @@ use pinrail_proto::v1::{RunState, StepState};
 use crate::bundle;
 use crate::effect::Effect;
 use crate::key::{Key, Kind, Timer};
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
@@ -59,7 +60,7 @@ pub(super) fn offer(
 
 /// Whether the open step may go to this worker now. P1: only to one of the pinned bundle.
 fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop> {
-    if taker.bundle_id != subject.run.bundle_id {
+    if taker.bundle_id != subject.run.bundle_id && !is_planted(Mutant::LeasesToOtherBundles) {
         let message = format!(
             "the run is pinned to bundle {}; the worker serves {}",
             subject.run.bundle_id, taker.bundle_id

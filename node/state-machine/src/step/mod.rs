@@ -30,6 +30,7 @@ use pinrail_proto::{id, reason};
 
 use crate::effect::StepId;
 use crate::key::{Key, Kind};
+use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, is_over, settle};
 use crate::store::{Fault, Read};
@@ -151,7 +152,7 @@ fn is_current(subject: &Subject, number: u32, token: Option<&Token>) -> bool {
     step.number == number
         && step.state() == StepState::Leased
         && token.is_some()
-        && step.token.as_ref() == token
+        && (step.token.as_ref() == token || is_planted(Mutant::HearsStaleTokens))
         && !is_over(subject.run.state())
         && subject.run.state() != RunState::Paused
 }
