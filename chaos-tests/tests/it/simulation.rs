@@ -54,7 +54,7 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn a_drain_ends_in_its_bound_whichever_entry_its_leader_crashes_at() {
-    let args = ["sim-switch", "--seed", "3", "--stride", "40"];
+    let args = ["sim-switch", "--seed", "3", "--stride", "80"];
     let output = Command::new(chaos()).args(args).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
