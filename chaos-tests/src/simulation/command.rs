@@ -132,7 +132,7 @@ fn tell(seed: u64, result: &Seed) -> Result<ExitCode> {
     if !report.passed() {
         let kept = std::env::temp_dir().join(format!("pinrail-seed-{seed}.json"));
         std::fs::write(&kept, serde_json::to_vec(&result.evidence)?)?;
-        print!("{report}  its history is in {}\n", kept.display());
+        println!("{report}  its history is in {}", kept.display());
     }
     let (log, state) = result.losses;
     println!(
