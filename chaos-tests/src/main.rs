@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
 use pinrail_chaos_tests::demo_release::demo_release;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, release_kills,
-    rollback_cost, shadow_cost, snapshot, storm, switch_cost,
+    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, partitions,
+    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,8 +41,12 @@ enum Command {
         /// Length of one storm.
         #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
         storm: Duration,
+        /// Members in network namespaces of their own, so that partitions are among the faults. Needs root.
+        #[arg(long)]
+        namespaces: bool,
         /// Only this kind of fault: kill_leader, pause_leader, kill_follower, pause_follower, kill_all, kill_worker,
-        /// pause_worker.
+        /// pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
+        /// partition_follower, partition_bridge.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -167,8 +172,9 @@ async fn asked_to_stop() -> Result<u8> {
 
 async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
     Ok(match command {
-        Command::Run { minutes, storm: each, only } => {
-            storm::run(setting, minutes, each, only).await?
+        Command::Run { minutes, storm: each, namespaces, only } => {
+            let ground = if namespaces { Ground::Namespaces } else { Ground::Loopback };
+            storm::run(setting, minutes, each, ground, only).await?
         }
         Command::KillAll { cycles } => {
             let report = kill_all::kill_all(setting, cycles).await?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::Options;
 use super::process::{Launch, Process};
+use super::{Options, Timings};
 
 /// A server process and what it was started with.
 #[derive(Debug)]
@@ -22,12 +22,14 @@ pub struct Member {
     frozen: bool,
 }
 
-/// Addresses of a member.
+/// Where a member is.
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) grpc: String,
     pub(super) http: String,
     pub(super) peer: String,
+    /// Its network namespace; none: it listens on loopback.
+    pub(super) namespace: Option<String>,
 }
 
 impl Member {
@@ -43,12 +45,18 @@ impl Member {
         fs::write(&file, server_toml(place, &data, all, options))
             .with_context(|| format!("write {}", file.display()))?;
         let log = folder.join(format!("{}.log", place.name));
+        let mut args = vec!["server".into(), "-f".into(), file.into()];
+        if place.namespace.is_some() {
+            // Its address is not loopback, and nobody but this machine reaches it.
+            args.push("--insecure".into());
+        }
         let launch = Launch {
             what: place.name.clone(),
             program: options.binary.clone(),
-            args: vec!["server".into(), "-f".into(), file.into()],
+            args,
             env: Vec::new(),
             log,
+            namespace: place.namespace.clone(),
         };
         Ok(Self {
             name: place.name.clone(),
@@ -148,7 +156,11 @@ fn server_toml(place: &Place, data: &Path, all: &[Place], options: &Options) -> 
         let _ =
             write!(text, "[[members]]\nname = \"{}\"\npeer = \"{}\"\n\n", member.name, member.peer);
     }
-    text.push_str("[raft]\nprofile = \"shared\"\n");
+    let profile = match options.timings {
+        Timings::Shared => "shared",
+        Timings::Production => "dedicated",
+    };
+    let _ = writeln!(text, "[raft]\nprofile = \"{profile}\"");
     if let Some(bytes) = &options.snapshot_log {
         let _ = writeln!(text, "snapshot_log = \"{bytes}\"");
     }

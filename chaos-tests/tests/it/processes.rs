@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::report::Report;
@@ -27,21 +28,23 @@ fn must_pass(report: &Report) {
 
 #[tokio::test]
 async fn storm_of_kills_and_pauses_breaks_no_promise() {
-    let plan = Plan::draw(11, Duration::from_secs(16));
+    let plan = Plan::draw(11, Duration::from_secs(16), Ground::Loopback);
     let report = storm::storm(&setting(11), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
 
 #[tokio::test]
 async fn storm_of_paused_leaders_breaks_no_promise() {
-    let plan = Plan::draw(12, Duration::from_secs(14)).only(FaultKind::PauseLeader);
+    let plan =
+        Plan::draw(12, Duration::from_secs(14), Ground::Loopback).only(FaultKind::PauseLeader);
     let report = storm::storm(&setting(12), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
 
 #[tokio::test]
 async fn storm_of_killed_and_paused_workers_breaks_no_promise() {
-    let plan = Plan::draw(13, Duration::from_secs(14)).only(FaultKind::PauseWorker);
+    let plan =
+        Plan::draw(13, Duration::from_secs(14), Ground::Loopback).only(FaultKind::PauseWorker);
     let report = storm::storm(&setting(13), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
