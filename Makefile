@@ -124,6 +124,10 @@ chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
 chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
 	@$(BIN)/chaos failover --trials 20
 
+.PHONY: chaos-partitions
+chaos-partitions: build host-programs ## cuts between members under load: how long clients wait; needs root
+	@$(BIN)/chaos partitions --trials 20
+
 .PHONY: chaos-flood
 chaos-flood: build ## one agent's queue wait beside 100,000 waiting steps of another
 	@$(BIN)/chaos flood

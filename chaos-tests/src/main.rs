@@ -60,6 +60,16 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         trials: u32,
     },
+    /// Cuts between members, each in a network namespace of its own, under load: how long clients wait. Needs root.
+    Partitions {
+        /// Of each kind.
+        #[arg(long, default_value_t = 20)]
+        trials: u32,
+        /// Only this kind: partition_leader, partition_leader_in, partition_leader_out, partition_follower,
+        /// partition_bridge.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
+    },
     /// A switch with many open pins against one with none; then their expiry.
     SwitchCost {
         #[arg(long, default_value_t = 10_000)]
@@ -183,6 +193,11 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Failover { trials } => {
             let found = failover::failover(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Partitions { trials, only } => {
+            let found = partitions::partitions(setting, trials, only).await?;
             print!("{found}");
             found.passed()
         }

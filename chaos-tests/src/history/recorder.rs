@@ -1,5 +1,6 @@
 //! Collects entries from concurrent clients, in memory and as a file of JSON lines.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 
-use super::{Entry, Fault};
+use super::{Entry, Fault, Gap};
 
 /// Cheap to clone; all clones write to the same history.
 #[derive(Debug, Clone)]
@@ -77,6 +78,29 @@ impl Recorder {
             .min()
     }
 
+    /// The longest time within a window in which no write of any client was acknowledged, and the longest in which
+    /// none of that client was which had to wait longest. Only who asked for a write within the window waits.
+    #[must_use]
+    pub fn longest_waits(&self, window: Gap) -> (u64, u64) {
+        let mut waiting = BTreeSet::new();
+        let mut acked = Vec::new();
+        for entry in self.lock().entries.iter().filter(|entry| entry.call.is_write()) {
+            if (window.from_us..window.to_us).contains(&entry.invoked_us) {
+                waiting.insert(entry.client);
+            }
+            if entry.ok().is_some() {
+                acked.push((entry.returned_us, entry.client));
+            }
+        }
+        acked.sort_unstable();
+        let of = |client: u32| {
+            let its = acked.iter().filter(|(_, other)| *other == client).map(|(at, _)| *at);
+            longest_wait(its, window)
+        };
+        let alone = waiting.into_iter().map(of).max().unwrap_or(u64::MAX);
+        (longest_wait(acked.iter().map(|(at, _)| *at), window), alone)
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -102,5 +126,42 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic of another client must not hide the history.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The longest time between two successes of which the first is before the window's end and the second after its
+/// begin. Times are in order.
+fn longest_wait(successes: impl Iterator<Item = u64>, window: Gap) -> u64 {
+    let mut last = None;
+    let mut longest = 0;
+    for at in successes {
+        // A client that began within the window has not waited before.
+        if let Some(last) = last
+            && at > window.from_us
+        {
+            longest = longest.max(at - last);
+        }
+        if at > window.to_us {
+            return longest;
+        }
+        last = Some(at);
+    }
+    // It was never served again.
+    last.map_or(0, |_| u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_reach_over_the_edges_of_the_window() {
+        let wait = |successes: &[u64]| {
+            longest_wait(successes.iter().copied(), Gap { from_us: 100, to_us: 200 })
+        };
+        assert_eq!(wait(&[10, 90, 150, 190, 230]), 60, "from the last one before it");
+        assert_eq!(wait(&[10, 95, 150, 160, 260, 900]), 100, "to the first one after it");
+        assert_eq!(wait(&[10, 99, 101, 199, 201, 900]), 98);
+        assert_eq!(wait(&[10, 99, 150]), u64::MAX, "it still waits");
     }
 }
