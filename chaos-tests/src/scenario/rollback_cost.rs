@@ -234,7 +234,7 @@ impl Scene<'_> {
             open,
             ..v1::ListRunsRequest::default()
         };
-        runs(&self.client, wanted).await
+        runs(self.client, wanted).await
     }
 }
 
