@@ -1,6 +1,6 @@
 //! Collects entries from concurrent clients, in memory and as a file of JSON lines.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 
-use super::{Entry, Fault, Gap};
+use super::{Call, Entry, Fault, Gap};
 
 /// Cheap to clone; all clones write to the same history.
 #[derive(Debug, Clone)]
@@ -78,27 +78,36 @@ impl Recorder {
             .min()
     }
 
-    /// The longest time within a window in which no write of any client was acknowledged, and the longest in which
-    /// none of that client was which had to wait longest. Only who asked for a write within the window waits.
+    /// The longest time within a window in which no call of a kind succeeded, whoever asked.
     #[must_use]
-    pub fn longest_waits(&self, window: Gap) -> (u64, u64) {
-        let mut waiting = BTreeSet::new();
-        let mut acked = Vec::new();
-        for entry in self.lock().entries.iter().filter(|entry| entry.call.is_write()) {
+    pub fn longest_wait(&self, window: Gap, kind: impl Fn(&Call) -> bool) -> u64 {
+        let inner = self.lock();
+        let acked = inner.entries.iter().filter(|entry| entry.ok().is_some() && kind(&entry.call));
+        let mut acked: Vec<u64> = acked.map(|entry| entry.returned_us).collect();
+        acked.sort_unstable();
+        longest_wait(acked.into_iter(), window)
+    }
+
+    /// The longest time in which the least lucky client was answered nothing that needs a quorum.
+    #[must_use]
+    pub fn slowest_client(&self, window: Gap) -> u64 {
+        // Who asked for nothing within the window does not wait.
+        let mut waiting: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let inner = self.lock();
+        let needs_quorum = || inner.entries.iter().filter(|entry| entry.call.is_linearizable());
+        for entry in needs_quorum() {
             if (window.from_us..window.to_us).contains(&entry.invoked_us) {
-                waiting.insert(entry.client);
-            }
-            if entry.ok().is_some() {
-                acked.push((entry.returned_us, entry.client));
+                waiting.entry(entry.client).or_default();
             }
         }
-        acked.sort_unstable();
-        let of = |client: u32| {
-            let its = acked.iter().filter(|(_, other)| *other == client).map(|(at, _)| *at);
-            longest_wait(its, window)
-        };
-        let alone = waiting.into_iter().map(of).max().unwrap_or(u64::MAX);
-        (longest_wait(acked.iter().map(|(at, _)| *at), window), alone)
+        for entry in needs_quorum().filter(|entry| entry.ok().is_some()) {
+            if let Some(acked) = waiting.get_mut(&entry.client) {
+                // A client has one call under way at a time: its entries are in order.
+                acked.push(entry.returned_us);
+            }
+        }
+        let waits = waiting.into_values().map(|acked| longest_wait(acked.into_iter(), window));
+        waits.max().unwrap_or(u64::MAX)
     }
 
     /// How many entries there are.

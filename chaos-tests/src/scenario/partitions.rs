@@ -14,7 +14,7 @@ use super::plan::bundle;
 use super::{Load, Nemesis, Setting};
 use crate::api::setup::Policy;
 use crate::cluster::{Cluster, Ground, Options, Timings};
-use crate::history::{FaultKind, Gap, Recorder};
+use crate::history::{Call, FaultKind, Gap, Recorder};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -53,8 +53,10 @@ pub struct Line {
     pub kind: FaultKind,
     pub what: &'static str,
     /// Longest time of a trial without any acknowledged write.
-    pub service: Spread,
-    /// The same for the client that waited longest.
+    pub writes: Spread,
+    /// Longest time without an answer to any linearizable read.
+    pub reads: Spread,
+    /// Longest time without either, for the client that waited longest.
     pub client: Spread,
     pub target_us: u64,
     /// Trials in which another member led afterwards.
@@ -75,11 +77,14 @@ impl Partitions {
     }
 
     fn misses(&self) -> Vec<String> {
-        let missed = self.lines.iter().filter(|line| line.service.p95_us > line.target_us);
-        missed
-            .map(|line| {
-                let (found, target) = (ms(line.service.p95_us), ms(line.target_us));
-                format!("{}: p95 {found} ms is above {target} ms", line.what)
+        let waits = self.lines.iter().flat_map(|line| {
+            [("writes", line.writes.p95_us, line), ("reads", line.reads.p95_us, line)]
+        });
+        waits
+            .filter(|(_, found, line)| *found > line.target_us)
+            .map(|(of, found, line)| {
+                let (found, target) = (ms(found), ms(line.target_us));
+                format!("{}: p95 of {of} {found} ms is above {target} ms", line.what)
             })
             .collect()
     }
@@ -90,24 +95,26 @@ impl fmt::Display for Partitions {
         write!(f, "{}", self.report)?;
         writeln!(
             f,
-            "  {:<20} {:>6} {:>6}  {:>30}  {:>30}  {:>8}",
+            "  {:<20} {:>6} {:>6} {:>8}  {:>26}  {:>26}  {:>26}",
             "longest wait, ms",
             "trials",
             "moved",
-            "all clients p50/p95/max",
-            "slowest p50/p95/max",
-            "target"
+            "target",
+            "writes p50/p95/max",
+            "reads",
+            "slowest client"
         )?;
         for line in &self.lines {
             writeln!(
                 f,
-                "  {:<20} {:>6} {:>6}  {:>30}  {:>30}  {:>8}",
+                "  {:<20} {:>6} {:>6} {:>8}  {:>26}  {:>26}  {:>26}",
                 line.what,
-                line.service.count,
+                line.writes.count,
                 line.moved,
-                three(&line.service),
-                three(&line.client),
-                ms(line.target_us)
+                ms(line.target_us),
+                three(&line.writes),
+                three(&line.reads),
+                three(&line.client)
             )?;
         }
         self.misses().iter().try_for_each(|miss| writeln!(f, "  MISSED: {miss}"))
@@ -163,7 +170,8 @@ async fn all_trials(
 
 /// All trials of one kind.
 async fn kind(target: &Target, trials: u32, load: &Load, nemesis: &mut Nemesis) -> Result<Line> {
-    let (mut service, mut client, mut moved) = (Vec::new(), Vec::new(), 0);
+    let (mut writes, mut reads, mut client) = (Vec::new(), Vec::new(), Vec::new());
+    let mut moved = 0;
     for trial in 1..=trials {
         sleep(BETWEEN).await;
         let before = load.recorder.faults().len();
@@ -174,34 +182,42 @@ async fn kind(target: &Target, trials: u32, load: &Load, nemesis: &mut Nemesis) 
         sleep(AFTER).await;
         let leads = nemesis.cluster.wait_leader(SETTLED).await?;
         let window = Gap { from_us, to_us: crate::clock::now_us() };
-        let waits = settled(load, window).await;
+        client.push(settled(load, window).await);
+        writes.push(load.recorder.longest_wait(window, Call::is_write));
+        reads.push(load.recorder.longest_wait(window, is_read));
+        let last = |waits: &[u64]| ms(waits.last().copied().unwrap_or_default());
         println!(
-            "  {} {trial:>2}: longest wait of all clients {} ms, of the slowest {} ms; pinrail-{led} led, pinrail-{leads} leads",
+            "  {} {trial:>2}: longest wait for a write {} ms, for a read {} ms, of the slowest client {} ms; \
+             pinrail-{led} led, pinrail-{leads} leads",
             target.what,
-            ms(waits.0),
-            ms(waits.1)
+            last(&writes),
+            last(&reads),
+            last(&client)
         );
-        service.push(waits.0);
-        client.push(waits.1);
         moved += usize::from(led != leads);
     }
     Ok(Line {
         kind: target.kind,
         what: target.what,
-        service: Spread::of(service),
+        writes: Spread::of(writes),
+        reads: Spread::of(reads),
         client: Spread::of(client),
         target_us: target.wait_us,
         moved,
     })
 }
 
-/// The waits of a window once every client that was in it was served again.
-async fn settled(load: &Load, window: Gap) -> (u64, u64) {
+fn is_read(call: &Call) -> bool {
+    call.is_linearizable() && !call.is_write()
+}
+
+/// What the slowest client of a window waited, once it was served again.
+async fn settled(load: &Load, window: Gap) -> u64 {
     let deadline = tokio::time::Instant::now() + SETTLED;
     loop {
-        let waits = load.recorder.longest_waits(window);
-        if waits.1 != u64::MAX || tokio::time::Instant::now() > deadline {
-            return waits;
+        let wait = load.recorder.slowest_client(window);
+        if wait != u64::MAX || tokio::time::Instant::now() > deadline {
+            return wait;
         }
         sleep(Duration::from_millis(50)).await;
     }

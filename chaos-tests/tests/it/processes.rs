@@ -9,12 +9,15 @@ use pinrail_chaos_tests::report::Report;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, release_kills, rollback_cost, snapshot, storm,
-    switch_cost,
+    Setting, degraded, failover, kill_all, partitions, release_kills, rollback_cost, snapshot,
+    storm, switch_cost,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
 const LONGEST_GAP_US: u64 = 5_000_000;
+
+/// Network namespaces: the error says what this machine lacks.
+const NEEDS_ROOT: &str = "CI is root on a machine that has them";
 
 fn setting(seed: u64) -> Setting {
     let binaries = Binaries::locate().expect("`make test` builds the binaries first");
@@ -94,4 +97,21 @@ async fn a_release_comes_to_its_end_though_its_leader_is_killed_at_each_transiti
 async fn a_rollback_applies_its_policy_to_exactly_the_open_runs_of_the_bundle_that_is_left() {
     let found = rollback_cost::rollback_cost(&setting(20), 600).await.expect("it is measured");
     assert!(found.is_exact(), "{found}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_cut_off_never_lies_and_the_others_serve() {
+    let found = partitions::partitions(&setting(21), 1, None).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert_eq!(found.lines.len(), 5, "one of each kind\n{found}");
+    let waits = found.lines.iter().flat_map(|line| [line.writes.max_us, line.reads.max_us]);
+    assert!(waits.max() < Some(LONGEST_GAP_US), "{found}");
+}
+
+#[tokio::test]
+async fn storm_of_leaders_that_are_not_heard_breaks_no_promise() {
+    let plan = Plan::draw(22, Duration::from_secs(14), Ground::Namespaces);
+    let plan = plan.only(FaultKind::PartitionLeaderOut);
+    let report = storm::storm(&setting(22), &plan).await.expect(NEEDS_ROOT);
+    must_pass(&report);
 }
