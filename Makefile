@@ -128,6 +128,10 @@ chaos-failover: build ## SIGKILL of the leader under load: time to the next ackn
 chaos-partitions: build host-programs ## cuts between members under load: how long clients wait; needs root
 	@$(BIN)/chaos partitions --trials 20
 
+.PHONY: chaos-power-loss
+chaos-power-loss: build host-programs ## loss of power of all three nodes at once under load, 30 times; needs root
+	@$(BIN)/chaos power-loss --cycles 30
+
 .PHONY: chaos-flood
 chaos-flood: build ## one agent's queue wait beside 100,000 waiting steps of another
 	@$(BIN)/chaos flood

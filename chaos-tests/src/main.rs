@@ -13,7 +13,7 @@ use pinrail_chaos_tests::demo_release::demo_release;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, partitions,
+    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, partitions, power_loss,
     release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,7 @@ enum Command {
         namespaces: bool,
         /// Only this kind of fault: kill_leader, pause_leader, kill_follower, pause_follower, kill_all, kill_worker,
         /// pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
-        /// partition_follower, partition_bridge.
+        /// partition_follower, partition_bridge; on file systems of their own lose_power.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -59,6 +59,12 @@ enum Command {
     Failover {
         #[arg(long, default_value_t = 20)]
         trials: u32,
+    },
+    /// Loss of power of all members at once under load, each on a file system of its own: nothing acknowledged is lost.
+    /// Needs root.
+    PowerLoss {
+        #[arg(long, default_value_t = 30)]
+        cycles: u32,
     },
     /// Cuts between members, each in a network namespace of its own, under load: how long clients wait. Needs root.
     Partitions {
@@ -193,6 +199,11 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Failover { trials } => {
             let found = failover::failover(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::PowerLoss { cycles } => {
+            let found = power_loss::power_loss(setting, cycles).await?;
             print!("{found}");
             found.passed()
         }

@@ -1,10 +1,11 @@
-//! Real servers: three `pinrail server` processes, each with a folder of its own, on free loopback ports or each in a
-//! network namespace of its own.
+//! Real servers: three `pinrail server` processes, each with a folder of its own: on free loopback ports and the file
+//! system of the harness, or each in a network namespace and on a file system of its own.
 //!
 //! It owns the processes: whatever happens to the owner, they end with it. It knows how to hurt them and how to see
 //! what they say about themselves, and nothing of what they should answer.
 
 mod cut;
+mod disk;
 mod member;
 mod network;
 mod ports;
@@ -15,7 +16,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -25,7 +26,8 @@ pub use network::Network;
 pub use watch::{Agreement, Status};
 
 use crate::api::Nodes;
-use member::Place;
+use disk::Disk;
+use member::{Peer, Place};
 
 /// How long a cluster may take to form.
 const FORM: Duration = Duration::from_secs(20);
@@ -63,6 +65,8 @@ pub struct Options {
     pub log_level: String,
     pub ground: Ground,
     pub timings: Timings,
+    /// Each member on a file system of its own, so that it can lose power. Needs root.
+    pub disks: bool,
     /// Where files go; none: a temporary folder, kept when something failed.
     pub folder: Option<PathBuf>,
 }
@@ -78,6 +82,7 @@ impl Options {
             log_level: "info".to_owned(),
             ground: Ground::Loopback,
             timings: Timings::Shared,
+            disks: false,
             folder: None,
         }
     }
@@ -124,15 +129,24 @@ impl Cluster {
             Ground::Loopback => None,
             Ground::Namespaces => Some(Network::make(options.nodes).await?),
         };
-        let places = match &network {
+        let mut places = match &network {
             None => on_loopback(options.nodes)?,
             Some(network) => (0..options.nodes).map(|index| in_namespace(network, index)).collect(),
         };
-        let members = places
-            .iter()
-            .map(|place| Member::prepare(&folder, place, &places, options))
-            .collect::<Result<Vec<_>>>()?;
+        if options.disks {
+            for place in &mut places {
+                place.disk = Some(Disk::make(&folder, &place.name).await?);
+            }
+        }
         let nodes = Nodes::connect(places.iter().map(|place| place.grpc.as_str()))?;
+        let peers: Vec<Peer> = places
+            .iter()
+            .map(|place| Peer { name: place.name.clone(), address: place.peer.clone() })
+            .collect();
+        let members = places
+            .into_iter()
+            .map(|place| Member::prepare(&folder, place, &peers, options))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self { members, nodes, network, folder, temporary })
     }
 
@@ -171,6 +185,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// All members lose power at the same moment: what was not synced is gone.
+    ///
+    /// # Errors
+    /// When they have no file systems of their own, or one still takes writes.
+    pub async fn cut_power(&mut self) -> Result<()> {
+        let mut disks: Vec<&mut Disk> =
+            self.members.iter_mut().filter_map(Member::disk_mut).collect();
+        ensure!(!disks.is_empty(), "the members have no file systems of their own");
+        disk::cut_power(&mut disks).await?;
+        self.kill_all().await
+    }
+
     /// Cuts a member off from others on one way or both; gives the moment when that was done.
     ///
     /// # Errors
@@ -180,13 +206,16 @@ impl Cluster {
         network.cut(member, way, others).await
     }
 
-    /// Mends the network, starts every member that is down and thaws those that are frozen.
+    /// Mends the network, gives power back, starts every member that is down and thaws those that are frozen.
     ///
     /// # Errors
     /// When that cannot be done.
     pub async fn heal(&mut self) -> Result<()> {
         if let Some(network) = &self.network {
             network.mend_all().await?;
+        }
+        for disk in self.members.iter_mut().filter_map(Member::disk_mut) {
+            disk.boot().await?;
         }
         for member in &mut self.members {
             // Thawing one that is not frozen does nothing.
@@ -236,6 +265,7 @@ fn on_loopback(nodes: usize) -> Result<Vec<Place>> {
         http: format!("127.0.0.1:{}", ports[1]),
         peer: format!("127.0.0.1:{}", ports[2]),
         namespace: None,
+        disk: None,
     });
     Ok(places.collect())
 }
@@ -244,7 +274,7 @@ fn in_namespace(network: &Network, index: usize) -> Place {
     let address = network.member_address(index);
     let [grpc, http, peer] = PORTS.map(|port| format!("{address}:{port}"));
     let namespace = Some(network.namespace(index).to_owned());
-    Place { name: name(index), grpc, http, peer, namespace }
+    Place { name: name(index), grpc, http, peer, namespace, disk: None }
 }
 
 fn name(index: usize) -> String {

@@ -101,6 +101,8 @@ pub enum FaultKind {
     PartitionFollower,
     /// The leader and one follower do not hear each other; the others hear both.
     PartitionBridge,
+    /// All members at once: what they had not synced is gone.
+    LosePower,
     /// Simulation only.
     Partition,
     LostWrites,
@@ -118,6 +120,7 @@ impl FaultKind {
             | Self::PartitionLeaderIn
             | Self::PartitionLeaderOut
             | Self::PartitionBridge
+            | Self::LosePower
             | Self::Partition
             | Self::LostWrites => true,
             Self::KillFollower
@@ -144,6 +147,7 @@ impl FaultKind {
             | Self::KillAll
             | Self::KillWorker
             | Self::PauseWorker
+            | Self::LosePower
             | Self::Partition
             | Self::LostWrites => false,
         }

@@ -78,6 +78,15 @@ impl Recorder {
             .min()
     }
 
+    /// How many writes were acknowledged in a time.
+    #[must_use]
+    pub fn acked_writes(&self, from_us: u64, to_us: u64) -> usize {
+        let inner = self.lock();
+        let acked =
+            inner.entries.iter().filter(|entry| entry.call.is_write() && entry.ok().is_some());
+        acked.filter(|entry| (from_us..to_us).contains(&entry.returned_us)).count()
+    }
+
     /// The longest time within a window in which no call of a kind succeeded, whoever asked.
     #[must_use]
     pub fn longest_wait(&self, window: Gap, kind: impl Fn(&Call) -> bool) -> u64 {

@@ -15,6 +15,7 @@ pub mod memory_cost;
 mod nemesis;
 pub mod partitions;
 pub mod plan;
+pub mod power_loss;
 pub mod release_kills;
 pub mod rollback_cost;
 pub mod shadow_cost;

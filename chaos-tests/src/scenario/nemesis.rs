@@ -57,7 +57,7 @@ impl Nemesis {
                 anyhow::ensure!(leader != follower, "the leader changed while it was aimed at");
                 vec![leader, follower]
             }
-            FaultKind::KillAll => (0..self.cluster.members.len()).collect(),
+            FaultKind::KillAll | FaultKind::LosePower => (0..self.cluster.members.len()).collect(),
             FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
             FaultKind::Partition | FaultKind::LostWrites => {
                 anyhow::bail!("{kind:?} is a fault of the simulation")
@@ -94,6 +94,7 @@ impl Nemesis {
                 }
             }
             FaultKind::KillAll => self.cluster.kill_all().await?,
+            FaultKind::LosePower => self.cluster.cut_power().await?,
             FaultKind::KillWorker => match &mut self.workers {
                 Some(workers) => workers.replace(nodes[0]).await?,
                 None => return Ok(None),
@@ -112,7 +113,7 @@ impl Nemesis {
             }
             FaultKind::Partition | FaultKind::LostWrites => return Ok(None),
         }
-        // Killing and freezing return once the kernel shows that it is done.
+        // Killing and freezing return once the kernel shows that it is done; lost power, once no write goes through.
         Ok(Some(clock::now_us()))
     }
 
@@ -123,7 +124,7 @@ impl Nemesis {
         self.cluster.cut(node, way, &others).await.map(Some)
     }
 
-    /// Mends the network, starts what is down and thaws what is frozen.
+    /// Mends the network, gives power back, starts what is down and thaws what is frozen.
     ///
     /// # Errors
     /// When a process cannot be started, or ended by itself.

@@ -38,6 +38,7 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
     let options = Options {
         folder: Some(keeper.folder()),
         ground: plan.ground(),
+        disks: plan.faults.iter().any(|fault| fault.kind == FaultKind::LosePower),
         ..Options::three(&setting.binaries.pinrail)
     };
     let cluster = Cluster::start(&options).await?;

@@ -9,14 +9,14 @@ use pinrail_chaos_tests::report::Report;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, partitions, release_kills, rollback_cost, snapshot,
-    storm, switch_cost,
+    Setting, degraded, failover, kill_all, partitions, power_loss, release_kills, rollback_cost,
+    snapshot, storm, switch_cost,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
 const LONGEST_GAP_US: u64 = 5_000_000;
 
-/// Network namespaces: the error says what this machine lacks.
+/// Network namespaces and loop devices: the error says what this machine lacks.
 const NEEDS_ROOT: &str = "CI is root on a machine that has them";
 
 fn setting(seed: u64) -> Setting {
@@ -114,4 +114,11 @@ async fn storm_of_leaders_that_are_not_heard_breaks_no_promise() {
     let plan = plan.only(FaultKind::PartitionLeaderOut);
     let report = storm::storm(&setting(22), &plan).await.expect(NEEDS_ROOT);
     must_pass(&report);
+}
+
+#[tokio::test]
+async fn loss_of_power_of_all_members_at_once_loses_nothing() {
+    let found = power_loss::power_loss(&setting(23), 2).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert!(found.serving.max_us < LONGEST_GAP_US, "{found}");
 }
