@@ -15,9 +15,12 @@ DEBUG_BIN := $(CARGO_TARGET_DIR)/debug
 PACKAGES := build-essential libclang1-14 libclang-common-14-dev ccache
 # Programs that tests start, by the name of their package: agents in Python and Node.
 PROGRAMS := python3:python3 node:nodejs
+# Programs that give members a network and a file system of their own, likewise.
+HOST_PROGRAMS := ip:iproute2 nft:nftables nsenter:util-linux bash:bash mkfs.ext4:e2fsprogs python3:python3
 SEEDS ?= 200
 MINUTES ?= 10
 SEED ?= 1
+NAMESPACES ?= $(if $(filter 0,$(shell id -u)),--namespaces)
 
 .PHONY: help
 help: ## show this list
@@ -41,6 +44,10 @@ programs:
 	  command -v "$${program%%:*}" >/dev/null || missing+=("$${program##*:}"); \
 	done; \
 	if [ "$${#missing[@]}" -gt 0 ]; then $(MAKE) tools PACKAGES="$${missing[*]}"; fi
+
+.PHONY: host-programs
+host-programs:
+	@$(MAKE) programs PROGRAMS="$(HOST_PROGRAMS)"
 
 # A Python with the frameworks of docs/PORTING.md, for its tests. Made anew when their versions change.
 PORTING := $(CARGO_TARGET_DIR)/porting
@@ -83,7 +90,7 @@ demo-release: build ## releases with real processes: a good candidate goes live,
 	@$(BIN)/chaos demo-release
 
 .PHONY: test
-test: nextest programs porting ## all tests that CI runs
+test: nextest programs host-programs porting ## all tests that CI runs; some make network namespaces and need root
 	@cargo build -p pinrail-node --bins
 	@cargo build -p pinrail-client --example research
 	@cargo test --quiet --workspace --doc
@@ -106,8 +113,8 @@ fix: tools ## format and apply what clippy can apply
 	@cargo fmt --all
 
 .PHONY: chaos
-chaos: build ## faults against real processes: SEED=1 MINUTES=10
-	@$(BIN)/chaos run --seed $(SEED) --minutes $(MINUTES)
+chaos: build host-programs ## faults against real processes, partitions among them when it runs as root: SEED=1 MINUTES=10
+	@$(BIN)/chaos run --seed $(SEED) --minutes $(MINUTES) $(NAMESPACES)
 
 .PHONY: chaos-kill-all
 chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
@@ -116,6 +123,14 @@ chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
 .PHONY: chaos-failover
 chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
 	@$(BIN)/chaos failover --trials 20
+
+.PHONY: chaos-partitions
+chaos-partitions: build host-programs ## cuts between members under load: how long clients wait; needs root
+	@$(BIN)/chaos partitions --trials 20
+
+.PHONY: chaos-power-loss
+chaos-power-loss: build host-programs ## loss of power of all three nodes at once under load, 30 times; needs root
+	@$(BIN)/chaos power-loss --cycles 30
 
 .PHONY: chaos-flood
 chaos-flood: build ## one agent's queue wait beside 100,000 waiting steps of another

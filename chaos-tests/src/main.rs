@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
 use pinrail_chaos_tests::demo_release::demo_release;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, release_kills,
-    rollback_cost, shadow_cost, snapshot, storm, switch_cost,
+    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, partitions, power_loss,
+    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 #[cfg(feature = "simulation")]
 use pinrail_chaos_tests::simulation::command;
@@ -42,8 +43,12 @@ enum Command {
         /// Length of one storm.
         #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
         storm: Duration,
+        /// Members in network namespaces of their own, so that partitions are among the faults. Needs root.
+        #[arg(long)]
+        namespaces: bool,
         /// Only this kind of fault: kill_leader, pause_leader, kill_follower, pause_follower, kill_all, kill_worker,
-        /// pause_worker.
+        /// pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
+        /// partition_follower, partition_bridge; on file systems of their own lose_power.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -56,6 +61,22 @@ enum Command {
     Failover {
         #[arg(long, default_value_t = 20)]
         trials: u32,
+    },
+    /// Loss of power of all members at once under load, each on a file system of its own: nothing acknowledged is lost.
+    /// Needs root.
+    PowerLoss {
+        #[arg(long, default_value_t = 30)]
+        cycles: u32,
+    },
+    /// Cuts between members, each in a network namespace of its own, under load: how long clients wait. Needs root.
+    Partitions {
+        /// Of each kind.
+        #[arg(long, default_value_t = 20)]
+        trials: u32,
+        /// Only this kind: partition_leader, partition_leader_in, partition_leader_out, partition_follower,
+        /// partition_bridge.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
     },
     /// A switch with many open pins against one with none; then their expiry.
     SwitchCost {
@@ -184,8 +205,9 @@ async fn asked_to_stop() -> Result<u8> {
 
 async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
     Ok(match command {
-        Command::Run { minutes, storm: each, only } => {
-            storm::run(setting, minutes, each, only).await?
+        Command::Run { minutes, storm: each, namespaces, only } => {
+            let ground = if namespaces { Ground::Namespaces } else { Ground::Loopback };
+            storm::run(setting, minutes, each, ground, only).await?
         }
         Command::KillAll { cycles } => {
             let report = kill_all::kill_all(setting, cycles).await?;
@@ -194,6 +216,16 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Failover { trials } => {
             let found = failover::failover(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::PowerLoss { cycles } => {
+            let found = power_loss::power_loss(setting, cycles).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Partitions { trials, only } => {
+            let found = partitions::partitions(setting, trials, only).await?;
             print!("{found}");
             found.passed()
         }

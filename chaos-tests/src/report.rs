@@ -20,6 +20,7 @@ pub struct Spread {
     pub count: usize,
     pub median_us: u64,
     pub p90_us: u64,
+    pub p95_us: u64,
     pub p99_us: u64,
     pub max_us: u64,
 }
@@ -36,6 +37,7 @@ impl Spread {
             count: values.len(),
             median_us: at(500),
             p90_us: at(900),
+            p95_us: at(950),
             p99_us: at(990),
             max_us: values.last().copied().unwrap_or_default(),
         }

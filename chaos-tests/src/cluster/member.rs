@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::Options;
+use super::disk::Disk;
 use super::process::{Launch, Process};
+use super::{Options, Timings};
 
 /// A server process and what it was started with.
 #[derive(Debug)]
@@ -20,45 +21,64 @@ pub struct Member {
     launch: Launch,
     process: Option<Process>,
     frozen: bool,
+    /// The file system that its data is on; none: the harness's. Dropped after the process.
+    disk: Option<Disk>,
 }
 
-/// Addresses of a member.
+/// Where a member is.
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) grpc: String,
     pub(super) http: String,
     pub(super) peer: String,
+    /// Its network namespace; none: it listens on loopback.
+    pub(super) namespace: Option<String>,
+    /// Its file system; none: it uses the harness's.
+    pub(super) disk: Option<Disk>,
+}
+
+/// What members know of each other.
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) address: String,
 }
 
 impl Member {
     /// Writes its server.toml; nothing is started.
     pub(super) fn prepare(
         folder: &Path,
-        place: &Place,
-        all: &[Place],
+        place: Place,
+        all: &[Peer],
         options: &Options,
     ) -> Result<Self> {
-        let data = folder.join(&place.name);
+        let data = place.disk.as_ref().map_or_else(|| folder.join(&place.name), Disk::data);
         let file = folder.join(format!("{}.toml", place.name));
-        fs::write(&file, server_toml(place, &data, all, options))
+        fs::write(&file, server_toml(&place, &data, all, options))
             .with_context(|| format!("write {}", file.display()))?;
         let log = folder.join(format!("{}.log", place.name));
+        let mut args = vec!["server".into(), "-f".into(), file.into()];
+        if place.namespace.is_some() {
+            // Its address is not loopback, and nobody but this machine reaches it.
+            args.push("--insecure".into());
+        }
         let launch = Launch {
             what: place.name.clone(),
             program: options.binary.clone(),
-            args: vec!["server".into(), "-f".into(), file.into()],
+            args,
             env: Vec::new(),
             log,
+            namespace: place.namespace,
         };
         Ok(Self {
-            name: place.name.clone(),
-            grpc: place.grpc.clone(),
-            http: place.http.clone(),
-            peer: place.peer.clone(),
+            name: place.name,
+            grpc: place.grpc,
+            http: place.http,
+            peer: place.peer,
             data,
             launch,
             process: None,
             frozen: false,
+            disk: place.disk,
         })
     }
 
@@ -113,6 +133,11 @@ impl Member {
         Ok(())
     }
 
+    /// Its file system, when it has one of its own.
+    pub(super) fn disk_mut(&mut self) -> Option<&mut Disk> {
+        self.disk.as_mut()
+    }
+
     /// # Errors
     /// When it ended by itself.
     pub fn must_run(&mut self) -> Result<()> {
@@ -135,7 +160,7 @@ impl Member {
     }
 }
 
-fn server_toml(place: &Place, data: &Path, all: &[Place], options: &Options) -> String {
+fn server_toml(place: &Place, data: &Path, all: &[Peer], options: &Options) -> String {
     let mut text = format!(
         "cluster = \"chaos\"\nnode = \"{}\"\ndata = \"{}\"\nlisten = {{ grpc = \"{}\", http = \"{}\", peer = \"{}\" }}\n\n",
         place.name,
@@ -144,11 +169,14 @@ fn server_toml(place: &Place, data: &Path, all: &[Place], options: &Options) -> 
         place.http,
         place.peer
     );
-    for member in all {
-        let _ =
-            write!(text, "[[members]]\nname = \"{}\"\npeer = \"{}\"\n\n", member.name, member.peer);
+    for Peer { name, address } in all {
+        let _ = write!(text, "[[members]]\nname = \"{name}\"\npeer = \"{address}\"\n\n");
     }
-    text.push_str("[raft]\nprofile = \"shared\"\n");
+    let profile = match options.timings {
+        Timings::Shared => "shared",
+        Timings::Production => "dedicated",
+    };
+    let _ = writeln!(text, "[raft]\nprofile = \"{profile}\"");
     if let Some(bytes) = &options.snapshot_log {
         let _ = writeln!(text, "snapshot_log = \"{bytes}\"");
     }

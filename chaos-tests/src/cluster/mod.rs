@@ -1,28 +1,57 @@
-//! Real servers: three `pinrail server` processes on free loopback ports, each with a folder of its own.
+//! Real servers: three `pinrail server` processes, each with a folder of its own: on free loopback ports and the file
+//! system of the harness, or each in a network namespace and on a file system of its own.
 //!
 //! It owns the processes: whatever happens to the owner, they end with it. It knows how to hurt them and how to see
 //! what they say about themselves, and nothing of what they should answer.
 
+mod cut;
+mod disk;
 mod member;
+mod network;
 mod ports;
 pub mod process;
+mod tool;
 mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+pub use cut::Way;
 pub use member::Member;
+pub use network::Network;
 
 use crate::api::Nodes;
 pub use crate::api::agree::{Agreement, Status};
-use member::Place;
+use disk::Disk;
+use member::{Peer, Place};
 
 /// How long a cluster may take to form.
 const FORM: Duration = Duration::from_secs(20);
+
+/// Ports of a member that has an address of its own.
+const PORTS: [u16; 3] = [7_420, 7_421, 7_422];
+
+/// Where the members are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// On free ports of this machine's loopback interface: needs nothing.
+    Loopback,
+    /// Each in a network namespace of its own, so that the network between them can be cut. Needs root.
+    Namespaces,
+}
+
+/// How quick Raft is to call a leader lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timings {
+    /// For a machine that does other things too.
+    Shared,
+    /// What a server has by default, and what targets are measured with.
+    Production,
+}
 
 /// How to start one.
 #[derive(Debug, Clone)]
@@ -34,6 +63,10 @@ pub struct Options {
     /// Entries kept after a snapshot.
     pub keep_entries: Option<u64>,
     pub log_level: String,
+    pub ground: Ground,
+    pub timings: Timings,
+    /// Each member on a file system of its own, so that it can lose power. Needs root.
+    pub disks: bool,
     /// Where files go; none: a temporary folder, kept when something failed.
     pub folder: Option<PathBuf>,
 }
@@ -47,6 +80,9 @@ impl Options {
             snapshot_log: None,
             keep_entries: None,
             log_level: "info".to_owned(),
+            ground: Ground::Loopback,
+            timings: Timings::Shared,
+            disks: false,
             folder: None,
         }
     }
@@ -57,6 +93,8 @@ impl Options {
 pub struct Cluster {
     pub members: Vec<Member>,
     pub nodes: Nodes,
+    /// None on loopback. Dropped after the processes in it.
+    pub network: Option<Network>,
     folder: PathBuf,
     /// Removed with the cluster, unless it is to be kept.
     temporary: Option<TempDir>,
@@ -68,7 +106,7 @@ impl Cluster {
     /// # Errors
     /// When a member ends or none leads in time.
     pub async fn start(options: &Options) -> Result<Self> {
-        let mut cluster = Self::prepare(options)?;
+        let mut cluster = Self::prepare(options).await?;
         for member in &mut cluster.members {
             member.start()?;
         }
@@ -76,7 +114,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn prepare(options: &Options) -> Result<Self> {
+    async fn prepare(options: &Options) -> Result<Self> {
         let temporary = match &options.folder {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("pinrail-chaos-").tempdir()?),
@@ -87,23 +125,29 @@ impl Cluster {
             (None, None) => unreachable!("one of the two was made above"),
         };
         std::fs::create_dir_all(&folder)?;
-        let ports = ports::free(3 * options.nodes)?;
-        let places: Vec<Place> = ports
-            .chunks(3)
-            .enumerate()
-            .map(|(index, ports)| Place {
-                name: format!("pinrail-{index}"),
-                grpc: format!("127.0.0.1:{}", ports[0]),
-                http: format!("127.0.0.1:{}", ports[1]),
-                peer: format!("127.0.0.1:{}", ports[2]),
-            })
+        let network = match options.ground {
+            Ground::Loopback => None,
+            Ground::Namespaces => Some(Network::make(options.nodes).await?),
+        };
+        let mut places = match &network {
+            None => on_loopback(options.nodes)?,
+            Some(network) => (0..options.nodes).map(|index| in_namespace(network, index)).collect(),
+        };
+        if options.disks {
+            for place in &mut places {
+                place.disk = Some(Disk::make(&folder, &place.name).await?);
+            }
+        }
+        let nodes = Nodes::connect(places.iter().map(|place| place.grpc.as_str()))?;
+        let peers: Vec<Peer> = places
+            .iter()
+            .map(|place| Peer { name: place.name.clone(), address: place.peer.clone() })
             .collect();
         let members = places
-            .iter()
-            .map(|place| Member::prepare(&folder, place, &places, options))
+            .into_iter()
+            .map(|place| Member::prepare(&folder, place, &peers, options))
             .collect::<Result<Vec<_>>>()?;
-        let nodes = Nodes::connect(places.iter().map(|place| place.grpc.as_str()))?;
-        Ok(Self { members, nodes, folder, temporary })
+        Ok(Self { members, nodes, network, folder, temporary })
     }
 
     /// Where its files are.
@@ -141,11 +185,38 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts every member that is down and thaws those that are frozen.
+    /// All members lose power at the same moment: what was not synced is gone.
     ///
     /// # Errors
-    /// When one cannot be started.
-    pub fn heal(&mut self) -> Result<()> {
+    /// When they have no file systems of their own, or one still takes writes.
+    pub async fn cut_power(&mut self) -> Result<()> {
+        let mut disks: Vec<&mut Disk> =
+            self.members.iter_mut().filter_map(Member::disk_mut).collect();
+        ensure!(!disks.is_empty(), "the members have no file systems of their own");
+        disk::cut_power(&mut disks).await?;
+        self.kill_all().await
+    }
+
+    /// Cuts a member off from others on one way or both; gives the moment when that was done.
+    ///
+    /// # Errors
+    /// When the members have no network of their own, or the cut takes no effect.
+    pub async fn cut(&self, member: usize, way: Way, others: &[usize]) -> Result<u64> {
+        let network = self.network.as_ref().context("the members have no network of their own")?;
+        network.cut(member, way, others).await
+    }
+
+    /// Mends the network, gives power back, starts every member that is down and thaws those that are frozen.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub async fn heal(&mut self) -> Result<()> {
+        if let Some(network) = &self.network {
+            network.mend_all().await?;
+        }
+        for disk in self.members.iter_mut().filter_map(Member::disk_mut) {
+            disk.boot().await?;
+        }
         for member in &mut self.members {
             // Thawing one that is not frozen does nothing.
             member.thaw()?;
@@ -184,4 +255,28 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn on_loopback(nodes: usize) -> Result<Vec<Place>> {
+    let ports = ports::free(3 * nodes)?;
+    let places = ports.chunks(3).enumerate().map(|(index, ports)| Place {
+        name: name(index),
+        grpc: format!("127.0.0.1:{}", ports[0]),
+        http: format!("127.0.0.1:{}", ports[1]),
+        peer: format!("127.0.0.1:{}", ports[2]),
+        namespace: None,
+        disk: None,
+    });
+    Ok(places.collect())
+}
+
+fn in_namespace(network: &Network, index: usize) -> Place {
+    let address = network.member_address(index);
+    let [grpc, http, peer] = PORTS.map(|port| format!("{address}:{port}"));
+    let namespace = Some(network.namespace(index).to_owned());
+    Place { name: name(index), grpc, http, peer, namespace, disk: None }
+}
+
+fn name(index: usize) -> String {
+    format!("pinrail-{index}")
 }

@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::network::enter;
+
 /// How long a signal may take to have its effect.
 const EFFECT: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,18 @@ pub struct Launch {
     pub env: Vec<(String, OsString)>,
     /// Output is appended here.
     pub log: PathBuf,
+    /// The network namespace that it runs in; none: this process's own.
+    pub namespace: Option<String>,
+}
+
+impl Launch {
+    /// What is really started: entering a namespace ends in the program itself, with the same process id.
+    fn command(&self) -> Command {
+        let Some(namespace) = &self.namespace else { return Command::new(&self.program) };
+        let mut command = Command::new("nsenter");
+        command.args(enter(namespace)).arg(&self.program);
+        command
+    }
 }
 
 impl Process {
@@ -40,7 +54,8 @@ impl Process {
     /// When the program cannot be started.
     pub fn start(launch: &Launch) -> Result<Self> {
         let output = || OpenOptions::new().create(true).append(true).open(&launch.log);
-        let child = Command::new(&launch.program)
+        let child = launch
+            .command()
             .args(&launch.args)
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -156,6 +171,7 @@ mod tests {
             args: args.iter().map(Into::into).collect(),
             env: Vec::new(),
             log: folder.join("log"),
+            namespace: None,
         }
     }
 

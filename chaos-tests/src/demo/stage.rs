@@ -112,6 +112,7 @@ impl Stage<'_> {
                     .to_vec(),
                     env: vec![("RUST_LOG".to_owned(), "warn".into())],
                     log: self.folder.join(format!("{what}.log")),
+                    namespace: None,
                 };
                 processes.push(Process::start(&launch)?);
             }

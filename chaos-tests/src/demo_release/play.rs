@@ -124,6 +124,7 @@ impl Play {
             program: self.agent_program.clone(),
             args: args.into_iter().map(Into::into).collect(),
             env: vec![("RUST_LOG".to_owned(), "warn".into())],
+            namespace: None,
         };
         Process::start(&launch)
     }

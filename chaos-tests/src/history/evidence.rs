@@ -77,7 +77,7 @@ pub struct Fault {
     pub kind: FaultKind,
     pub nodes: Vec<usize>,
     pub injected_us: u64,
-    /// When the process was seen to be gone or stopped; none: the fault never took effect.
+    /// When the process was seen to be gone or stopped, or its packets dropped; none: the fault never took effect.
     pub effective_us: Option<u64>,
     pub healed_us: u64,
 }
@@ -92,6 +92,17 @@ pub enum FaultKind {
     KillAll,
     KillWorker,
     PauseWorker,
+    /// The leader and its followers do not hear each other. Clients still reach all of them, here and below.
+    PartitionLeader,
+    /// The leader does not hear its followers; they hear it.
+    PartitionLeaderIn,
+    /// The followers do not hear the leader; it hears them.
+    PartitionLeaderOut,
+    PartitionFollower,
+    /// The leader and one follower do not hear each other; the others hear both.
+    PartitionBridge,
+    /// All members at once: what they had not synced is gone.
+    LosePower,
     /// Simulation only.
     Partition,
     LostWrites,
@@ -111,11 +122,40 @@ impl FaultKind {
             Self::KillLeader
             | Self::PauseLeader
             | Self::KillAll
+            | Self::PartitionLeader
+            | Self::PartitionLeaderIn
+            | Self::PartitionLeaderOut
+            | Self::PartitionBridge
+            | Self::LosePower
             | Self::Partition
             | Self::LostWrites => true,
-            Self::KillFollower | Self::PauseFollower | Self::KillWorker | Self::PauseWorker => {
-                false
-            }
+            Self::KillFollower
+            | Self::PauseFollower
+            | Self::KillWorker
+            | Self::PauseWorker
+            | Self::PartitionFollower => false,
+        }
+    }
+
+    /// Whether members need a network of their own for it.
+    #[must_use]
+    pub fn cuts_network(self) -> bool {
+        match self {
+            Self::PartitionLeader
+            | Self::PartitionLeaderIn
+            | Self::PartitionLeaderOut
+            | Self::PartitionFollower
+            | Self::PartitionBridge => true,
+            Self::KillLeader
+            | Self::PauseLeader
+            | Self::KillFollower
+            | Self::PauseFollower
+            | Self::KillAll
+            | Self::KillWorker
+            | Self::PauseWorker
+            | Self::LosePower
+            | Self::Partition
+            | Self::LostWrites => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Collects entries from concurrent clients, in memory and as a file of JSON lines.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 
-use super::{Entry, Fault};
+use super::{Call, Entry, Fault, Gap};
 
 /// Cheap to clone; all clones write to the same history.
 #[derive(Debug, Clone)]
@@ -77,6 +78,47 @@ impl Recorder {
             .min()
     }
 
+    /// How many writes were acknowledged in a time.
+    #[must_use]
+    pub fn acked_writes(&self, from_us: u64, to_us: u64) -> usize {
+        let inner = self.lock();
+        let acked =
+            inner.entries.iter().filter(|entry| entry.call.is_write() && entry.ok().is_some());
+        acked.filter(|entry| (from_us..to_us).contains(&entry.returned_us)).count()
+    }
+
+    /// The longest time within a window in which no call of a kind succeeded, whoever asked.
+    #[must_use]
+    pub fn longest_wait(&self, window: Gap, kind: impl Fn(&Call) -> bool) -> u64 {
+        let inner = self.lock();
+        let acked = inner.entries.iter().filter(|entry| entry.ok().is_some() && kind(&entry.call));
+        let mut acked: Vec<u64> = acked.map(|entry| entry.returned_us).collect();
+        acked.sort_unstable();
+        longest_wait(acked.into_iter(), window)
+    }
+
+    /// The longest time in which the least lucky client was answered nothing that needs a quorum.
+    #[must_use]
+    pub fn slowest_client(&self, window: Gap) -> u64 {
+        // Who asked for nothing within the window does not wait.
+        let mut waiting: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let inner = self.lock();
+        let needs_quorum = || inner.entries.iter().filter(|entry| entry.call.is_linearizable());
+        for entry in needs_quorum() {
+            if (window.from_us..window.to_us).contains(&entry.invoked_us) {
+                waiting.entry(entry.client).or_default();
+            }
+        }
+        for entry in needs_quorum().filter(|entry| entry.ok().is_some()) {
+            if let Some(acked) = waiting.get_mut(&entry.client) {
+                // A client has one call under way at a time: its entries are in order.
+                acked.push(entry.returned_us);
+            }
+        }
+        let waits = waiting.into_values().map(|acked| longest_wait(acked.into_iter(), window));
+        waits.max().unwrap_or(u64::MAX)
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -102,5 +144,42 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic of another client must not hide the history.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The longest time between two successes of which the first is before the window's end and the second after its
+/// begin. Times are in order.
+fn longest_wait(successes: impl Iterator<Item = u64>, window: Gap) -> u64 {
+    let mut last = None;
+    let mut longest = 0;
+    for at in successes {
+        // A client that began within the window has not waited before.
+        if let Some(last) = last
+            && at > window.from_us
+        {
+            longest = longest.max(at - last);
+        }
+        if at > window.to_us {
+            return longest;
+        }
+        last = Some(at);
+    }
+    // It was never served again.
+    last.map_or(0, |_| u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_reach_over_the_edges_of_the_window() {
+        let wait = |successes: &[u64]| {
+            longest_wait(successes.iter().copied(), Gap { from_us: 100, to_us: 200 })
+        };
+        assert_eq!(wait(&[10, 90, 150, 190, 230]), 60, "from the last one before it");
+        assert_eq!(wait(&[10, 95, 150, 160, 260, 900]), 100, "to the first one after it");
+        assert_eq!(wait(&[10, 99, 101, 199, 201, 900]), 98);
+        assert_eq!(wait(&[10, 99, 150]), u64::MAX, "it still waits");
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::api::perform;
 use crate::clock;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Way};
 use crate::history::{Answer, Call, Fault, FaultKind, Outcome, Recorder};
 use crate::worker::Workers;
 
@@ -42,14 +42,22 @@ impl Nemesis {
     /// Which nodes a fault is aimed at, or which worker: one of the live bundle, which has work.
     async fn aim(&mut self, kind: FaultKind) -> Result<Vec<usize>> {
         Ok(match kind {
-            FaultKind::KillLeader | FaultKind::PauseLeader => {
-                vec![self.cluster.wait_leader(AIM).await?]
-            }
-            FaultKind::KillFollower | FaultKind::PauseFollower => {
+            FaultKind::KillLeader
+            | FaultKind::PauseLeader
+            | FaultKind::PartitionLeader
+            | FaultKind::PartitionLeaderIn
+            | FaultKind::PartitionLeaderOut => vec![self.cluster.wait_leader(AIM).await?],
+            FaultKind::KillFollower | FaultKind::PauseFollower | FaultKind::PartitionFollower => {
                 self.cluster.wait_leader(AIM).await?;
                 vec![self.cluster.follower().await.context("no follower is up")?]
             }
-            FaultKind::KillAll => (0..self.cluster.members.len()).collect(),
+            FaultKind::PartitionBridge => {
+                let leader = self.cluster.wait_leader(AIM).await?;
+                let follower = self.cluster.follower().await.context("no follower is up")?;
+                anyhow::ensure!(leader != follower, "the leader changed while it was aimed at");
+                vec![leader, follower]
+            }
+            FaultKind::KillAll | FaultKind::LosePower => (0..self.cluster.members.len()).collect(),
             FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
             FaultKind::Partition | FaultKind::LostWrites => {
                 anyhow::bail!("{kind:?} is a fault of the simulation")
@@ -86,6 +94,7 @@ impl Nemesis {
                 }
             }
             FaultKind::KillAll => self.cluster.kill_all().await?,
+            FaultKind::LosePower => self.cluster.cut_power().await?,
             FaultKind::KillWorker => match &mut self.workers {
                 Some(workers) => workers.replace(nodes[0]).await?,
                 None => return Ok(None),
@@ -94,18 +103,33 @@ impl Nemesis {
                 Some(workers) => workers.freeze(nodes[0]).await?,
                 None => return Ok(None),
             },
+            FaultKind::PartitionLeader | FaultKind::PartitionFollower => {
+                return self.isolate(nodes[0], Way::Both).await;
+            }
+            FaultKind::PartitionLeaderIn => return self.isolate(nodes[0], Way::In).await,
+            FaultKind::PartitionLeaderOut => return self.isolate(nodes[0], Way::Out).await,
+            FaultKind::PartitionBridge => {
+                return self.cluster.cut(nodes[0], Way::Both, &nodes[1..]).await.map(Some);
+            }
             FaultKind::Partition | FaultKind::LostWrites => return Ok(None),
         }
-        // Killing and freezing return once the kernel shows that it is done.
+        // Killing and freezing return once the kernel shows that it is done; lost power, once no write goes through.
         Ok(Some(clock::now_us()))
     }
 
-    /// Starts what is down and thaws what is frozen.
+    /// Cuts a member off from all others.
+    async fn isolate(&self, node: usize, way: Way) -> Result<Option<u64>> {
+        let others: Vec<usize> =
+            (0..self.cluster.members.len()).filter(|other| *other != node).collect();
+        self.cluster.cut(node, way, &others).await.map(Some)
+    }
+
+    /// Mends the network, gives power back, starts what is down and thaws what is frozen.
     ///
     /// # Errors
     /// When a process cannot be started, or ended by itself.
     pub async fn heal(&mut self) -> Result<()> {
-        self.cluster.heal()?;
+        self.cluster.heal().await?;
         if let Some(workers) = &mut self.workers {
             workers.thaw_all()?;
             workers.must_run()?;

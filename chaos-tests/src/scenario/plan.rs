@@ -6,6 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Ground;
 use crate::history::{FaultKind, InFlight};
 use crate::workload::AdminStep;
 use crate::workload::client::rng;
@@ -40,15 +41,38 @@ pub fn bundle(number: usize) -> String {
     format!("v{number}")
 }
 
+/// Faults of processes, by their weights.
+const PROCESSES: [FaultKind; 10] = [
+    FaultKind::KillLeader,
+    FaultKind::KillLeader,
+    FaultKind::KillLeader,
+    FaultKind::PauseLeader,
+    FaultKind::PauseLeader,
+    FaultKind::KillFollower,
+    FaultKind::PauseFollower,
+    FaultKind::KillAll,
+    FaultKind::KillWorker,
+    FaultKind::PauseWorker,
+];
+
+/// Faults of the network between the members, where they have one of their own.
+const NETWORK: [FaultKind; 5] = [
+    FaultKind::PartitionLeader,
+    FaultKind::PartitionLeaderIn,
+    FaultKind::PartitionLeaderOut,
+    FaultKind::PartitionFollower,
+    FaultKind::PartitionBridge,
+];
+
 impl Plan {
     /// The plan of a seed.
     #[must_use]
-    pub fn draw(seed: u64, lasts: Duration) -> Self {
+    pub fn draw(seed: u64, lasts: Duration, ground: Ground) -> Self {
         let mut rng = rng(seed, u32::MAX);
         let lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         let admin = route_changes(&mut rng, lasts_ms);
         let external_admin = route_changes(&mut rng, lasts_ms);
-        let faults = faults(&mut rng, lasts_ms, &admin);
+        let faults = faults(&mut rng, lasts_ms, &admin, ground);
         Self { seed, lasts_ms, clients: rng.random_range(4..=6), faults, admin, external_admin }
     }
 
@@ -59,6 +83,16 @@ impl Plan {
             fault.kind = kind;
         }
         self
+    }
+
+    /// What its faults need.
+    #[must_use]
+    pub fn ground(&self) -> Ground {
+        if self.faults.iter().any(|fault| fault.kind.cuts_network()) {
+            Ground::Namespaces
+        } else {
+            Ground::Loopback
+        }
     }
 }
 
@@ -90,19 +124,20 @@ fn route_changes(rng: &mut StdRng, lasts_ms: u64) -> Vec<(u64, AdminStep)> {
     steps
 }
 
-fn faults(rng: &mut StdRng, lasts_ms: u64, admin: &[(u64, AdminStep)]) -> Vec<PlannedFault> {
+fn faults(
+    rng: &mut StdRng,
+    lasts_ms: u64,
+    admin: &[(u64, AdminStep)],
+    ground: Ground,
+) -> Vec<PlannedFault> {
+    let kinds = match ground {
+        Ground::Loopback => PROCESSES.to_vec(),
+        Ground::Namespaces => [&PROCESSES[..], &NETWORK[..]].concat(),
+    };
     let mut faults = Vec::new();
     let mut at_ms = 2_000 + rng.random_range(0..1_000);
     while at_ms + 2_500 < lasts_ms {
-        let kind = match rng.random_range(0..10) {
-            0..=2 => FaultKind::KillLeader,
-            3 | 4 => FaultKind::PauseLeader,
-            5 => FaultKind::KillFollower,
-            6 => FaultKind::PauseFollower,
-            7 => FaultKind::KillAll,
-            8 => FaultKind::KillWorker,
-            _ => FaultKind::PauseWorker,
-        };
+        let kind = kinds[rng.random_range(0..kinds.len())];
         // Every other fault hits at a route change, a moment before it or right in it.
         let near = admin.iter().map(|(at, _)| *at).find(|at| *at >= at_ms && *at < at_ms + 2_500);
         if let Some(change) = near.filter(|_| rng.random_ratio(1, 2)) {
@@ -110,6 +145,7 @@ fn faults(rng: &mut StdRng, lasts_ms: u64, admin: &[(u64, AdminStep)]) -> Vec<Pl
         }
         let lasts_ms = match kind {
             FaultKind::PauseLeader | FaultKind::PauseFollower => rng.random_range(300..3_000),
+            kind if kind.cuts_network() => rng.random_range(300..3_000),
             // Longer than a lease, so that it comes back with a stale one.
             FaultKind::PauseWorker => rng.random_range(2_000..4_000),
             _ => rng.random_range(100..1_500),
@@ -126,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_plan_twice_and_others_another() {
-        let plan = |seed| Plan::draw(seed, Duration::from_secs(20));
+        let plan = |seed| Plan::draw(seed, Duration::from_secs(20), Ground::Namespaces);
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
@@ -134,7 +170,7 @@ mod tests {
     #[test]
     fn no_plan_switches_to_the_live_bundle() {
         for seed in 0..200 {
-            let plan = Plan::draw(seed, Duration::from_secs(60));
+            let plan = Plan::draw(seed, Duration::from_secs(60), Ground::Loopback);
             let mut stack = vec![bundle(1)];
             for (_, step) in &plan.admin {
                 match step {

@@ -122,7 +122,7 @@ async fn play(setting: &Setting, keeper: &Keeper, found: &mut ReleaseKills) -> R
             failed = assassin.attend(chapter.agent, &mut found.kills) => bail!("no leader to kill: {failed:?}"),
         };
         killed_at = assassin.killed_at;
-        cluster.heal()?;
+        cluster.heal().await?;
         found.releases += 1;
         problems.extend(ending.problem);
         problems.extend(judged_twice(&ending.release));

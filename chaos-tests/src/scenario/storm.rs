@@ -10,7 +10,7 @@ use super::conclude::conclude;
 use super::plan::{BUNDLES, Plan, bundle};
 use super::{Load, Nemesis, Setting};
 use crate::api::setup::Policy;
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Ground, Options};
 use crate::history::{FaultKind, Recorder};
 use crate::report::{Keeper, Report};
 use crate::worker::Workers;
@@ -35,8 +35,12 @@ pub async fn storm(setting: &Setting, plan: &Plan) -> Result<Report> {
 }
 
 async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Report> {
-    let options =
-        Options { folder: Some(keeper.folder()), ..Options::three(&setting.binaries.pinrail) };
+    let options = Options {
+        folder: Some(keeper.folder()),
+        ground: plan.ground(),
+        disks: plan.faults.iter().any(|fault| fault.kind == FaultKind::LosePower),
+        ..Options::three(&setting.binaries.pinrail)
+    };
     let cluster = Cluster::start(&options).await?;
     let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
     let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), plan.seed);
@@ -70,7 +74,8 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
     conclude(load, nemesis, keeper, LEAST_ACKED).await
 }
 
-/// One storm after the other until the time is over; stops at the first that fails.
+/// One storm after the other until the time is over; stops at the first that fails. The ground says which faults are
+/// drawn.
 ///
 /// # Errors
 /// When the harness failed.
@@ -78,12 +83,13 @@ pub async fn run(
     setting: &Setting,
     minutes: f64,
     each: Duration,
+    ground: Ground,
     only: Option<FaultKind>,
 ) -> Result<bool> {
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let mut seed = setting.seed;
     loop {
-        let plan = Plan::draw(seed, each);
+        let plan = Plan::draw(seed, each, ground);
         let plan = match only {
             Some(kind) => plan.only(kind),
             None => plan,

@@ -90,6 +90,7 @@ impl Workers {
             args: args.into_iter().flat_map(|(name, value)| [name.into(), value.into()]).collect(),
             env: Vec::new(),
             log: self.folder.join(format!("{worker_id}.log")),
+            namespace: None,
         };
         let process = Process::start(&launch)?;
         let (agent, bundle_id) = (agent.to_owned(), bundle_id.to_owned());

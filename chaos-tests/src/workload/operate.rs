@@ -49,8 +49,8 @@ impl Operator {
             _ => String::new(),
         };
         let deadline = Instant::now() + self.patience.whole;
+        let mut node = self.rng.random_range(0..self.nodes.len());
         loop {
-            let node = self.rng.random_range(0..self.nodes.len());
             let outcome = self.attempt(agent, &call, operation, &request_id, node).await;
             let again = match &outcome {
                 Outcome::Ok { .. } => false,
@@ -60,6 +60,10 @@ impl Operator {
             if !again || Instant::now() >= deadline {
                 return outcome;
             }
+            // Who was not served asks somebody else.
+            let others = self.nodes.len() - 1;
+            node += 1 + self.rng.random_range(0..others.max(1));
+            node %= self.nodes.len();
             sleep(self.patience.pause).await;
         }
     }

@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::report::Report;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, release_kills, rollback_cost, snapshot, storm,
-    switch_cost,
+    Setting, degraded, failover, kill_all, partitions, power_loss, release_kills, rollback_cost,
+    snapshot, storm, switch_cost,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
 const LONGEST_GAP_US: u64 = 5_000_000;
+
+/// Network namespaces and loop devices: the error says what this machine lacks.
+const NEEDS_ROOT: &str = "CI is root on a machine that has them";
 
 fn setting(seed: u64) -> Setting {
     let binaries = Binaries::locate().expect("`make test` builds the binaries first");
@@ -27,21 +31,23 @@ fn must_pass(report: &Report) {
 
 #[tokio::test]
 async fn storm_of_kills_and_pauses_breaks_no_promise() {
-    let plan = Plan::draw(11, Duration::from_secs(16));
+    let plan = Plan::draw(11, Duration::from_secs(16), Ground::Loopback);
     let report = storm::storm(&setting(11), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
 
 #[tokio::test]
 async fn storm_of_paused_leaders_breaks_no_promise() {
-    let plan = Plan::draw(12, Duration::from_secs(14)).only(FaultKind::PauseLeader);
+    let plan =
+        Plan::draw(12, Duration::from_secs(14), Ground::Loopback).only(FaultKind::PauseLeader);
     let report = storm::storm(&setting(12), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
 
 #[tokio::test]
 async fn storm_of_killed_and_paused_workers_breaks_no_promise() {
-    let plan = Plan::draw(13, Duration::from_secs(14)).only(FaultKind::PauseWorker);
+    let plan =
+        Plan::draw(13, Duration::from_secs(14), Ground::Loopback).only(FaultKind::PauseWorker);
     let report = storm::storm(&setting(13), &plan).await.expect("the storm runs");
     must_pass(&report);
 }
@@ -91,4 +97,28 @@ async fn a_release_comes_to_its_end_though_its_leader_is_killed_at_each_transiti
 async fn a_rollback_applies_its_policy_to_exactly_the_open_runs_of_the_bundle_that_is_left() {
     let found = rollback_cost::rollback_cost(&setting(20), 600).await.expect("it is measured");
     assert!(found.is_exact(), "{found}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_cut_off_never_lies_and_the_others_serve() {
+    let found = partitions::partitions(&setting(21), 1, None).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert_eq!(found.lines.len(), 5, "one of each kind\n{found}");
+    let waits = found.lines.iter().flat_map(|line| [line.writes.max_us, line.reads.max_us]);
+    assert!(waits.max() < Some(LONGEST_GAP_US), "{found}");
+}
+
+#[tokio::test]
+async fn storm_of_leaders_that_are_not_heard_breaks_no_promise() {
+    let plan = Plan::draw(22, Duration::from_secs(14), Ground::Namespaces);
+    let plan = plan.only(FaultKind::PartitionLeaderOut);
+    let report = storm::storm(&setting(22), &plan).await.expect(NEEDS_ROOT);
+    must_pass(&report);
+}
+
+#[tokio::test]
+async fn loss_of_power_of_all_members_at_once_loses_nothing() {
+    let found = power_loss::power_loss(&setting(23), 2).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert!(found.serving.max_us < LONGEST_GAP_US, "{found}");
 }

@@ -1,4 +1,4 @@
-//! Whoever stops `chaos` is rid of the processes that it started.
+//! Whoever stops `chaos` is rid of the processes that it started, and of their networks and file systems.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,11 +31,23 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-#[tokio::test]
-async fn servers_end_with_chaos_that_gets_sigterm() {
+/// Namespaces and mount points that a process made: they are named after it.
+fn made_by(pid: u32) -> Vec<String> {
+    let spaces = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let spaces = spaces.map(|entry| entry.path().display().to_string());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
+    let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned);
+    let names = [format!("/pinrail-chaos-{pid}-"), format!("/pinrail-disk-{pid}-")];
+    let all = spaces.chain(mounts);
+    all.filter(|path| names.iter().any(|name| path.contains(name))).collect()
+}
+
+/// Starts a scenario, stops it once its servers run, and gives how much it had made.
+async fn stop(scenario: &[&str]) -> usize {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut chaos = Command::new(env!("CARGO_BIN_EXE_chaos"))
-        .args(["kill-all", "--cycles", "1000", "--out"])
+        .args(scenario)
+        .arg("--out")
         .arg(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -50,9 +62,25 @@ async fn servers_end_with_chaos_that_gets_sigterm() {
         servers.len() >= 3
     })
     .await;
+    let made = made_by(id).len();
     let pid = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(pid, Signal::TERM).expect("it is there");
     let status = chaos.wait().await.expect("its end");
     assert_eq!(status.code(), Some(143), "128 and the number of SIGTERM");
     until("the end of the servers", || !servers.iter().any(|pid| runs(pid))).await;
+    assert_eq!(made_by(id), [""; 0], "nothing is left behind");
+    made
+}
+
+#[tokio::test]
+async fn servers_end_with_chaos_that_gets_sigterm() {
+    assert_eq!(stop(&["kill-all", "--cycles", "1000"]).await, 0);
+}
+
+#[tokio::test]
+async fn networks_and_file_systems_go_with_chaos_that_gets_sigterm() {
+    let networks = stop(&["partitions", "--trials", "1000"]).await;
+    assert_eq!(networks, 4, "three members and a switch: is this root?");
+    let disks = stop(&["power-loss", "--cycles", "1000"]).await;
+    assert_eq!(disks, 3, "three members: is this root, with loop devices?");
 }
