@@ -31,6 +31,7 @@ mod init;
 mod input;
 mod memory;
 mod namespace;
+mod offline;
 mod pin;
 mod problem;
 mod quarantine;
@@ -48,7 +49,9 @@ mod tool;
 mod view;
 mod worker;
 
+pub use cluster::{Cluster, Recover};
 use context::{Context, Done};
+pub use offline::{Offline, Refusal};
 use pinrail_proto::json;
 use problem::Problem;
 pub use settings::{Globals, Output};
@@ -132,7 +135,7 @@ pub enum Command {
     Audit(audit::Audit),
     /// The cluster itself
     #[command(subcommand, alias = "clusters")]
-    Cluster(cluster::Cluster),
+    Cluster(Cluster),
     /// Settings of this command line
     #[command(subcommand, alias = "configs")]
     Config(config::Config),
