@@ -17,6 +17,7 @@ mod completion;
 mod config;
 mod context;
 mod cost;
+mod doctor;
 mod drain;
 mod drill;
 mod environment;
@@ -136,6 +137,8 @@ pub enum Command {
     /// The cluster itself
     #[command(subcommand, alias = "clusters")]
     Cluster(Cluster),
+    /// What an engineer on call looks at first, with what to do next
+    Doctor(doctor::Doctor),
     /// Settings of this command line
     #[command(subcommand, alias = "configs")]
     Config(config::Config),
@@ -213,6 +216,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Hook(args) => hook::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
+        Command::Doctor(args) => doctor::run(context, &args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Explain(args) => explain::explain(context, &args),
         Command::Completion(args) => completion::completion(&args),

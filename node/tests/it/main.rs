@@ -8,6 +8,7 @@ mod bad_input;
 mod binary;
 mod damage;
 mod dead_letter;
+mod doctor;
 mod drift;
 mod drills;
 mod emit;
