@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     match command {
         Command::Dev(args) => command::dev::run(&args),
         Command::Server(args) => command::server::run(&args),
+        Command::Client(cli::Command::Cluster(cli::Cluster::Recover(args))) => {
+            command::recover::run(&args, &globals)
+        }
         Command::Client(command) => match command::runtime() {
             Ok(runtime) => runtime.block_on(cli::run(command, globals)),
             Err(error) => {

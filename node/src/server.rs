@@ -117,7 +117,9 @@ impl Server {
     }
 }
 
-fn replica_config(config: &ServerConfig, grpc_addr: SocketAddr) -> ReplicaConfig {
+/// What the replica of a node with this configuration is told.
+#[must_use]
+pub fn replica_config(config: &ServerConfig, grpc_addr: SocketAddr) -> ReplicaConfig {
     let (heartbeat_ms, election_min_ms, election_max_ms) = match config.raft.profile {
         Profile::Dedicated => (50, 150, 300),
         Profile::Shared => (100, 300, 600),

@@ -1,5 +1,7 @@
 //! `cluster`: the members, their health, and changes of them.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use pinrail_proto::v1;
 
@@ -33,6 +35,11 @@ pub enum Cluster {
         after_help = "Examples:\n  pinrail cluster transfer-leader\n  pinrail cluster transfer-leader pinrail-1"
     )]
     TransferLeader(TransferLeader),
+    /// Go on with one stopped member after the majority was lost for good; asks first
+    #[command(
+        after_help = "Example, on the member that is left, while its server is stopped:\n  pinrail cluster recover -f /etc/pinrail/server.toml --reason \"rack 2 burnt\" --dry-run"
+    )]
+    Recover(Recover),
     /// Backups of the whole cluster
     #[command(subcommand)]
     Snapshot(super::snapshot::Snapshot),
@@ -64,6 +71,23 @@ pub struct Remove {
     yes: bool,
 }
 
+/// Flags of `cluster recover`, which the binary carries out: it opens a data directory.
+#[derive(Debug, Clone, Args)]
+pub struct Recover {
+    /// server.toml of this member
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Why, for the audit
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub reason: String,
+    /// Show what would be lost, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct TransferLeader {
     /// Name of the next leader; default: the follower that is furthest
@@ -79,6 +103,9 @@ pub(super) async fn run(context: &Context, verb: &Cluster) -> Done {
         Cluster::Add(args) => add(context, args).await,
         Cluster::Remove(args) => remove(context, args).await,
         Cluster::TransferLeader(args) => transfer_leader(context, args).await,
+        Cluster::Recover(_) => {
+            Err(Problem::usage("this command line opens no data directory: pinrail's own does"))
+        }
         Cluster::Snapshot(verb) => super::snapshot::run(context, verb).await,
     }
 }

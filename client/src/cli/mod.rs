@@ -17,6 +17,7 @@ mod completion;
 mod config;
 mod context;
 mod cost;
+mod doctor;
 mod drain;
 mod drill;
 mod environment;
@@ -31,6 +32,7 @@ mod init;
 mod input;
 mod memory;
 mod namespace;
+mod offline;
 mod pin;
 mod problem;
 mod quarantine;
@@ -48,7 +50,9 @@ mod tool;
 mod view;
 mod worker;
 
+pub use cluster::{Cluster, Recover};
 use context::{Context, Done};
+pub use offline::{Offline, Refusal};
 use pinrail_proto::json;
 use problem::Problem;
 pub use settings::{Globals, Output};
@@ -132,7 +136,9 @@ pub enum Command {
     Audit(audit::Audit),
     /// The cluster itself
     #[command(subcommand, alias = "clusters")]
-    Cluster(cluster::Cluster),
+    Cluster(Cluster),
+    /// What an engineer on call looks at first, with what to do next
+    Doctor(doctor::Doctor),
     /// Settings of this command line
     #[command(subcommand, alias = "configs")]
     Config(config::Config),
@@ -210,6 +216,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Hook(args) => hook::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
+        Command::Doctor(args) => doctor::run(context, &args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Explain(args) => explain::explain(context, &args),
         Command::Completion(args) => completion::completion(&args),

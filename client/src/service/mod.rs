@@ -25,7 +25,7 @@ mod worker;
 pub use agent::Agents;
 pub use audit::Audit;
 pub use bundle::Bundles;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Seen};
 pub use drill::Drills;
 pub use eval::Evals;
 pub use event::{EventWatch, Events};

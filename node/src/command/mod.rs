@@ -2,6 +2,7 @@
 
 pub(crate) mod dev;
 mod hello;
+pub(crate) mod recover;
 pub(crate) mod server;
 
 use anyhow::Context as _;

@@ -90,7 +90,26 @@ impl Replica {
 
     /// Whether this member may vote and acknowledge.
     pub(super) fn is_admitted(&self) -> bool {
-        self.inner.admitted.load(Ordering::Acquire)
+        self.inner.admitted.load(Ordering::Acquire) && !self.inner.given_up.load(Ordering::Acquire)
+    }
+
+    /// The cluster went on without this member, which must not vote or lead any more: neither now nor after a restart.
+    fn stand_aside(&self, told: &peer::IdentifyResponse) {
+        if self.inner.given_up.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let why = format!(
+            "cluster {} went on without it by `pinrail cluster recover`, at revision {}, as {} says",
+            told.cluster, told.given_up_at, told.node
+        );
+        tracing::error!(
+            why,
+            "takes no part: this member was given up. Stop it, and start it with an empty data directory and `join` in \
+             server.toml; then `pinrail cluster add`. docs/RECOVERY.md has the steps"
+        );
+        if let Some(Err(error)) = self.inner.directory.lock().as_ref().map(|it| it.give_up(&why)) {
+            tracing::error!(%error, "that it was given up could not be written down");
+        }
     }
 }
 
@@ -138,7 +157,11 @@ pub(super) async fn ask(replica: &Replica, address: &str) -> Option<peer::Identi
     };
     let mut client = replica.inner.network.kept_client(address);
     let answer = tokio::time::timeout(ANSWER, client.identify(request)).await.ok()?;
-    Some(answer.ok()?.into_inner())
+    let answer = answer.ok()?.into_inner();
+    if answer.given_up_at != 0 && answer.cluster == replica.identity().cluster {
+        replica.stand_aside(&answer);
+    }
+    Some(answer)
 }
 
 async fn initialize(replica: &Replica, config: &ReplicaConfig) {

@@ -19,7 +19,7 @@ use pinrail_proto::log as pb;
 use prost::Message as _;
 
 use crate::env::Env;
-use crate::storage::{LogEngine, LogOp, LogRead};
+use crate::storage::{LogEngine, LogOp, LogRead, damaged};
 
 use super::log_writer::{Done, Job, LogWriter};
 use super::types::{
@@ -75,6 +75,11 @@ impl LogStore {
             },
             None => index.purged,
         };
+        let begins = loaded.entries.map(|(first, _)| first);
+        let wanted = index.purged.map_or(0, |purged| purged.index() + 1);
+        if let Some(begins) = begins.filter(|begins| *begins > wanted) {
+            return Err(damaged(format!("entries {wanted} to {} are missing", begins - 1)));
+        }
         let writer = LogWriter::start(engine, env);
         let shared =
             Shared { index: Mutex::new(index), reader, writer, appended_bytes: AtomicU64::new(0) };
@@ -95,6 +100,17 @@ impl LogStore {
     pub(crate) fn is_empty(&self) -> bool {
         let index = self.shared.index.lock();
         index.vote.is_none() && index.last.is_none()
+    }
+
+    /// The vote and the last entry, written or on their way.
+    pub(crate) fn end(&self) -> (Option<Vote>, Option<LogId>) {
+        let index = self.shared.index.lock();
+        (index.vote, index.last)
+    }
+
+    /// The last entry that the log dropped, for a snapshot has it.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.index.lock().purged
     }
 
     /// Queues changes and waits until they are durable.

@@ -9,6 +9,7 @@ use openraft::type_config::async_runtime::WatchReceiver as _;
 use pinrail_proto::log as pb;
 use pinrail_proto::peer;
 use pinrail_proto::reason::{self, Reason};
+use pinrail_state_machine::query;
 use tokio::time::{Instant, sleep};
 
 use super::bootstrap::ask;
@@ -68,6 +69,14 @@ impl Replica {
             let message =
                 format!("at {peer_address} is node {} of cluster {}", answer.node, answer.cluster);
             return Err(reject(reason::MEMBER_NOT_FOUND, message));
+        }
+        if self.given_up_at(answer.node_id) != 0 {
+            let message = format!(
+                "{name} comes with number {} of before the recovery, which is never used again: start it with an empty \
+                 data directory and `join` in server.toml",
+                answer.node_id
+            );
+            return Err(reject(reason::ALREADY_A_MEMBER, message));
         }
         let node = PeerNode {
             name: name.to_owned(),
@@ -212,6 +221,12 @@ impl Replica {
         }
     }
 
+    /// The revision of the recovery that gave a member up; 0: none did.
+    fn given_up_at(&self, node_id: u64) -> u64 {
+        let given_up = self.read(|read| query::given_up(read, node_id)).ok().flatten();
+        given_up.map_or(0, |given_up| given_up.revision)
+    }
+
     /// What this node answers when it is asked who it is.
     pub(super) fn identify(&self, to: u64) -> peer::IdentifyResponse {
         let (formed, known_directory) = {
@@ -241,6 +256,7 @@ impl Replica {
             leads: leadership.here,
             known_directory: known_directory.unwrap_or_default(),
             leader_peer_address: leadership.leader.map_or_else(String::new, |it| it.peer_address),
+            given_up_at: self.given_up_at(to),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::storage::{DataDir, Identity, Snapshot};
 use super::addition::Adder;
 use super::cluster_time::ClusterTime;
 use super::lead::Leadership;
+use super::log_end;
 use super::log_store::LogStore;
 use super::membership::Contact;
 use super::network::Network;
@@ -109,6 +110,8 @@ pub(super) struct Inner {
     pub(super) started_empty: bool,
     /// Whether this member may vote and acknowledge: it remembers what it said, or has never said anything.
     pub(super) admitted: AtomicBool,
+    /// The cluster went on without this member.
+    pub(super) given_up: AtomicBool,
     pub(super) stop: CancellationToken,
     pub(super) tasks: Mutex<JoinSet<()>>,
     /// Held as long as the replica lives.
@@ -399,7 +402,10 @@ impl Replica {
         if let Err(error) = self.inner.env.blocking(move || engine.flush()).await {
             tracing::warn!(%error, "the state could not be flushed; the log has it");
         }
-        self.inner.directory.lock().take();
+        let directory = self.inner.directory.lock().take();
+        if let Some(Err(error)) = directory.map(|it| log_end::note(&it, &self.inner.log)) {
+            tracing::warn!(%error, "where the log ends could not be written down");
+        }
     }
 
     pub(super) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {

@@ -1,10 +1,12 @@
 //! The start of a replica: directory, storage, peer service, Raft, and the tasks around it.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use openraft::Raft;
+use openraft::errors::Fatal;
 use parking_lot::Mutex;
 use pinrail_proto::limits;
 use pinrail_proto::peer::peer_service_server::PeerServiceServer;
@@ -26,7 +28,7 @@ use super::read::{self, Reads};
 use super::replica::{Inner, Replica};
 use super::settings::{ReplicaConfig, raft_config};
 use super::state_machine::StateMachine;
-use super::{bootstrap, membership, restore, runtime};
+use super::{bootstrap, log_end, membership, recover, restore, runtime};
 
 /// Why a node does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,11 @@ pub enum StartError {
     Listen { address: std::net::SocketAddr, error: io::Error },
     #[error("the {what} cannot be opened: {error}")]
     Storage { what: &'static str, error: io::Error },
+    #[error(
+        "the {what} in {path} is damaged: {error}. This member must not vote or serve: remove it from the cluster, start it \
+         with an empty data directory and `join` in server.toml, and add it again: docs/RECOVERY.md"
+    )]
+    Damaged { what: &'static str, path: PathBuf, error: String },
     #[error("the settings of Raft do not fit together: {0}")]
     Settings(String),
     #[error("Raft does not start: {0}")]
@@ -65,17 +72,25 @@ impl Replica {
         let listener = env.net.listen(config.peer_listen).await;
         let listener =
             listener.map_err(|error| StartError::Listen { address: config.peer_listen, error })?;
-        let (identity, directory) = take_directory(&config, &env)?;
-        let engine = env.engines.open_log(&config.data);
-        let mut log = engine.map_err(|error| StartError::Storage { what: "log", error })?;
+        let (mut identity, mut directory) = take_directory(&config, &env)?;
+        let failed = |what| failed(what, &config.data);
+        let mut log = env.engines.open_log(&config.data).map_err(failed("log"))?;
+        if let Some(directory) = &mut directory {
+            recover::finish(&config.data, directory, &mut *log).map_err(failed("recovery"))?;
+            identity.clone_from(&directory.identity);
+        }
         let engine = env.engines.open_state(&config.data, config.memory);
-        let engine = engine.map_err(|error| StartError::Storage { what: "state", error })?;
+        let engine = engine.map_err(failed("state"))?;
         restore::take_over(&config, identity.node_id, env.clock.wall_ms(), &mut *log, &*engine)
-            .map_err(|error| StartError::Storage { what: "backup", error })?;
-        let log = LogStore::open(log, &env)
-            .map_err(|error| StartError::Storage { what: "log", error })?;
-        let (machine, state) = StateMachine::open(engine, &env)
-            .map_err(|error| StartError::Storage { what: "state", error })?;
+            .map_err(failed("backup"))?;
+        let log = LogStore::open(log, &env).map_err(failed("log"))?;
+        let (machine, state) = StateMachine::open(engine, &env).map_err(failed("state"))?;
+        state.must_reach(log.purged()).map_err(failed("state"))?;
+        if let Some(directory) = &directory {
+            let (vote, last) = log.end();
+            log_end::verify(directory, vote, last).map_err(failed("log"))?;
+            directory.forget_end().map_err(failed("log"))?;
+        }
 
         let time = Arc::new(ClusterTime::new(Arc::clone(&env.clock)));
         let network = Network {
@@ -88,7 +103,14 @@ impl Replica {
         let started_empty = log.is_empty();
         let built =
             Raft::build(identity.node_id, settings, network.clone(), log.clone(), machine).await;
-        let raft = built.map_err(|error| StartError::Raft(error.to_string()))?;
+        let raft = built.map_err(|error| match error {
+            Fatal::StorageError(error) => StartError::Damaged {
+                what: "log or state",
+                path: config.data.clone(),
+                error: error.to_string(),
+            },
+            error @ (Fatal::Panicked | Fatal::Stopped) => StartError::Raft(error.to_string()),
+        })?;
         let (reads, rounds) = Reads::new();
         let replica = Self {
             inner: Arc::new(Inner {
@@ -108,6 +130,7 @@ impl Replica {
                 leader_seen: Mutex::default(),
                 started_empty,
                 admitted: AtomicBool::new(!started_empty),
+                given_up: AtomicBool::new(false),
                 stop: CancellationToken::new(),
                 tasks: Mutex::new(JoinSet::new()),
                 directory: Mutex::new(directory),
@@ -135,6 +158,18 @@ impl Replica {
         tasks.spawn(membership::watch_contacts(self.clone()));
         tasks.spawn(membership::register_directories(self.clone()));
         tasks.spawn(bootstrap::form(self.clone(), config));
+    }
+}
+
+/// Tells damage, which has a way out of its own, from a disk that is full or may not be read.
+fn failed(what: &'static str, data: &Path) -> impl Fn(io::Error) -> StartError {
+    move |error| {
+        let text = error.to_string();
+        if error.kind() == io::ErrorKind::InvalidData || text.starts_with("Corruption") {
+            StartError::Damaged { what, path: data.to_owned(), error: text }
+        } else {
+            StartError::Storage { what, error }
+        }
     }
 }
 

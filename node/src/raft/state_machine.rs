@@ -22,7 +22,7 @@ use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 
 use crate::env::Env;
-use crate::storage::{Files, Snapshot, StateEngine};
+use crate::storage::{Files, Snapshot, StateEngine, damaged};
 
 use super::types::{
     Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, get_log_id, get_snapshot_meta,
@@ -74,6 +74,26 @@ struct Position {
 #[derive(Debug, Clone)]
 pub(crate) struct StateMachine {
     shared: Arc<StateShared>,
+}
+
+impl StateShared {
+    /// A state that lacks entries which the log has dropped cannot be brought up to date from here.
+    ///
+    /// # Errors
+    /// Says how far it reaches.
+    pub(crate) fn must_reach(&self, purged: Option<LogId>) -> io::Result<()> {
+        let applied = self.position.lock().last.map_or(0, |last| last.index());
+        let snapshot =
+            self.snapshot.lock().as_ref().and_then(|it| it.manifest.meta.as_ref()?.last_log_id);
+        let reaches = applied.max(snapshot.map_or(0, |last| last.index));
+        match purged {
+            Some(purged) if purged.index() > reaches => Err(damaged(format!(
+                "it reaches entry {reaches}, and the log begins behind entry {}",
+                purged.index()
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl StateMachine {

@@ -28,8 +28,8 @@ use pinrail_state_machine::store::{Fault, Read};
 pub use data_dir::{DataDir, DataDirError, Identity};
 pub use rocks_log::RocksLog;
 pub use rocks_state::Rocks;
-pub(crate) use snapshot::MANIFEST;
 pub use snapshot::{Files, Incoming, Snapshot};
+pub(crate) use snapshot::{MANIFEST, sync_directory, write_durably};
 
 /// One change of the log.
 #[derive(Debug, Clone)]
@@ -142,4 +142,36 @@ pub(crate) const POSITION_KEY: &[u8] = &[0];
 
 pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)
+}
+
+/// What is on the disk is not what was written there.
+pub(crate) fn damaged(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+/// An error of RocksDB; damage is told apart, for it has a way out of its own.
+fn rocks(error: rocksdb::Error) -> io::Error {
+    let text = error.to_string();
+    let damage = error.kind() == rocksdb::ErrorKind::Corruption
+        || text.contains("No such file or directory");
+    if damage { damaged(text) } else { other(error) }
+}
+
+/// Whether a database may be made here: where one has been, a file that is missing would else be answered with an empty state.
+fn is_new(directory: &std::path::Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_data =
+            name.ends_with(".sst") || (name.ends_with(".log") && entry.metadata()?.len() > 0);
+        if is_data || name == "CURRENT" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

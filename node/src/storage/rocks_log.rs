@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 
-use super::{LogEngine, LogLoaded, LogOp, LogRead, other};
+use super::{LogEngine, LogLoaded, LogOp, LogRead, damaged, is_new, rocks};
 
 /// Kinds of rows. Persisted numbers.
 const ENTRY: u8 = 1;
@@ -25,7 +25,7 @@ impl RocksLog {
     /// When it cannot be opened or finds damage before its last synced record.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = Options::default();
-        options.create_if_missing(true);
+        options.create_if_missing(is_new(path)?);
         options.set_max_background_jobs(2);
         options.set_write_buffer_size(16 << 20);
         options.set_max_write_buffer_number(3);
@@ -37,17 +37,15 @@ impl RocksLog {
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.set_recycle_log_file_num(0);
         options.set_paranoid_checks(true);
-        Ok(Self { db: Arc::new(DB::open(&options, path).map_err(other)?) })
+        Ok(Self { db: Arc::new(DB::open(&options, path).map_err(rocks)?) })
     }
 }
 
 impl LogEngine for RocksLog {
     fn load(&self) -> io::Result<LogLoaded> {
-        let vote = self.db.get(VOTE).map_err(other)?.map(Bytes::from);
-        let purged = self.db.get(PURGED).map_err(other)?.map(Bytes::from);
-        let first = end(&self.db, IteratorMode::From(&[ENTRY], rocksdb::Direction::Forward))?;
-        let last = end(&self.db, IteratorMode::From(&key(u64::MAX), rocksdb::Direction::Reverse))?;
-        Ok(LogLoaded { vote, purged, entries: first.zip(last) })
+        let vote = self.db.get(VOTE).map_err(rocks)?.map(Bytes::from);
+        let purged = self.db.get(PURGED).map_err(rocks)?.map(Bytes::from);
+        Ok(LogLoaded { vote, purged, entries: entries(&self.db)? })
     }
 
     fn reader(&self) -> Box<dyn LogRead> {
@@ -69,7 +67,7 @@ impl LogEngine for RocksLog {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(other)
+        self.db.write_opt(batch, &options).map_err(rocks)
     }
 }
 
@@ -85,7 +83,7 @@ impl LogRead for RocksLogReader {
         options.set_iterate_upper_bound(key(range.end));
         self.db
             .iterator_opt(IteratorMode::Start, options)
-            .map(|row| row.map(|(_, entry)| Bytes::from(entry)).map_err(other))
+            .map(|row| row.map(|(_, entry)| Bytes::from(entry)).map_err(rocks))
             .collect()
     }
 }
@@ -96,14 +94,29 @@ fn key(index: u64) -> [u8; 9] {
     key
 }
 
-/// Index of the entry that an iterator meets first, if it is an entry.
-fn end(db: &DB, mode: IteratorMode<'_>) -> io::Result<Option<u64>> {
-    let Some(row) = db.iterator(mode).next() else { return Ok(None) };
-    let (key, _) = row.map_err(other)?;
-    Ok(match (key.first(), key.last_chunk::<8>()) {
-        (Some(&ENTRY), Some(index)) if key.len() == 9 => Some(u64::from_be_bytes(*index)),
-        (Some(_) | None, Some(_) | None) => None,
-    })
+/// Indexes of the first and last entry. Looks at every one, so that a file which lost its end, or a block that is damaged, is
+/// found before the member votes.
+fn entries(db: &DB) -> io::Result<Option<(u64, u64)>> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(key(0));
+    options.set_iterate_upper_bound(key(u64::MAX));
+    options.fill_cache(false);
+    let mut found: Option<(u64, u64)> = None;
+    for row in db.iterator_opt(IteratorMode::Start, options) {
+        let (key, _) = row.map_err(rocks)?;
+        let Some(index) = key.get(1..).and_then(|index| index.try_into().ok()) else {
+            return Err(damaged(format!("an entry has the key {key:?}")));
+        };
+        let index = u64::from_be_bytes(index);
+        found = match found {
+            None => Some((index, index)),
+            Some((first, last)) if index == last + 1 => Some((first, index)),
+            Some((_, last)) => {
+                return Err(damaged(format!("entries {} to {} are missing", last + 1, index - 1)));
+            }
+        };
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -131,5 +144,25 @@ mod tests {
         assert_eq!(loaded.vote.as_deref(), Some(b"vote".as_slice()));
         assert_eq!(loaded.purged.as_deref(), Some(b"at 1".as_slice()));
         assert_eq!(log.reader().read(0..10).unwrap(), ["2", "3"]);
+    }
+
+    #[test]
+    fn a_log_with_a_hole_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = RocksLog::open(dir.path()).unwrap();
+        log.write(&[put(1), put(2), put(4)], true).unwrap();
+        let error = log.load().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(error.to_string(), "entries 3 to 3 are missing");
+    }
+
+    #[test]
+    fn a_log_whose_files_are_gone_is_not_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = RocksLog::open(dir.path()).unwrap();
+        log.write(&[put(1)], true).unwrap();
+        drop(log);
+        std::fs::remove_file(dir.path().join("CURRENT")).unwrap();
+        RocksLog::open(dir.path()).unwrap_err();
     }
 }

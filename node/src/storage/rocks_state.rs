@@ -21,9 +21,9 @@ use rocksdb::{
 };
 
 use super::snapshot::{
-    Files, Incoming, IncomingFiles, MANIFEST, Snapshot, sync_directory, write_durably,
+    Files, Incoming, IncomingFiles, MANIFEST, MANIFEST_SUM, Snapshot, sync_directory, write_durably,
 };
-use super::{POSITION_KEY, StateEngine, other};
+use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks};
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
 const CACHE_PART: u64 = 16;
@@ -56,11 +56,7 @@ impl Rocks {
         let (state, snapshots) = (data.join("state"), data.join("snapshots"));
         fs::create_dir_all(&state)?;
         fs::create_dir_all(&snapshots)?;
-        let number = match fs::read_to_string(state.join("CURRENT")) {
-            Ok(text) => text.trim().parse().map_err(other)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
+        let number = generation(&state)?;
         let db = open_db(&state.join(number.to_string()), memory)?;
         let engine = Self {
             state,
@@ -92,14 +88,28 @@ impl Rocks {
         Ok(())
     }
 
+    /// A snapshot, unless it is none or not whole: the state is all here, and another one is soon made of it.
     fn load_snapshot(path: &Path) -> io::Result<Option<Snapshot>> {
         let data = match fs::read(path.join(MANIFEST)) {
             Ok(data) => data,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let manifest = SnapshotManifest::decode(data.as_slice()).map_err(other)?;
-        Ok(Some(Snapshot { manifest, files: Files::Directory(path.to_owned()) }))
+        let is_whole = match fs::read(path.join(MANIFEST_SUM)) {
+            Ok(sum) => sum == checksum(&data),
+            // Made before there were such sums.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        match SnapshotManifest::decode(data.as_slice()) {
+            Ok(manifest) if is_whole => {
+                Ok(Some(Snapshot { manifest, files: Files::Directory(path.to_owned()) }))
+            }
+            Ok(_) | Err(_) => {
+                tracing::error!(path = %path.display(), "a snapshot's manifest is damaged: it is not used");
+                Ok(None)
+            }
+        }
     }
 
     fn sealed(&self) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -118,7 +128,9 @@ impl Rocks {
 
     /// Gives a directory its final name; the manifest goes in last but one, the name is what counts.
     fn seal_directory(&self, directory: &Path, manifest: SnapshotManifest) -> io::Result<Snapshot> {
-        write_durably(&directory.join(MANIFEST), &manifest.encode_to_vec())?;
+        let encoded = manifest.encode_to_vec();
+        write_durably(&directory.join(MANIFEST_SUM), &checksum(&encoded))?;
+        write_durably(&directory.join(MANIFEST), &encoded)?;
         for entry in fs::read_dir(directory)? {
             fs::File::open(entry?.path())?.sync_all()?;
         }
@@ -142,6 +154,30 @@ impl Rocks {
         }
         Ok(())
     }
+}
+
+/// The generation in use. A name without its generation is damage: to begin an empty one would forget everything.
+fn generation(state: &Path) -> io::Result<u64> {
+    let number = match fs::read_to_string(state.join("CURRENT")) {
+        Ok(text) => text.trim().parse().map_err(|_| damaged(format!("CURRENT holds {text:?}")))?,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(damaged("CURRENT holds no number"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let mut others = false;
+    for entry in fs::read_dir(state)? {
+        others |= entry?.file_type()?.is_dir();
+    }
+    if !state.join(number.to_string()).is_dir() && (others || number != 0) {
+        return Err(damaged(format!("generation {number}, which CURRENT means, is not there")));
+    }
+    Ok(number)
+}
+
+fn checksum(data: &[u8]) -> Vec<u8> {
+    crc32c::crc32c(data).to_be_bytes().to_vec()
 }
 
 fn name_of(manifest: &SnapshotManifest) -> String {
@@ -184,8 +220,8 @@ impl StateEngine for Rocks {
             fs::remove_dir_all(&directory)?;
         }
         let generation = self.current.load_full();
-        let checkpoint = Checkpoint::new(&generation.db).map_err(other)?;
-        checkpoint.create_checkpoint(&directory).map_err(other)?;
+        let checkpoint = Checkpoint::new(&generation.db).map_err(rocks)?;
+        checkpoint.create_checkpoint(&directory).map_err(rocks)?;
         Ok(Files::Directory(directory))
     }
 
@@ -252,7 +288,7 @@ impl StateEngine for Rocks {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.current.load().db.flush().map_err(other)
+        self.current.load().db.flush().map_err(rocks)
     }
 }
 
@@ -271,7 +307,7 @@ fn open_db(path: &Path, memory: u64) -> io::Result<DB> {
     table.set_partition_filters(true);
     table.set_format_version(6);
     let mut options = Options::default();
-    options.create_if_missing(true);
+    options.create_if_missing(is_new(path)?);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(MEMTABLE_BYTES);
@@ -289,7 +325,7 @@ fn open_db(path: &Path, memory: u64) -> io::Result<DB> {
     // Raft has its own back pressure; stalls here would only hide it.
     options.set_level_zero_slowdown_writes_trigger(64);
     options.set_level_zero_stop_writes_trigger(1 << 20);
-    DB::open(&options, path).map_err(other)
+    DB::open(&options, path).map_err(rocks)
 }
 
 /// One moment of the state.

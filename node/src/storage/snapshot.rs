@@ -13,6 +13,8 @@ use pinrail_proto::log::{SnapshotFile, SnapshotManifest};
 pub(crate) const FORMAT: u32 = 1;
 /// Name of the manifest beside the files.
 pub(crate) const MANIFEST: &str = "manifest.pb";
+/// CRC-32C of the manifest, for the checksums of the files are in it.
+pub(crate) const MANIFEST_SUM: &str = "manifest.crc";
 /// Bytes read at once for a checksum.
 const CHUNK: usize = 256 << 10;
 
@@ -105,7 +107,7 @@ impl Files {
                 for entry in fs::read_dir(directory)? {
                     let entry = entry?;
                     let name = entry.file_name().to_string_lossy().into_owned();
-                    if name != MANIFEST {
+                    if name != MANIFEST && name != MANIFEST_SUM {
                         files.push(describe(directory, &name)?);
                     }
                 }

@@ -145,6 +145,7 @@ fn judge_cluster(txn: &Txn<'_>, command: &Command) -> Result<(), Stop> {
 fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
     match command {
         Command::InitCluster(it) => cluster::init(txn, it),
+        Command::RecoverCluster(it) => cluster::recover(txn, it),
         Command::SetFeatureLevel(it) => cluster::set_feature_level(txn, it),
         Command::Probe(it) => cluster::probe(txn, it),
         Command::CreateNamespace(it) => namespace::create(txn, it),

@@ -18,6 +18,8 @@ pub enum Kind {
     AgentName = 0x03,
     /// `agent hash (8 hex)` `number` → empty: run ids of our libraries lead to their agent.
     AgentHash = 0x04,
+    /// `node id` → `GivenUpRecord`: members that never take part again.
+    GivenUp = 0x05,
     /// `agent#` → `AgentRecord`.
     Agent = 0x10,
     /// `agent#` → `PolicyRecord`.

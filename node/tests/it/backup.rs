@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::nodes::{Nodes, SOON, Stream, agent, hello, start};
 
 /// server.toml of each member of a cluster with this name.
-fn members(cluster: &str, folder: &Path, count: usize) -> Vec<ServerConfig> {
+pub(crate) fn members(cluster: &str, folder: &Path, count: usize) -> Vec<ServerConfig> {
     let ports: Vec<[u16; 3]> =
         (0..count).map(|_| [free_port(), free_port(), free_port()]).collect();
     let list: String = ports
@@ -39,12 +39,12 @@ fn members(cluster: &str, folder: &Path, count: usize) -> Vec<ServerConfig> {
     ports.iter().enumerate().map(member).collect()
 }
 
-fn client(servers: &[Server]) -> Client {
+pub(crate) fn client(servers: &[Server]) -> Client {
     let endpoints = servers.iter().map(|server| server.grpc_addr.to_string()).collect();
     Client::new(Config { endpoints, ..Config::default() }).expect("a client")
 }
 
-async fn put(client: &Client, number: usize) -> pinrail_client::Result<u64> {
+pub(crate) async fn put(client: &Client, number: usize) -> pinrail_client::Result<u64> {
     let request = v1::PutMemoryRequest {
         agent_id: "support".into(),
         key: format!("note/{number}"),
@@ -55,7 +55,7 @@ async fn put(client: &Client, number: usize) -> pinrail_client::Result<u64> {
 }
 
 /// Waits until writes are taken.
-async fn serves(client: &Client) -> u64 {
+pub(crate) async fn serves(client: &Client) -> u64 {
     let deadline = Instant::now() + SOON;
     loop {
         match put(client, 0).await {

@@ -8,6 +8,7 @@ use pinrail_proto::log::memory_target::Target;
 use pinrail_proto::log::{MemorySource, MemoryTarget};
 use pinrail_proto::v1::ScoreSource;
 
+use crate::cluster;
 use crate::signal::word;
 
 /// What somebody does, and to what.
@@ -64,6 +65,11 @@ impl Action {
 pub(super) fn of(command: &Command) -> Option<Action> {
     Some(match command {
         Command::InitCluster(_) => Action::named("cluster form"),
+        Command::RecoverCluster(it) => Action::named("cluster recover")
+            .with("node", &it.node)
+            .with("given_up", cluster::names_of_given_up(it))
+            .with("last_index", it.last_index)
+            .with("last_term", it.last_term),
         Command::SetFeatureLevel(_) => Action::named("cluster raise-feature-level"),
         Command::CreateNamespace(it) => {
             Action { namespace: it.namespace.clone(), ..Action::named("namespace create") }

@@ -1,8 +1,9 @@
-//! Where in the state's history a read stands.
+//! Where in the state's history a read stands, and who does not belong to the cluster any more.
 
-use pinrail_proto::log::ClusterRecord;
+use pinrail_proto::log::{ClusterRecord, GivenUpRecord};
 
 use crate::apply::cluster_key;
+use crate::cluster::given_up_key;
 use crate::store::{Fault, Read};
 use crate::txn::get;
 
@@ -26,4 +27,12 @@ pub fn position(read: &dyn Read) -> Result<Position, Fault> {
 /// A [`Fault`] when the store cannot answer.
 pub fn cluster(read: &dyn Read) -> Result<ClusterRecord, Fault> {
     Ok(get(read, &cluster_key())?.unwrap_or_default())
+}
+
+/// Whether a recovery gave the member with this number up.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn given_up(read: &dyn Read, node_id: u64) -> Result<Option<GivenUpRecord>, Fault> {
+    get(read, &given_up_key(node_id))
 }

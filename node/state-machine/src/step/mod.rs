@@ -109,7 +109,9 @@ pub(crate) fn held(
     token: Option<&Token>,
 ) -> Result<Subject, Stop> {
     if token.is_some_and(|token| token.incarnation != txn.cluster.incarnation) {
-        return Err(stale("the lease was given before the cluster began with a backup"));
+        return Err(stale(
+            "the lease was given before the cluster began with a backup, or was recovered",
+        ));
     }
     leased(txn, step, token)
 }

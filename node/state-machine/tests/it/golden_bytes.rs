@@ -144,6 +144,7 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::Drift,
         Kind::BundleModels,
         Kind::Drill,
+        Kind::GivenUp,
     ];
     for kind in all {
         assert!(store.rows().any(|(key, _)| key[0] == kind as u8), "{kind:?}");

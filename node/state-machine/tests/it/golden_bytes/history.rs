@@ -159,6 +159,18 @@ fn drills(before: u64) -> Vec<(&'static str, log::Command)> {
         ),
         ("abort drill again", plain(Command::AbortDrill(log::AbortDrill { agent: agent() }))),
         ("schedule drill", plain(Command::ScheduleDrill(schedule))),
+        (
+            "recover",
+            plain(Command::RecoverCluster(log::RecoverCluster {
+                cluster_id: vec![8; 16].into(),
+                incarnation: 4,
+                node: "n0".to_owned(),
+                node_id: 9,
+                given_up: vec![log::GivenUp { node_id: 5, node: "n1".to_owned() }],
+                last_index: 70,
+                last_term: 2,
+            })),
+        ),
     ]
 }
 

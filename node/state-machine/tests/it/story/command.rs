@@ -53,6 +53,20 @@ fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
             incarnation: 1,
             feature_level: 1,
         }),
+        "recover" => {
+            let incarnation = line.number("incarnation").unwrap_or(2);
+            let node = line.word();
+            let lost = log::GivenUp { node_id: 2, node: line.word() };
+            Kind::RecoverCluster(log::RecoverCluster {
+                cluster_id: vec![8; 16].into(),
+                incarnation,
+                node,
+                node_id: 9,
+                given_up: vec![lost],
+                last_index: 7,
+                last_term: 2,
+            })
+        }
         "probe" => Kind::Probe(log::Probe {}),
         "create-namespace" => {
             let quotas = quotas(line).0;
