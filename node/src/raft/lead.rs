@@ -153,21 +153,38 @@ async fn found(replica: &Replica) -> bool {
     replica.propose_here(vec![command], FOUNDING).await.is_ok()
 }
 
-/// Takes a snapshot whenever the log has grown by the configured bytes.
+/// Takes a snapshot whenever the log has grown by the configured bytes since the last one, whoever wrote them: a node that is
+/// started again and again would replay an ever longer log otherwise.
 pub(super) async fn take_snapshots(replica: Replica, every_bytes: u64) {
-    let log = &replica.inner.log;
-    let mut taken_at = log.appended_bytes();
+    let log = replica.inner.log.clone();
+    let mut seen = log.appended_bytes();
+    let mut grown = found_at_the_start(&replica, every_bytes).await;
     loop {
         tokio::select! {
             () = sleep(GROWTH) => {}
             () = replica.inner.stop.cancelled() => return,
         }
         let bytes = log.appended_bytes();
-        if bytes.saturating_sub(taken_at) >= every_bytes {
-            taken_at = bytes;
+        grown += bytes.saturating_sub(seen);
+        seen = bytes;
+        if grown >= every_bytes {
+            grown = 0;
             if let Err(error) = replica.trigger_snapshot().await {
                 tracing::warn!(%error, "a snapshot could not be taken");
             }
+        }
+    }
+}
+
+/// Bytes of the log behind the newest snapshot that were there before this process.
+async fn found_at_the_start(replica: &Replica, most: u64) -> u64 {
+    let log = replica.inner.log.clone();
+    let behind = replica.snapshot_index();
+    match replica.env().blocking(move || log.bytes_behind(behind, most)).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(%error, "the log that was found cannot be measured");
+            0
         }
     }
 }

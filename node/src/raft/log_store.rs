@@ -32,6 +32,9 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Bytes that one read for replication hands out, unless a single entry is larger.
 const READ_BYTES: usize = 1 << 20;
 
+/// Entries that are measured at once.
+const MEASURED: u64 = 32;
+
 #[derive(Clone)]
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
@@ -94,6 +97,22 @@ impl LogStore {
     /// Bytes appended since the store was opened: what snapshots are triggered by.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the entries behind an index, counted until they are `most`.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn bytes_behind(&self, index: u64, most: u64) -> io::Result<u64> {
+        let last = self.shared.index.lock().last.map_or(0, |id| id.index());
+        let (mut next, mut bytes) = (index + 1, 0);
+        while next <= last && bytes < most {
+            let end = last.min(next + MEASURED) + 1;
+            let entries = self.shared.reader.read(next..end)?;
+            bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
+            next = end;
+        }
+        Ok(bytes)
     }
 
     /// Whether there is anything: a vote, an entry, a purge.

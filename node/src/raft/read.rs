@@ -3,10 +3,11 @@
 use openraft::ReadPolicy;
 use pinrail_proto::peer;
 use pinrail_state_machine::mutant::{Mutant, is_planted};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
-use super::replica::{ReadError, Replica};
+use super::lead::Leadership;
+use super::replica::{PeerInfo, ReadError, Replica};
 
 /// Reads that may wait for one round.
 const WAITING: usize = 65_536;
@@ -76,8 +77,26 @@ pub(super) async fn run(replica: Replica, mut waiting: mpsc::Receiver<Waiter>) {
     }
 }
 
+/// A leader that is cut off does not answer: the round ends when another one is known, and those that wait ask that.
 async fn round(replica: &Replica) -> Result<u64, ReadError> {
-    let leader = replica.inner.leadership.borrow().leader.clone().ok_or(ReadError::NoLeader)?;
+    let mut leadership = replica.leadership();
+    let leader = leadership.borrow_and_update().leader.clone().ok_or(ReadError::NoLeader)?;
+    tokio::select! {
+        answer = ask(replica, &leader) => answer,
+        () = leads_no_more(&mut leadership, leader.node_id) => Err(ReadError::NoLeader),
+    }
+}
+
+/// Waits until this node knows another leader, or none.
+async fn leads_no_more(leadership: &mut watch::Receiver<Leadership>, node_id: u64) {
+    let leads = |now: &Leadership| now.leader.as_ref().is_some_and(|it| it.node_id == node_id);
+    if leadership.wait_for(|now| !leads(now)).await.is_err() {
+        // The node ends, and its tasks with it.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn ask(replica: &Replica, leader: &PeerInfo) -> Result<u64, ReadError> {
     if leader.node_id == replica.identity().node_id {
         return replica.read_index_here().await;
     }

@@ -349,6 +349,13 @@ impl Replica {
         self.inner.peer_addr
     }
 
+    /// Index of the last entry that the newest snapshot holds; 0: there is none.
+    pub(super) fn snapshot_index(&self) -> u64 {
+        let newest = self.inner.state.snapshot.lock();
+        let meta = newest.as_ref().and_then(|snapshot| snapshot.manifest.meta.as_ref());
+        meta.and_then(|meta| meta.last_log_id).map_or(0, |last| last.index)
+    }
+
     /// Takes a snapshot now.
     ///
     /// # Errors

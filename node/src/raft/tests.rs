@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use openraft::storage::RaftLogStorage as _;
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry as _;
+use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::env::Env;
 
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
-use super::types::{TypeConfig, Vote};
+use super::types::{EncodedBatch, Entry, LogId, TypeConfig, Vote};
 
 struct Builder;
 
@@ -50,4 +52,31 @@ fn a_closed_log_holds_its_directory_no_more() {
             log.close().await;
         });
     }
+}
+
+/// What snapshots are triggered by: the log that another process left counts too.
+#[test]
+fn the_log_that_was_found_is_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let log = LogStore::open(env.engines.open_log(dir.path()).unwrap(), &env).unwrap();
+        let mut writer = log.clone();
+        let entries = (1..=100).map(|index| {
+            let payload = EntryPayload::Normal(EncodedBatch(vec![7; 1_000].into()));
+            Entry::new(LogId::new(Vote::new(1, 1).leader_id, index), payload)
+        });
+        writer.blocking_append(entries).await.unwrap();
+        log.close().await;
+        drop((log, writer));
+        let log = LogStore::open(env.engines.open_log(dir.path()).unwrap(), &env).unwrap();
+        assert_eq!(log.appended_bytes(), 0);
+        let all = log.bytes_behind(0, u64::MAX).unwrap();
+        assert!((100_000..110_000).contains(&all), "{all}");
+        assert!(log.bytes_behind(60, u64::MAX).unwrap() < all / 2);
+        assert_eq!(log.bytes_behind(100, u64::MAX).unwrap(), 0);
+        assert!(log.bytes_behind(0, 1).unwrap() < all / 2, "it stops in time");
+        log.close().await;
+    });
 }

@@ -16,8 +16,8 @@ use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
 use prost::Message as _;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::snapshot::{
@@ -359,6 +359,11 @@ impl Read for Moment<'_> {
     }
 }
 
+/// What is on the disk is damaged or gone, and asking it again may get a false answer: the node stops, and the others go on.
 fn fault(error: rocksdb::Error) -> Fault {
+    if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::IOError) {
+        tracing::error!(%error, "the state is damaged or its disk fails, and the node stops: see docs/RECOVERY.md");
+        std::process::abort();
+    }
     Fault(error.to_string())
 }
