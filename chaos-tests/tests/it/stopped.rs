@@ -1,5 +1,6 @@
 //! Whoever stops `chaos` is rid of the processes that it started, and of their networks and file systems.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Namespaces and mount points that a process made: they are named after it.
-fn made_by(pid: u32) -> Vec<String> {
+fn made_by(pid: u32) -> BTreeSet<String> {
     let spaces = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let spaces = spaces.map(|entry| entry.path().display().to_string());
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
@@ -68,7 +69,7 @@ async fn stop(scenario: &[&str]) -> usize {
     let status = chaos.wait().await.expect("its end");
     assert_eq!(status.code(), Some(143), "128 and the number of SIGTERM");
     until("the end of the servers", || !servers.iter().any(|pid| runs(pid))).await;
-    assert_eq!(made_by(id), [""; 0], "nothing is left behind");
+    assert_eq!(made_by(id), BTreeSet::new(), "nothing is left behind");
     made
 }
 

@@ -63,7 +63,7 @@ fn the_log_that_was_found_is_measured() {
     runtime.block_on(async {
         let log = LogStore::open(env.engines.open_log(dir.path()).unwrap(), &env).unwrap();
         let mut writer = log.clone();
-        let entries = (1..=100).map(|index| {
+        let entries = (0..=100).map(|index| {
             let payload = EntryPayload::Normal(EncodedBatch(vec![7; 1_000].into()));
             Entry::new(LogId::new(Vote::new(1, 1).leader_id, index), payload)
         });

@@ -17,11 +17,9 @@ use super::problem;
 use super::view::{Body, View};
 
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Examples:\n  pinrail doctor\n  pinrail doctor -f /etc/pinrail/server.toml      on a member: its disk and limits too"
-)]
+#[command(after_help = "Examples:\n  pinrail doctor\n  pinrail doctor -f /etc/pinrail/server.toml")]
 pub struct Doctor {
-    /// server.toml of the member on this machine
+    /// server.toml of the member on this machine: its disk and limits are looked at too
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
