@@ -25,7 +25,6 @@ pub use member::Member;
 pub use network::Network;
 
 use crate::api::Nodes;
-pub use crate::api::agree::{Agreement, Status};
 use disk::Disk;
 use member::{Peer, Place};
 

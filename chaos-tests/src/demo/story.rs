@@ -249,7 +249,7 @@ impl<'a> Play<'a> {
         sleep(Duration::from_millis(1_500)).await;
         let worker_log = self.crew.stop().await.context("stop the workers")?;
         self.timeline.say(format!("workers stopped; they logged {} steps", worker_log.len()));
-        let agreed = self.cluster.agree(Duration::from_secs(20)).await;
+        let agreed = self.cluster.nodes.agree(Duration::from_secs(20)).await;
         match &agreed {
             Ok(agreed) => self.timeline.say(format!(
                 "all three states hash to {} at index {}",

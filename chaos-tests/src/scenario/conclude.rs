@@ -35,7 +35,7 @@ pub(super) async fn conclude(
         Some(workers) => read_journals(&workers.stop().await?)?,
         None => Vec::new(),
     };
-    if let Err(error) = nemesis.cluster.agree(AGREE).await {
+    if let Err(error) = nemesis.cluster.nodes.agree(AGREE).await {
         problems.push(format!("{error:#}"));
     }
     let finals = load.final_read(&worker_log).await.context("the final read")?;

@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{Instant, sleep};
 
+use super::Setting;
 use super::conclude::conclude;
+use super::opening::open;
 use super::plan::bundle;
-use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
-use crate::cluster::{Cluster, Options};
-use crate::history::{FaultKind, Recorder};
+use crate::cluster::Options;
+use crate::history::FaultKind;
 use crate::report::{Keeper, Report, ms};
-use crate::worker::Workers;
 use crate::workload::{AdminStep, Mix, Patience};
 
 const AGENT: &str = "alpha";
@@ -37,17 +36,8 @@ pub async fn kill_all(setting: &Setting, cycles: u32) -> Result<Report> {
 async fn all_cycles(setting: &Setting, cycles: u32, keeper: &Keeper) -> Result<Report> {
     let options =
         Options { folder: Some(keeper.folder()), ..Options::three(&setting.binaries.pinrail) };
-    let cluster = Cluster::start(&options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
     let bundles = [bundle(1), bundle(2)];
-    load.add_agent(AGENT, Policy::default(), &bundles).await?;
-    let mut workers =
-        Workers::new(&setting.binaries.worker, &keeper.folder(), &cluster.endpoints())?;
-    for bundle_id in &bundles {
-        workers.start(AGENT, bundle_id)?;
-    }
-    let mut nemesis = Nemesis { cluster, workers: Some(workers), recorder };
+    let (mut load, mut nemesis) = open(setting, keeper, &options, AGENT, &bundles).await?;
     let mut problems = Vec::new();
     for cycle in 1..=cycles {
         // The route changes right when the members die.
@@ -62,7 +52,7 @@ async fn all_cycles(setting: &Setting, cycles: u32, keeper: &Keeper) -> Result<R
         sleep(AFTER).await;
         load.finish().await;
         let served = load.recorder.first_acked_write_since(killed_us);
-        match nemesis.cluster.agree(AGREE).await {
+        match nemesis.cluster.nodes.agree(AGREE).await {
             Ok(agreed) => println!(
                 "  cycle {cycle:>2}: next acknowledged write {} ms after the kill; members agree at index {}: {}",
                 served.map_or_else(|| "no".to_owned(), |at| ms(at - killed_us)),

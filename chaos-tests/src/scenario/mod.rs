@@ -13,6 +13,7 @@ pub mod many_runs;
 mod measured;
 pub mod memory_cost;
 mod nemesis;
+mod opening;
 pub mod partitions;
 pub mod plan;
 pub mod power_loss;

@@ -7,14 +7,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{Instant, sleep};
 
+use super::Setting;
 use super::conclude::conclude;
+use super::opening::open;
 use super::plan::bundle;
-use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
-use crate::cluster::{Cluster, Options, Timings};
-use crate::history::{FaultKind, Recorder};
+use crate::cluster::{Options, Timings};
+use crate::history::FaultKind;
 use crate::report::{Keeper, Report, Spread, ms};
-use crate::worker::Workers;
 use crate::workload::{AdminStep, Mix, Patience};
 
 const AGENT: &str = "alpha";
@@ -97,17 +96,8 @@ async fn all_cycles(
         keep_entries: Some(KEEP_ENTRIES),
         ..Options::three(&setting.binaries.pinrail)
     };
-    let cluster = Cluster::start(&options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
     let bundles = [bundle(1), bundle(2)];
-    load.add_agent(AGENT, Policy::default(), &bundles).await?;
-    let mut workers =
-        Workers::new(&setting.binaries.worker, &keeper.folder(), &cluster.endpoints())?;
-    for bundle_id in &bundles {
-        workers.start(AGENT, bundle_id)?;
-    }
-    let mut nemesis = Nemesis { cluster, workers: Some(workers), recorder };
+    let (mut load, mut nemesis) = open(setting, keeper, &options, AGENT, &bundles).await?;
     let mut problems = Vec::new();
     for cycle in 1..=cycles {
         // The route changes right when the power goes.
@@ -129,7 +119,7 @@ async fn all_cycles(
         let served = load.recorder.first_acked_write_since(down_us);
         let took = served.map_or(u64::MAX, |at| at.saturating_sub(fault.healed_us));
         serving.push(took);
-        match nemesis.cluster.agree(AGREE).await {
+        match nemesis.cluster.nodes.agree(AGREE).await {
             Ok(agreed) => println!(
                 "  cycle {cycle:>2}: {acked} writes before it, the first one {} ms after the start; members agree at index {}: {}",
                 ms(took),

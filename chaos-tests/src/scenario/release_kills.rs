@@ -134,7 +134,7 @@ async fn play(setting: &Setting, keeper: &Keeper, found: &mut ReleaseKills) -> R
             break;
         }
     }
-    if let Err(error) = cluster.agree(AGREE).await {
+    if let Err(error) = cluster.nodes.agree(AGREE).await {
         problems.push(format!("the members' states differ: {error:#}"));
     }
     Ok(Report { problems, ..Report::default() })

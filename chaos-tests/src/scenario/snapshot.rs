@@ -48,7 +48,7 @@ async fn story(setting: &Setting, keeper: &Keeper) -> Result<Report> {
     load.start_clients(AGENT, CLIENTS, mix, Patience::default());
 
     let follower = cluster.follower().await.context("no follower")?;
-    let before = cluster.status(follower).await.context("the follower says nothing")?;
+    let before = cluster.nodes.status(follower).await.context("the follower says nothing")?;
     let injected_us = crate::clock::now_us();
     cluster.members[follower].kill().await?;
     let effective_us = Some(crate::clock::now_us());
@@ -79,7 +79,7 @@ async fn story(setting: &Setting, keeper: &Keeper) -> Result<Report> {
         status.snapshot_index
     );
     load.finish().await;
-    let agreed = cluster.agree(Duration::from_secs(30)).await?;
+    let agreed = cluster.nodes.agree(Duration::from_secs(30)).await?;
     println!(
         "  content hash of all three at index {}: {}",
         agreed.applied_index, agreed.content_hash
@@ -93,7 +93,7 @@ async fn wait_purged(cluster: &mut Cluster, follower_index: u64) -> Result<u64> 
     let deadline = Instant::now() + PURGE;
     loop {
         let leader = cluster.wait_leader(Duration::from_secs(10)).await?;
-        if let Some(status) = cluster.status(leader).await
+        if let Some(status) = cluster.nodes.status(leader).await
             && status.snapshot_index > follower_index + 4 * KEEP_ENTRIES
         {
             return Ok(status.snapshot_index);
@@ -109,10 +109,10 @@ async fn wait_caught_up(
     cluster: &Cluster,
     follower: usize,
     tail: u64,
-) -> Result<crate::cluster::Status> {
+) -> Result<crate::api::agree::Status> {
     let deadline = Instant::now() + CATCH_UP;
     loop {
-        if let Some(status) = cluster.status(follower).await
+        if let Some(status) = cluster.nodes.status(follower).await
             && status.applied_index >= tail
             && status.snapshot_index >= tail
         {
@@ -121,7 +121,7 @@ async fn wait_caught_up(
         if Instant::now() > deadline {
             bail!(
                 "the follower did not catch up by snapshot within {CATCH_UP:?}: {:?}\n{}",
-                cluster.status(follower).await,
+                cluster.nodes.status(follower).await,
                 cluster.members[follower].tail(10)
             );
         }

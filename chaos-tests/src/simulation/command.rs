@@ -1,5 +1,6 @@
 //! `chaos sim`: seeds one after the other, each in a process of its own, so that nothing of one reaches the next.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 
@@ -8,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::{Seed, run, run_switch};
 
 /// Processes at work at the same time.
-pub(super) const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 2;
 /// How a process ends whose seed broke a promise. Another end is the harness failing.
 pub(super) const BROKEN: u8 = 3;
 
@@ -31,35 +32,57 @@ fn start(args: &[&str], environment: Option<(&str, &str)>) -> Result<Child> {
         .context("start a seed")
 }
 
+/// Starts a process for each, a few at the same time, and takes what came of it, until somebody has seen enough.
+///
+/// # Errors
+/// When one cannot be started.
+pub(super) fn each(
+    all: impl Iterator<Item = u64>,
+    begin: impl Fn(u64) -> Result<Child>,
+    mut take: impl FnMut(u64, &Output) -> ControlFlow<()>,
+) -> Result<()> {
+    let all: Vec<u64> = all.collect();
+    for some in all.chunks(AT_ONCE) {
+        let begun: Vec<(u64, Child)> =
+            some.iter().map(|one| Ok((*one, begin(*one)?))).collect::<Result<_>>()?;
+        let mut enough = false;
+        for (one, child) in begun {
+            let output = child.wait_with_output().context("wait for a process")?;
+            // All that were begun are waited for: nothing goes on behind this.
+            enough = enough || take(one, &output).is_break();
+        }
+        if enough {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Runs seeds `first..first + count`. A seed fixes faults, workload, network, clocks and elections: a seed that failed fails again,
 /// with the same trace.
 ///
 /// # Errors
 /// When a process cannot be started.
 pub fn many(first: u64, count: u64) -> Result<ExitCode> {
-    let seeds: Vec<u64> = (first..first + count).collect();
     let mut failed = Vec::new();
-    for pair in seeds.chunks(AT_ONCE) {
-        let mut children = Vec::new();
-        for seed in pair {
-            children.push((*seed, begin(*seed, None)?));
+    let begin = |seed| begin(seed, None);
+    each(first..first + count, begin, |seed, output| {
+        if output.status.success() {
+            println!("{}", last_line(output));
+        } else {
+            failed.push(seed);
+            let text = String::from_utf8_lossy(&output.stdout);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            println!("{text}{talk}\nseed {seed} FAILED; again with: chaos sim-one --seed {seed}");
         }
-        for (seed, child) in children {
-            let output = child.wait_with_output().context("wait for a seed")?;
-            if output.status.success() {
-                println!("{}", last_line(&output));
-            } else {
-                failed.push(seed);
-                let text = String::from_utf8_lossy(&output.stdout);
-                let talk = String::from_utf8_lossy(&output.stderr);
-                println!(
-                    "{text}{talk}\nseed {seed} FAILED; again with: chaos sim-one --seed {seed}"
-                );
-            }
-        }
-    }
-    println!("{} seeds passed, {} failed {failed:?}", seeds.len() - failed.len(), failed.len());
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        ControlFlow::Continue(())
+    })?;
+    println!("{} seeds passed, {} failed {failed:?}", count - failed.len() as u64, failed.len());
+    Ok(code(failed.is_empty()))
+}
+
+fn code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn last_line(output: &Output) -> String {
@@ -78,32 +101,27 @@ pub fn switch(seed: u64, stride: usize, folder: &Path) -> Result<ExitCode> {
         return tell(seed, &plain);
     }
     let (first, last) = plain.entries;
-    let indexes: Vec<u64> = (first..=last).step_by(stride.max(1)).collect();
-    let mut failed = Vec::new();
-    for pair in indexes.chunks(AT_ONCE) {
-        let mut children = Vec::new();
-        for index in pair {
-            let (seed, index) = (seed.to_string(), index.to_string());
-            let args = ["sim-switch-one", "--seed", &seed, "--crash-at", &index];
-            children.push((index.clone(), start(&args, None)?));
+    let (mut crashes, mut failed) = (0, Vec::new());
+    let begin = |index: u64| {
+        let (seed, index) = (seed.to_string(), index.to_string());
+        start(&["sim-switch-one", "--seed", &seed, "--crash-at", &index], None)
+    };
+    each((first..=last).step_by(stride.max(1)), begin, |index, output| {
+        crashes += 1;
+        if !output.status.success() {
+            println!("{}", String::from_utf8_lossy(&output.stdout));
+            println!(
+                "entry {index} FAILED; again with: chaos sim-switch-one --seed {seed} --crash-at {index}"
+            );
+            failed.push(index);
         }
-        for (index, child) in children {
-            let output = child.wait_with_output().context("wait for a crash")?;
-            if !output.status.success() {
-                println!("{}", String::from_utf8_lossy(&output.stdout));
-                println!(
-                    "entry {index} FAILED; again with: chaos sim-switch-one --seed {seed} --crash-at {index}"
-                );
-                failed.push(index);
-            }
-        }
-    }
+        ControlFlow::Continue(())
+    })?;
     println!(
-        "one switch, leaders crashed at {} of the entries {first} to {last}, {} failed {failed:?}",
-        indexes.len(),
+        "one switch, leaders crashed at {crashes} of the entries {first} to {last}, {} failed {failed:?}",
         failed.len()
     );
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code(failed.is_empty()))
 }
 
 /// The switch with a leader that crashes at one entry.

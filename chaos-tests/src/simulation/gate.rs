@@ -1,18 +1,22 @@
 //! The mutation gate: the simulation counts only if it finds the bugs that are planted on purpose, one at a time.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use pinrail_node::mutant::{Mutant, VARIABLE};
 use tokio::time::Instant;
 
-use super::command::{AT_ONCE, BROKEN, begin};
+use super::command::{BROKEN, begin, each};
 
 /// Tries seeds `first..first + most` on each bug until one finds it.
 ///
 /// # Errors
-/// When a process cannot be started.
+/// When a process cannot be started, or a name is no bug's: nothing would be looked for.
 pub fn gate(only: &[String], first: u64, most: u64) -> Result<ExitCode> {
+    for name in only {
+        ensure!(Mutant::ALL.iter().any(|it| it.name() == name), "no bug is called {name}");
+    }
     let wanted = |it: &&Mutant| only.is_empty() || only.iter().any(|name| name == it.name());
     let mut missed = Vec::new();
     for mutant in Mutant::ALL.iter().filter(wanted) {
@@ -34,25 +38,16 @@ pub fn gate(only: &[String], first: u64, most: u64) -> Result<ExitCode> {
 
 /// The first seed that finds a bug, and by what.
 fn hunt(mutant: Mutant, first: u64, most: u64) -> Result<Option<(u64, String)>> {
-    let seeds: Vec<u64> = (first..first + most).collect();
-    for pair in seeds.chunks(AT_ONCE) {
-        let mut children = Vec::new();
-        for seed in pair {
-            children.push((*seed, begin(*seed, Some((VARIABLE, mutant.name())))?));
+    let mut found = None;
+    let begin = |seed| begin(seed, Some((VARIABLE, mutant.name())));
+    each(first..first + most, begin, |seed, output| {
+        if output.status.code() != Some(i32::from(BROKEN)) {
+            return ControlFlow::Continue(());
         }
-        let mut found = None;
-        for (seed, child) in children {
-            let output = child.wait_with_output().context("wait for a seed")?;
-            if output.status.code() == Some(i32::from(BROKEN)) && found.is_none() {
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                found = Some((seed, reason(&text)));
-            }
-        }
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
+        found = Some((seed, reason(&String::from_utf8_lossy(&output.stdout))));
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
 }
 
 /// The first thing that a report says is wrong.

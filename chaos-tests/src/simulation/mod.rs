@@ -215,18 +215,18 @@ impl Weather<'_> {
             }
             self.heal(sim, &fault, since_us, now);
         }
-        if let Some(fault) = self.at_its_index(now) {
-            self.strike(sim, &fault);
-            self.healing = Some((now + fault.lasts, micros(now), fault));
+        let Some(fault) = self.at_its_index(now).or_else(|| self.planned(now, begin)) else {
             return;
-        }
-        let Some(fault) = self.storm.faults.get(self.next) else { return };
-        if now < begin + fault.at {
-            return;
-        }
+        };
+        self.strike(sim, &fault);
+        self.healing = Some((now + fault.lasts, micros(now), fault));
+    }
+
+    /// The next fault of the plan, when its time has come.
+    fn planned(&mut self, now: Duration, begin: Duration) -> Option<storm::PlannedFault> {
+        let fault = self.storm.faults.get(self.next).filter(|fault| now >= begin + fault.at)?;
         self.next += 1;
-        self.strike(sim, fault);
-        self.healing = Some((now + fault.lasts, micros(now), fault.clone()));
+        Some(fault.clone())
     }
 
     /// The crash of the node that has just written the awaited entry.

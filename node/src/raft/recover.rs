@@ -117,15 +117,7 @@ impl Survivor {
         let mut log = env.engines.open_log(&config.data).map_err(broken("log"))?;
         finish(&config.data, &mut directory, &mut *log).map_err(broken("recovery"))?;
         let state = env.engines.open_state(&config.data, config.memory).map_err(broken("state"))?;
-        let own = PeerNode {
-            name: config.node.clone(),
-            peer_address: config
-                .peer_advertise
-                .clone()
-                .unwrap_or_else(|| config.peer_listen.to_string()),
-            grpc_address: config.grpc_advertise.clone(),
-            directory: format!("{:032x}", env.random_u128()),
-        };
+        let own = config.own(format!("{:032x}", env.random_u128()));
         Self::read(directory, log, state, own)
     }
 

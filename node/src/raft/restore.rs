@@ -99,16 +99,7 @@ fn identity(cluster: &str, manifest: &pb::SnapshotManifest) -> bytes::Bytes {
 fn membership(config: &ReplicaConfig, node_id: u64) -> io::Result<Membership<u64, PeerNode>> {
     let mut nodes = founders(config);
     if nodes.is_empty() {
-        let node = PeerNode {
-            name: config.node.clone(),
-            peer_address: config
-                .peer_advertise
-                .clone()
-                .unwrap_or_else(|| config.peer_listen.to_string()),
-            grpc_address: config.grpc_advertise.clone(),
-            directory: String::new(),
-        };
-        nodes.insert(node_id, node);
+        nodes.insert(node_id, config.own(String::new()));
     }
     let voters: BTreeSet<u64> = nodes.keys().copied().collect();
     Membership::new(vec![voters], nodes).map_err(|error| refused(&error.to_string()))

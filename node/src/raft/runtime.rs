@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _, TryRng};
+use rand::{Rng, SeedableRng as _, TryRng};
 
 thread_local! {
     /// Of a simulation, which is one thread.
@@ -24,28 +24,28 @@ pub(crate) fn seed(seed: u64) {
 #[derive(Debug)]
 pub(crate) struct Draws;
 
+impl Draws {
+    fn draw<T>(draw: impl FnOnce(&mut dyn Rng) -> T) -> T {
+        SEEDED.with_borrow_mut(|seeded| match seeded {
+            Some(rng) => draw(rng),
+            None => draw(&mut rand::rng()),
+        })
+    }
+}
+
 impl TryRng for Draws {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(SEEDED.with_borrow_mut(|rng| match rng {
-            Some(rng) => rng.next_u32(),
-            None => rand::rng().next_u32(),
-        }))
+        Ok(Self::draw(|rng| rng.next_u32()))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(SEEDED.with_borrow_mut(|rng| match rng {
-            Some(rng) => rng.next_u64(),
-            None => rand::rng().next_u64(),
-        }))
+        Ok(Self::draw(|rng| rng.next_u64()))
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        SEEDED.with_borrow_mut(|rng| match rng {
-            Some(rng) => rng.fill_bytes(bytes),
-            None => rand::rng().fill_bytes(bytes),
-        });
+        Self::draw(|rng| rng.fill_bytes(bytes));
         Ok(())
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
+use super::types::PeerNode;
+
 /// A member that forms the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberConfig {
@@ -46,6 +48,17 @@ impl ReplicaConfig {
     pub(super) fn founds(&self) -> bool {
         let in_list = self.members.iter().any(|member| member.name == self.node);
         self.join.is_empty() && (self.members.is_empty() || in_list)
+    }
+
+    /// This member, as the others find it, while its server does not run.
+    pub(super) fn own(&self, directory: String) -> PeerNode {
+        let advertised = self.peer_advertise.clone();
+        PeerNode {
+            name: self.node.clone(),
+            peer_address: advertised.unwrap_or_else(|| self.peer_listen.to_string()),
+            grpc_address: self.grpc_advertise.clone(),
+            directory,
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn word(name: &str, prefix: &str) -> String {
 
 /// The rows of events of this revision and of later ones.
 pub(crate) fn since(revision: u64) -> KeyRange {
-    let start = Key::new(Kind::Event).u64(revision).build();
-    KeyRange { start, ..Key::new(Kind::Event).range() }
+    let all = Key::new(Kind::Event);
+    all.clone().range().since(all.u64(revision).build())
 }
 
 /// Adds a fact.

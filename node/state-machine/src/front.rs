@@ -8,8 +8,7 @@ use crate::txn::Txn;
 /// The deadlines of an agent, from the first that can be there.
 pub(crate) fn behind(read: &dyn Read, agent: u32) -> Result<KeyRange, Fault> {
     let all = Key::of(Kind::Deadline, agent);
-    let start = all.clone().u64(at(read, agent)?).build();
-    Ok(KeyRange { start, ..all.range() })
+    Ok(all.clone().range().since(all.u64(at(read, agent)?).build()))
 }
 
 /// No deadline of an agent is before this time.

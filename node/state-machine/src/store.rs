@@ -42,6 +42,13 @@ impl KeyRange {
         Self { start: prefix.to_vec(), end }
     }
 
+    /// The part of this range from `key` on.
+    #[must_use]
+    pub fn since(mut self, key: Vec<u8>) -> Self {
+        self.start = self.start.max(key);
+        self
+    }
+
     /// The part of this range strictly behind `key`.
     #[must_use]
     pub fn after(mut self, key: &[u8]) -> Self {

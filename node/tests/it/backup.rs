@@ -126,23 +126,8 @@ async fn a_backup_becomes_another_cluster_with_the_same_content_whose_old_leases
     let endpoint = servers[0].grpc_addr.to_string();
     let mut worker = Stream::open(&endpoint, hello("w")).await.expect("it is let in");
     worker.next().await;
-    let complete = v1::CompleteStep {
-        run_id: "open".into(),
-        step: step.step,
-        token: step.token,
-        outcome: Some(v1::complete_step::Outcome::Done(v1::Payload::default())),
-        ..Default::default()
-    };
-    worker.say(9, Request::Complete(complete)).await;
-    let refused = loop {
-        if let (9, message) = worker.next().await {
-            break message;
-        }
-    };
-    assert!(
-        matches!(&refused, Message::Refused(why) if why.reason == "LEASE_STALE"),
-        "{refused:?}"
-    );
+    let refused = worker.completes_in_vain(&step).await;
+    assert_eq!(refused.reason, "LEASE_STALE", "{refused:?}");
     for server in servers {
         server.shutdown().await;
     }

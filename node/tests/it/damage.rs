@@ -71,6 +71,15 @@ impl Drop for Member {
     }
 }
 
+/// The two members that nothing happens to.
+async fn others_of(configs: &[ServerConfig]) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for config in &configs[..2] {
+        servers.push(Server::start(config.clone(), Env::real()).await.expect("it starts"));
+    }
+    servers
+}
+
 fn alone(config: &ServerConfig) -> Client {
     let endpoints = vec![config.listen.grpc.to_string()];
     let config = Config { endpoints, timeout: Duration::from_secs(2), ..Config::default() };
@@ -184,10 +193,7 @@ async fn a_damaged_file_is_refused_or_does_no_harm() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let configs = members("c", folder, 3);
-    let mut servers = Vec::new();
-    for config in &configs[..2] {
-        servers.push(Server::start(config.clone(), Env::real()).await.expect("it starts"));
-    }
+    let servers = others_of(&configs).await;
     let config = &configs[2];
     let member = Member::start(config, folder);
     let others = client(&servers);
@@ -254,10 +260,7 @@ async fn a_damaged_file_is_refused_or_does_no_harm() {
     let unnoticed = cases.iter().find(|(case, it)| of_log(case) && *it != Became::Refused);
     assert_eq!(unnoticed, None, "what it had acknowledged was lost unnoticed");
 
-    let mut servers = Vec::new();
-    for config in &configs[..2] {
-        servers.push(Server::start(config.clone(), Env::real()).await.expect("it starts"));
-    }
+    let servers = others_of(&configs).await;
     let others = client(&servers);
     serves(&others).await;
     rebuild(config, folder, &servers, &others).await;
@@ -316,10 +319,7 @@ async fn a_member_whose_disk_is_full_ends_and_goes_on_once_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let configs = members("c", folder, 3);
-    let mut servers = Vec::new();
-    for config in &configs[..2] {
-        servers.push(Server::start(config.clone(), Env::real()).await.expect("it starts"));
-    }
+    let servers = others_of(&configs).await;
     let config = &configs[2];
     let mut member = Member::start_with_files_of(1_024, config, folder);
     let others = client(&servers);

@@ -114,21 +114,8 @@ async fn the_last_member_goes_on_and_what_was_leased_before_is_void() {
 
     let mut worker = Stream::open(&server.grpc_addr.to_string(), hello("w")).await.expect("in");
     worker.next().await;
-    let complete = v1::CompleteStep {
-        run_id: "open".into(),
-        step: step.step,
-        token: step.token,
-        outcome: Some(v1::complete_step::Outcome::Done(v1::Payload::default())),
-        ..Default::default()
-    };
-    worker.say(9, Request::Complete(complete)).await;
-    let refused = loop {
-        if let (9, message) = worker.next().await {
-            break message;
-        }
-    };
-    let stale = matches!(&refused, Message::Refused(why) if why.reason == "LEASE_STALE");
-    assert!(stale, "{refused:?}");
+    let refused = worker.completes_in_vain(&step).await;
+    assert_eq!(refused.reason, "LEASE_STALE", "{refused:?}");
     server.shutdown().await;
 }
 

@@ -7,7 +7,7 @@ use pinrail_proto::log::{AgentRecord, LayerRecord, MemoryRecord};
 use crate::agent;
 use crate::key::{Key, Kind, Parts, Timer};
 use crate::outcome::Stop;
-use crate::store::{Fault, KeyRange};
+use crate::store::Fault;
 use crate::txn::Txn;
 
 use super::scratch::{HELD_LOOK_MS, oldest_base};
@@ -20,8 +20,7 @@ pub(crate) fn drop_old(txn: &mut Txn<'_>, number: u32, row: &[u8], left: u32) ->
     let mut agent = agent::load(txn, number)?;
     // What was taken is deleted: a look from the start would step over it again.
     let all = Key::of(Kind::MemoryChange, number);
-    let changes =
-        KeyRange { start: all.clone().u64(agent.memory_compacted).build(), ..all.range() };
+    let changes = all.clone().range().since(all.u64(agent.memory_compacted).build());
     let rows = txn.scan(&changes, left as usize)?;
     let held = oldest_base(txn.read(), number)?.unwrap_or(u64::MAX);
     let mut taken = 0;

@@ -1,0 +1,33 @@
+//! How scenarios with one agent and its workers begin: everything that is written down goes into the scenario's folder.
+
+use anyhow::Result;
+
+use super::{Load, Nemesis, Setting};
+use crate::api::setup::Policy;
+use crate::cluster::{Cluster, Options};
+use crate::history::Recorder;
+use crate::report::Keeper;
+use crate::worker::Workers;
+
+/// Starts a cluster with an agent, and a worker of each of its bundles.
+///
+/// # Errors
+/// When the harness failed.
+pub(super) async fn open(
+    setting: &Setting,
+    keeper: &Keeper,
+    options: &Options,
+    agent: &str,
+    bundles: &[String],
+) -> Result<(Load, Nemesis)> {
+    let cluster = Cluster::start(options).await?;
+    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
+    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
+    load.add_agent(agent, Policy::default(), bundles).await?;
+    let mut workers =
+        Workers::new(&setting.binaries.worker, &keeper.folder(), &cluster.endpoints())?;
+    for bundle_id in bundles {
+        workers.start(agent, bundle_id)?;
+    }
+    Ok((load, Nemesis { cluster, workers: Some(workers), recorder }))
+}
