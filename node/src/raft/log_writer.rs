@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -46,6 +47,7 @@ pub(super) struct LogWriter {
     ended: Mutex<Option<oneshot::Receiver<()>>>,
     /// Of a task; a thread wakes by its queue.
     wake: Option<Arc<Notify>>,
+    thread: Option<JoinHandle<()>>,
     durable: Arc<AtomicU64>,
 }
 
@@ -57,19 +59,23 @@ impl LogWriter {
         let (alive, ended) = oneshot::channel();
         let (durable_index, abort) = (Arc::clone(&durable), env.abort_on_fault);
         let step = Step { engine, durable: durable_index, abort, _alive: alive };
-        if let Some(wake) = &wake {
+        let thread = if let Some(wake) = &wake {
             tokio::spawn(run_task(step, queue, Arc::clone(wake)));
+            None
         } else {
             let spawned = std::thread::Builder::new()
                 .name("log-writer".to_owned())
                 .spawn(move || run_thread(step, &queue));
-            if let Err(error) = spawned {
-                tracing::error!(%error, "the log writer's thread cannot be started");
-                std::process::abort();
+            match spawned {
+                Ok(thread) => Some(thread),
+                Err(error) => {
+                    tracing::error!(%error, "the log writer's thread cannot be started");
+                    std::process::abort();
+                }
             }
-        }
+        };
         let (jobs, ended) = (Mutex::new(Some(jobs)), Mutex::new(Some(ended)));
-        Self { jobs, ended, wake, durable }
+        Self { jobs, ended, wake, thread, durable }
     }
 
     pub(super) fn submit(&self, job: Job) {
@@ -89,8 +95,7 @@ impl LogWriter {
         }
     }
 
-    /// Lets the writer work off what waits, and ends it. When this returns, it holds the engine no more: a thread that
-    /// closes a database while the process ends finds RocksDB's own globals gone.
+    /// Lets the writer work off what waits, and ends it. When this returns, it holds the engine no more.
     pub(super) async fn close(&self) {
         self.jobs.lock().take();
         self.wake();
@@ -104,6 +109,18 @@ impl LogWriter {
     /// Largest index of an entry that is known to be on disk.
     pub(super) fn durable_index(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for LogWriter {
+    /// A thread that closes a database while the process ends finds RocksDB's own globals gone, and aborts: so it is
+    /// waited for, also where nobody has closed it.
+    fn drop(&mut self) {
+        self.jobs.get_mut().take();
+        if let Some(thread) = self.thread.take() {
+            // It has said why, if it panicked.
+            let _ = thread.join();
+        }
     }
 }
 

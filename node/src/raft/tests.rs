@@ -54,6 +54,19 @@ fn a_closed_log_holds_its_directory_no_more() {
     }
 }
 
+/// As above, for who never closed it: a test, or a start that failed half-way.
+#[test]
+fn a_dropped_log_holds_its_directory_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..50 {
+        let engine = env.engines.open_log(dir.path());
+        let mut log = LogStore::open(engine.expect("nobody holds it"), &env).unwrap();
+        runtime.block_on(log.save_vote(&Vote::new(round, 1))).unwrap();
+    }
+}
+
 /// What snapshots are triggered by: the log that another process left counts too.
 #[test]
 fn the_log_that_was_found_is_measured() {
