@@ -180,10 +180,11 @@ fn table(members: &[v1::Member]) -> Table {
 }
 
 fn reachable(member: &v1::Member) -> &'static str {
-    match (member.reachable, member.replaced) {
-        (false, _) => "no",
-        (true, false) => "yes",
-        (true, true) => "yes, directory lost",
+    match (member.reachable, member.replaced, member.forgot) {
+        (false, _, _) => "no",
+        (true, true, _) => "yes, directory lost",
+        (true, false, true) => "yes, entries lost",
+        (true, false, false) => "yes",
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A member of the list that comes later has an empty directory, and so has one whose disk was lost. The second may
 //! have voted and acknowledged under its number, and must not do so again as if it had not: that could lose what was
-//! acknowledged. The cluster remembers the directory of each member (`membership::register_directories`), so a member
+//! acknowledged. The cluster remembers the directory of each member (`membership::register`), so a member
 //! with an empty one asks before it takes part. Only a leader's word admits it, for only a leader surely knows of every
 //! directory that was registered.
 
@@ -18,6 +18,8 @@ use std::time::Duration;
 use openraft::errors::{InitializeError, RaftError};
 use pinrail_proto::peer;
 use tokio::time::sleep;
+
+use crate::storage::Identity;
 
 use super::replica::Replica;
 use super::settings::{MemberConfig, ReplicaConfig};
@@ -93,21 +95,17 @@ impl Replica {
         self.inner.admitted.load(Ordering::Acquire) && !self.inner.given_up.load(Ordering::Acquire)
     }
 
-    /// The cluster went on without this member, which must not vote or lead any more: neither now nor after a restart.
-    fn stand_aside(&self, told: &peer::IdentifyResponse) {
+    /// The cluster does not count on this member any more, which must not vote or lead: neither now nor after a restart.
+    fn stand_aside(&self, why: &str) {
         if self.inner.given_up.swap(true, Ordering::AcqRel) {
             return;
         }
-        let why = format!(
-            "cluster {} went on without it by `pinrail cluster recover`, at revision {}, as {} says",
-            told.cluster, told.given_up_at, told.node
-        );
         tracing::error!(
             why,
             "takes no part: this member was given up. Stop it, and start it with an empty data directory and `join` in \
              server.toml; then `pinrail cluster add`. docs/RECOVERY.md has the steps"
         );
-        if let Some(Err(error)) = self.inner.directory.lock().as_ref().map(|it| it.give_up(&why)) {
+        if let Some(Err(error)) = self.inner.directory.lock().as_ref().map(|it| it.give_up(why)) {
             tracing::error!(%error, "that it was given up could not be written down");
         }
     }
@@ -158,10 +156,30 @@ pub(super) async fn ask(replica: &Replica, address: &str) -> Option<peer::Identi
     let mut client = replica.inner.network.kept_client(address);
     let answer = tokio::time::timeout(ANSWER, client.identify(request)).await.ok()?;
     let answer = answer.ok()?.into_inner();
-    if answer.given_up_at != 0 && answer.cluster == replica.identity().cluster {
-        replica.stand_aside(&answer);
+    if let Some(why) = given_up(&answer, replica.identity()) {
+        replica.stand_aside(&why);
     }
     Some(answer)
+}
+
+/// Why the cluster does not count on this member any more, as another one says.
+fn given_up(told: &peer::IdentifyResponse, own: &Identity) -> Option<String> {
+    if told.cluster != own.cluster {
+        return None;
+    }
+    if told.given_up_at != 0 {
+        return Some(format!(
+            "cluster {} went on without it by `pinrail cluster recover`, at revision {}, as {} says",
+            told.cluster, told.given_up_at, told.node
+        ));
+    }
+    let forgot = told.known_forgot && told.known_directory == own.directory;
+    forgot.then(|| {
+        format!(
+            "it came back without entries that it had acknowledged, as {} says; `pinrail cluster remove {}` first",
+            told.node, own.node
+        )
+    })
 }
 
 async fn initialize(replica: &Replica, config: &ReplicaConfig) {
@@ -173,6 +191,7 @@ async fn initialize(replica: &Replica, config: &ReplicaConfig) {
             peer_address: own_address,
             grpc_address: config.grpc_advertise.clone(),
             directory: replica.identity().directory.clone(),
+            forgot: false,
         };
         members.insert(replica.identity().node_id, node);
     }
@@ -194,6 +213,7 @@ pub(super) fn founders(config: &ReplicaConfig) -> BTreeMap<u64, PeerNode> {
             // Each node tells its own when it is asked; see `status.rs`.
             grpc_address: String::new(),
             directory: String::new(),
+            forgot: false,
         };
         (founding_node_id(&config.cluster, &member.name), node)
     };

@@ -83,6 +83,7 @@ impl Replica {
             peer_address: peer_address.to_owned(),
             grpc_address: answer.grpc_address,
             directory: answer.directory,
+            forgot: false,
         };
         let added =
             tokio::time::timeout(CATCH_UP, self.raft().add_learner(answer.node_id, node, true));
@@ -126,7 +127,7 @@ impl Replica {
         let members = self.status().members;
         let rest: Vec<_> =
             members.iter().filter(|m| m.voter && m.node_id != member.node_id).collect();
-        let answering = rest.iter().filter(|m| m.reachable).count();
+        let answering = rest.iter().filter(|m| m.takes_part()).count();
         if rest.is_empty() || answering <= rest.len() / 2 {
             let message =
                 format!("without {} only {answering} of {} voters answer", member.name, rest.len());
@@ -148,7 +149,7 @@ impl Replica {
                 .status()
                 .members
                 .into_iter()
-                .filter(|m| m.voter && m.reachable && m.node_id != own)
+                .filter(|m| m.voter && m.takes_part() && m.node_id != own)
                 .max_by_key(|m| m.applied_index)
                 .ok_or_else(|| {
                     reject(reason::MEMBER_NOT_FOUND, "no other voter answers".to_owned())
@@ -229,12 +230,12 @@ impl Replica {
 
     /// What this node answers when it is asked who it is.
     pub(super) fn identify(&self, to: u64) -> peer::IdentifyResponse {
-        let (formed, known_directory) = {
+        let (formed, known) = {
             let metrics = self.raft().metrics();
             let now = metrics.borrow_watched();
-            let known = now.membership_config.membership().get_node(&to);
+            let known = now.membership_config.membership().get_node(&to).cloned();
             // The formation's own entry is the first one, and the same whoever wrote it.
-            (now.last_log_index > Some(0), known.map(|node| node.directory.clone()))
+            (now.last_log_index > Some(0), known)
         };
         let leadership = self.inner.leadership.borrow().clone();
         let has_leader = leadership.leader.is_some();
@@ -254,7 +255,8 @@ impl Replica {
             applied_index: self.applied().borrow().log_index,
             directory: self.identity().directory.clone(),
             leads: leadership.here,
-            known_directory: known_directory.unwrap_or_default(),
+            known_forgot: known.as_ref().is_some_and(|node| node.forgot),
+            known_directory: known.map_or_else(String::new, |node| node.directory),
             leader_peer_address: leadership.leader.map_or_else(String::new, |it| it.peer_address),
             given_up_at: self.given_up_at(to),
         }
@@ -307,15 +309,17 @@ pub(super) async fn watch_contacts(replica: Replica) {
     }
 }
 
-/// The leader writes down by which data directory it met each member, once. What `bootstrap.rs` asks for.
-pub(super) async fn register_directories(replica: Replica) {
+/// The leader writes down what it learns of the members, once: by which data directory it met each, which `bootstrap.rs`
+/// asks for, and who has forgotten what it acknowledged.
+pub(super) async fn register(replica: Replica) {
     loop {
         if replica.inner.leadership.borrow().here {
-            let found = unregistered(&replica);
+            let mut found = unregistered(&replica);
+            found.extend(forgetful(&replica));
             if !found.is_empty() {
-                tracing::debug!(members = found.len(), "registers data directories");
+                tracing::debug!(members = found.len(), "writes down what it learnt of members");
                 if let Err(error) = replica.change(ChangeMembers::SetNodes(found), true).await {
-                    tracing::debug!(%error, "data directories were not registered");
+                    tracing::debug!(%error, "what it learnt of members was not written down");
                 }
             }
         }
@@ -344,4 +348,16 @@ fn unregistered(replica: &Replica) -> BTreeMap<u64, PeerNode> {
         Some((*id, PeerNode { directory, ..node.clone() }))
     });
     found.collect()
+}
+
+/// Members that have forgotten what they acknowledged, and of which the cluster does not know it yet.
+fn forgetful(replica: &Replica) -> BTreeMap<u64, PeerNode> {
+    let acknowledged = &replica.inner.network.acknowledged;
+    let forgot = |(id, node): &(u64, PeerNode)| {
+        !node.directory.is_empty()
+            && !node.forgot
+            && acknowledged.has_forgotten(*id, &node.directory)
+    };
+    let found = replica.others().into_iter().filter(forgot);
+    found.map(|(id, node)| (id, PeerNode { forgot: true, ..node })).collect()
 }

@@ -10,6 +10,7 @@
 //!                              └─ apply ──> state_machine ──> feed           bootstrap, membership: who belongs to it
 //! ```
 
+mod acknowledged;
 mod addition;
 mod bootstrap;
 mod cluster_time;

@@ -29,6 +29,7 @@ use tonic::transport::Channel;
 use crate::env::Env;
 use crate::storage::Snapshot;
 
+use super::acknowledged::Acknowledged;
 use super::cluster_time::ClusterTime;
 use super::types::{
     LogId, PeerNode, TypeConfig, Vote, get_log_id, get_vote, put_entry, put_log_id, put_vote,
@@ -51,6 +52,7 @@ pub(crate) struct Network {
     pub(super) cluster: String,
     pub(super) node_id: u64,
     pub(super) time: Arc<ClusterTime>,
+    pub(super) acknowledged: Arc<Acknowledged>,
     /// Connections for everything but Raft's own calls, which have theirs.
     pub(super) clients: Arc<Mutex<BTreeMap<String, PeerServiceClient<Channel>>>>,
 }
@@ -60,6 +62,7 @@ pub(crate) struct Network {
 pub(crate) struct Peer {
     network: Network,
     target: u64,
+    node: PeerNode,
     client: PeerServiceClient<Channel>,
     /// Appends of this connection are heartbeats: one call each.
     heartbeat: bool,
@@ -84,7 +87,7 @@ impl Network {
 
     fn peer(&self, target: u64, node: &PeerNode, heartbeat: bool) -> Peer {
         let client = self.client(&node.peer_address);
-        Peer { network: self.clone(), target, client, heartbeat }
+        Peer { network: self.clone(), target, node: node.clone(), client, heartbeat }
     }
 }
 
@@ -143,6 +146,45 @@ fn get_append(response: pb::AppendResponse) -> Result<StreamAppendResult<TypeCon
     }
 }
 
+/// Answers to appends of one leadership, without those of a member that has forgotten what it acknowledged.
+#[derive(Debug, Clone)]
+struct Answers {
+    acknowledged: Arc<Acknowledged>,
+    target: u64,
+    directory: String,
+    vote: Vote,
+}
+
+impl Answers {
+    fn take(
+        &self,
+        response: pb::AppendResponse,
+    ) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        let answer = get_append(response)?;
+        if self.acknowledged.hear(self.target, &self.directory, &self.vote, &answer) {
+            Ok(answer)
+        } else {
+            Err(forgetful())
+        }
+    }
+}
+
+impl Peer {
+    /// A member that has forgotten what it acknowledged is neither sent nor asked anything.
+    fn must_remember(&self) -> Result<(), RpcError> {
+        let acknowledged = &self.network.acknowledged;
+        if self.node.forgot || acknowledged.has_forgotten(self.target, &self.node.directory) {
+            return Err(forgetful());
+        }
+        Ok(())
+    }
+
+    fn answers(&self, vote: Vote) -> Answers {
+        let acknowledged = Arc::clone(&self.network.acknowledged);
+        Answers { acknowledged, target: self.target, directory: self.node.directory.clone(), vote }
+    }
+}
+
 impl NetStreamAppend<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
@@ -158,27 +200,30 @@ impl NetStreamAppend<TypeConfig> for Peer {
         let network = self.network.clone();
         let target = self.target;
         Box::pin(async move {
+            self.must_remember()?;
             if self.heartbeat {
                 let Some(request) = input.next().await else {
                     return Ok(futures::stream::empty().boxed());
                 };
+                let answers = self.answers(request.vote);
                 let request = put_append(&network, target, &request);
                 let answer = timeout(option.hard_ttl(), self.client.heartbeat(request)).await;
                 let answer =
                     answer.map_err(|_| lost("a heartbeat was not answered"))?.map_err(call)?;
-                return Ok(futures::stream::iter([get_append(answer.into_inner())]).boxed());
+                return Ok(futures::stream::iter([answers.take(answer.into_inner())]).boxed());
             }
             // openraft waits between attempts where it makes the requests: one is taken before the stream is opened, or
             // a member that is down would be called again and again without a pause.
             let Some(first) = input.next().await else {
                 return Ok(futures::stream::empty().boxed());
             };
+            let taken = self.answers(first.vote);
             let requests = futures::stream::iter([first]).chain(input);
             let requests = requests.map(move |request| put_append(&network, target, &request));
             let opened = timeout(APPEND_IDLE, self.client.append(requests)).await;
             let answers =
                 opened.map_err(|_| lost("an append stream was not opened"))?.map_err(call)?;
-            Ok(answers.into_inner().map(|answer| get_append(answer.map_err(call)?)).boxed())
+            Ok(answers.into_inner().map(move |answer| taken.take(answer.map_err(call)?)).boxed())
         })
     }
 }
@@ -189,6 +234,7 @@ impl NetVote<TypeConfig> for Peer {
         request: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.must_remember()?;
         let request = put_vote_request(&self.network, self.target, &request);
         let answer = timeout(CALL, self.client.vote(request)).await;
         Ok(get_vote_response(
@@ -201,6 +247,7 @@ impl NetVote<TypeConfig> for Peer {
         request: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.must_remember()?;
         let request = put_vote_request(&self.network, self.target, &request);
         let answer = timeout(CALL, self.client.pre_vote(request)).await;
         Ok(get_vote_response(
@@ -236,6 +283,7 @@ impl NetTransferLeader<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.must_remember()?;
         let request = pb::TransferLeaderRequest {
             sender: Some(self.network.sender(self.target)),
             from_leader: Some(put_vote(request.from_leader())),
@@ -272,6 +320,9 @@ impl Peer {
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, Unreachable<TypeConfig>> {
         let gone = |status: tonic::Status| Unreachable::from_string(status.to_string());
+        if self.must_remember().is_err() {
+            return Err(Unreachable::from_string("it has forgotten what it acknowledged"));
+        }
         let offer = pb::OfferSnapshotRequest {
             sender: Some(self.network.sender(self.target)),
             vote: Some(put_vote(&vote)),
@@ -312,6 +363,10 @@ fn chunks(
 
 fn call(status: tonic::Status) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(status.to_string()))
+}
+
+fn forgetful() -> RpcError {
+    RPCError::Unreachable(Unreachable::from_string("it has forgotten what it acknowledged"))
 }
 
 fn lost(what: &str) -> RpcError {

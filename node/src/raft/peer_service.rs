@@ -121,6 +121,8 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let server = Self { replica: self.replica.clone(), incoming: Arc::clone(&self.incoming) };
         let raft = self.replica.raft().clone();
+        // An idle stream would hold the storage of a member that has stopped for as long as the leader holds the stream.
+        let stopped_here = self.replica.inner.stop.clone().cancelled_owned();
         // A broken or foreign request ends the stream; the leader opens another.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |request| {
             let request = request.ok()?;
@@ -128,7 +130,8 @@ impl PeerService for PeerServer {
             server.replica.time().observe(request.stamp_ms);
             append_request(request).ok()
         });
-        let answers = raft.stream_append(requests.boxed()).map(|answer| match answer {
+        let requests = requests.take_until(stopped_here).boxed();
+        let answers = raft.stream_append(requests).map(|answer| match answer {
             Ok(result) => Ok(append_response(result)),
             Err(fatal) => Err(stopped(fatal)),
         });

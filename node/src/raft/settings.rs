@@ -58,6 +58,7 @@ impl ReplicaConfig {
             peer_address: advertised.unwrap_or_else(|| self.peer_listen.to_string()),
             grpc_address: self.grpc_advertise.clone(),
             directory,
+            forgot: false,
         }
     }
 }

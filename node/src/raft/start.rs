@@ -98,6 +98,7 @@ impl Replica {
             cluster: config.cluster.clone(),
             node_id: identity.node_id,
             time: Arc::clone(&time),
+            acknowledged: Arc::default(),
             clients: Arc::default(),
         };
         let started_empty = log.is_empty();
@@ -156,7 +157,7 @@ impl Replica {
         tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes));
         tasks.spawn(read::run(self.clone(), rounds));
         tasks.spawn(membership::watch_contacts(self.clone()));
-        tasks.spawn(membership::register_directories(self.clone()));
+        tasks.spawn(membership::register(self.clone()));
         tasks.spawn(bootstrap::form(self.clone(), config));
     }
 }

@@ -31,9 +31,16 @@ pub struct MemberStatus {
     pub directory: String,
     /// It answers from another directory, and takes no part.
     pub replaced: bool,
+    /// It came back without entries that it had acknowledged, and takes no part.
+    pub forgot: bool,
 }
 
 impl MemberStatus {
+    /// Whether it answers, and counts for a majority.
+    pub(super) fn takes_part(&self) -> bool {
+        self.reachable && !self.replaced && !self.forgot
+    }
+
     pub(super) fn info(&self) -> PeerInfo {
         PeerInfo {
             node_id: self.node_id,
@@ -109,6 +116,7 @@ impl Replica {
                         && !answered.is_empty()
                         && *answered != node.directory
                 }),
+                forgot: node.forgot,
             }
         });
         let mut members: Vec<MemberStatus> = members.collect();

@@ -41,6 +41,8 @@ pub(crate) struct PeerNode {
     pub(crate) grpc_address: String,
     /// Identity of its data directory; empty until the leader has seen it.
     pub(crate) directory: String,
+    /// It came back without what it had acknowledged: it takes no part until it is removed and added again.
+    pub(crate) forgot: bool,
 }
 
 openraft::declare_raft_types!(
@@ -92,6 +94,7 @@ pub(super) fn put_node(node: &PeerNode) -> pb::Node {
         peer_address: node.peer_address.clone(),
         grpc_address: node.grpc_address.clone(),
         directory: node.directory.clone(),
+        forgot: node.forgot,
     }
 }
 
@@ -110,8 +113,8 @@ pub(super) fn get_membership(membership: pb::Membership) -> io::Result<Membershi
         .nodes
         .into_iter()
         .map(|(id, node)| {
-            let pb::Node { name, peer_address, grpc_address, directory } = node;
-            (id, PeerNode { name, peer_address, grpc_address, directory })
+            let pb::Node { name, peer_address, grpc_address, directory, forgot } = node;
+            (id, PeerNode { name, peer_address, grpc_address, directory, forgot })
         })
         .collect();
     if configs.is_empty() && nodes.is_empty() {
@@ -198,6 +201,7 @@ mod tests {
                 peer_address: "p:1".into(),
                 grpc_address: "g:1".into(),
                 directory: "d".into(),
+                forgot: true,
             },
         )];
         let membership =

@@ -48,12 +48,19 @@ fn member(status: &MemberStatus) -> v1::Member {
         version: status.version.clone(),
         directory: status.directory.clone(),
         replaced: status.replaced,
+        forgot: status.forgot,
     }
 }
 
 fn problems(status: &ReplicaStatus) -> Vec<String> {
     let problem = |member: &MemberStatus| {
         let name = &member.name;
+        if member.forgot && !member.replaced {
+            return Some(format!(
+                "{name} came back without entries that it had acknowledged, and takes no part: pinrail cluster remove \
+                 {name}, then docs/RECOVERY.md, A damaged member"
+            ));
+        }
         if !member.reachable {
             return Some(format!("{name} does not answer"));
         }

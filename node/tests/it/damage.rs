@@ -155,7 +155,7 @@ fn files_of(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// A copy without shared files: a snapshot has links to tables of the state.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("it can be made");
     for entry in fs::read_dir(from).expect("it is listed") {
         let path = entry.expect("it is listed").path();

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use pinrail_node::testing::free_port;
 
+use crate::damage::copy;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Cluster {
@@ -293,6 +295,71 @@ fn a_member_that_lost_its_directory_takes_no_part_until_it_is_added_again() {
         let address = cluster.members[lost].peer_address.clone();
         assert!(replica.add_member(&name, &address, false).await.unwrap().voter);
         create(&replica, "two").await;
+        cluster.converge().await;
+    });
+}
+
+/// An old copy of its disk was put back: what it acknowledged after the copy counts for a majority, and it has it no more.
+#[test]
+fn a_member_that_forgot_what_it_acknowledged_takes_no_part_and_ends_no_leader() {
+    run(async {
+        let mut cluster = Cluster::start(3, 256 << 20, 20_000).await;
+        cluster.registered().await;
+        cluster.converge().await;
+        let leader = cluster.leader().await;
+        let (old, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        let kept = cluster.directory.path().join("copy");
+        cluster.stop_one(old).await;
+        copy(&cluster.data(old), &kept);
+        cluster.start_one(old).await;
+        for i in 0..20 {
+            create(cluster.replicas[leader].as_ref().unwrap(), &format!("agent-{i}")).await;
+        }
+        cluster.converge().await;
+        cluster.stop_one(old).await;
+        std::fs::remove_dir_all(cluster.data(old)).unwrap();
+        std::fs::rename(&kept, cluster.data(old)).unwrap();
+        cluster.start_one(old).await;
+
+        let replica = cluster.replicas[leader].clone().unwrap();
+        let name = cluster.members[old].name.clone();
+        let knows = |replica: &Replica| {
+            replica.status().members.iter().any(|it| it.name == name && it.forgot)
+        };
+        let deadline = Instant::now() + TIMEOUT;
+        while !knows(&replica) || !knows(cluster.replicas[other].as_ref().unwrap()) {
+            assert!(Instant::now() < deadline, "{:?}", replica.status().members);
+            sleep(Duration::from_millis(20)).await;
+        }
+        create(&replica, "after").await;
+        assert!(replica.leadership().borrow().here, "the leader went on");
+        let refused = replica.remove_member(&cluster.members[other].name, false).await;
+        assert!(matches!(refused, Err(MemberError::Rejected(_))), "{refused:?}");
+
+        // It is told, and keeps it over a restart; a later leader knows it too.
+        let given_up = cluster.data(old).join("given-up");
+        while !given_up.exists() {
+            assert!(Instant::now() < deadline, "it was not told");
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster.stop_one(old).await;
+        let listen: SocketAddr = cluster.members[old].peer_address.parse().unwrap();
+        let again = config(&name, listen, &cluster.data(old), cluster.members.clone());
+        let refused = Replica::start(again, Env::real()).await;
+        assert!(matches!(refused, Err(StartError::Directory(_))), "{refused:?}");
+        replica.transfer_leader(Some(&cluster.members[other].name)).await.unwrap();
+
+        let next = cluster.replicas[other].clone().unwrap();
+        tokio::time::timeout(TIMEOUT, next.leadership().wait_for(|now| now.here))
+            .await
+            .expect("it leads soon")
+            .unwrap();
+        next.remove_member(&name, false).await.unwrap();
+        std::fs::remove_dir_all(cluster.data(old)).unwrap();
+        cluster.start_one(old).await;
+        let address = cluster.members[old].peer_address.clone();
+        assert!(next.add_member(&name, &address, false).await.unwrap().voter);
+        create(&next, "again").await;
         cluster.converge().await;
     });
 }
