@@ -11,6 +11,8 @@ use super::{find, is_over, lasting_keys, state_key};
 const ROWS: usize = 256;
 /// Rows that are one unit of a sweep's work.
 const ROWS_OF_AN_ITEM: usize = 16;
+/// A look for rows of one kind costs as much as so many deletions: it opens an iterator.
+const ROWS_OF_A_LOOK: usize = 4;
 
 /// What a look at a finished run did.
 #[derive(Debug, Clone, Copy)]
@@ -29,23 +31,26 @@ pub(crate) fn forget(
     left: u32,
 ) -> Result<Forgotten, Stop> {
     let most = (left as usize).saturating_mul(ROWS_OF_AN_ITEM).min(ROWS);
-    let did = |deleted: usize, whole| {
-        let items = u32::try_from(deleted.div_ceil(ROWS_OF_AN_ITEM)).unwrap_or(left);
+    let did = |rows: usize, whole| {
+        let items = u32::try_from(rows.div_ceil(ROWS_OF_AN_ITEM)).unwrap_or(left);
         Forgotten { whole, items: items.clamp(1, left.max(1)) }
     };
     let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(did(0, true)) };
     if !is_over(run.state()) {
         return Ok(did(0, true));
     }
-    let mut deleted = 0;
-    for kind in STEP_ROWS.into_iter().chain([Kind::Signal]) {
+    // An external run never had a step.
+    let kinds: &[Kind] = if run.external { &[] } else { &STEP_ROWS };
+    let (mut deleted, mut looked) = (0, 0);
+    for &kind in kinds.iter().chain([&Kind::Signal]) {
+        looked += ROWS_OF_A_LOOK;
         let range = Key::of(kind, agent).text(run_id).range();
         for (key, _) in txn.scan(&range, most - deleted)? {
             txn.delete(key.to_vec());
             deleted += 1;
         }
         if deleted == most {
-            return Ok(did(deleted, false));
+            return Ok(did(looked + deleted, false));
         }
     }
     for kind in [Kind::Run, Kind::RunInput, Kind::RunOutput] {
@@ -55,5 +60,5 @@ pub(crate) fn forget(
     for key in lasting_keys(agent, &run) {
         txn.delete(key);
     }
-    Ok(did(deleted, true))
+    Ok(did(looked + deleted, true))
 }
