@@ -121,8 +121,12 @@ chaos-kill-all: build ## kill -9 of all three nodes at once under load, 20 times
 	@$(BIN)/chaos kill-all --cycles 20
 
 .PHONY: chaos-failover
-chaos-failover: build ## SIGKILL of the leader under load: time to the next acknowledged write
-	@$(BIN)/chaos failover --trials 20
+chaos-failover: build ## SIGKILL of the leader under load, 60 times: how long clients wait
+	@$(BIN)/chaos failover --trials 60
+
+.PHONY: chaos-ends
+chaos-ends: build ## members that are stopped in order, killed and paused under load: how long clients wait
+	@$(BIN)/chaos ends --trials 10
 
 .PHONY: chaos-partitions
 chaos-partitions: build host-programs ## cuts between members under load: how long clients wait; needs root

@@ -11,10 +11,11 @@ use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
 use pinrail_chaos_tests::demo_release::demo_release;
 use pinrail_chaos_tests::history::FaultKind;
+use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, flood, kill_all, many_runs, memory_cost, partitions, power_loss,
-    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
+    Setting, degraded, flood, kill_all, many_runs, memory_cost, outages, power_loss, release_kills,
+    rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 #[cfg(feature = "simulation")]
 use pinrail_chaos_tests::simulation::command;
@@ -46,8 +47,8 @@ enum Command {
         /// Members in network namespaces of their own, so that partitions are among the faults. Needs root.
         #[arg(long)]
         namespaces: bool,
-        /// Only this kind of fault: kill_leader, pause_leader, kill_follower, pause_follower, kill_all, kill_worker,
-        /// pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
+        /// Only this kind of fault: kill_leader, stop_leader, pause_leader, kill_follower, pause_follower, kill_all,
+        /// kill_worker, pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
         /// partition_follower, partition_bridge; on file systems of their own lose_power.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
@@ -57,10 +58,19 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         cycles: u32,
     },
-    /// SIGKILL of the leader under load: time to the next acknowledged write.
+    /// SIGKILL of the leader under load: how long clients wait.
     Failover {
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 60)]
         trials: u32,
+    },
+    /// Members that are stopped in order, killed and paused under load: how long clients wait.
+    Ends {
+        /// Of each kind.
+        #[arg(long, default_value_t = 10)]
+        trials: u32,
+        /// Only this kind: stop_leader, stop_follower, kill_follower, pause_leader.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
     },
     /// Loss of power of all members at once under load, each on a file system of its own: nothing acknowledged is lost.
     /// Needs root.
@@ -203,6 +213,18 @@ async fn asked_to_stop() -> Result<u8> {
     Ok(u8::try_from(stopped_by.as_raw_value())?)
 }
 
+/// What clients waited while members failed.
+async fn waited(
+    setting: &Setting,
+    group: Group,
+    trials: u32,
+    only: Option<FaultKind>,
+) -> Result<bool> {
+    let found = outages::outages(setting, group, trials, only).await?;
+    print!("{found}");
+    Ok(found.passed())
+}
+
 async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
     Ok(match command {
         Command::Run { minutes, storm: each, namespaces, only } => {
@@ -214,21 +236,14 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             print!("{report}");
             report.passed()
         }
-        Command::Failover { trials } => {
-            let found = failover::failover(setting, trials).await?;
-            print!("{found}");
-            found.passed()
-        }
+        Command::Failover { trials } => waited(setting, Group::Failover, trials, None).await?,
+        Command::Ends { trials, only } => waited(setting, Group::Ends, trials, only).await?,
         Command::PowerLoss { cycles } => {
             let found = power_loss::power_loss(setting, cycles).await?;
             print!("{found}");
             found.passed()
         }
-        Command::Partitions { trials, only } => {
-            let found = partitions::partitions(setting, trials, only).await?;
-            print!("{found}");
-            found.passed()
-        }
+        Command::Partitions { trials, only } => waited(setting, Group::Cuts, trials, only).await?,
         Command::SwitchCost { pins, switches } => {
             let cost = switch_cost::switch_cost(setting, Size { pins, switches }).await?;
             print!("{cost}");

@@ -145,10 +145,11 @@ impl Member {
     }
 
     /// # Errors
-    /// When it does not end on SIGTERM.
+    /// When it does not end on SIGTERM, or not in order.
     pub async fn terminate(&mut self, within: std::time::Duration) -> Result<()> {
         if let Some(mut process) = self.process.take() {
-            process.terminate(within).await?;
+            let status = process.terminate(within).await?;
+            anyhow::ensure!(status.success(), "{} did not end in order: {status}", self.name);
         }
         Ok(())
     }

@@ -87,7 +87,10 @@ pub struct Fault {
 pub enum FaultKind {
     KillLeader,
     PauseLeader,
+    /// SIGTERM, and an end in order.
+    StopLeader,
     KillFollower,
+    StopFollower,
     PauseFollower,
     KillAll,
     KillWorker,
@@ -120,6 +123,7 @@ impl FaultKind {
     pub fn stops_leader(self) -> bool {
         match self {
             Self::KillLeader
+            | Self::StopLeader
             | Self::PauseLeader
             | Self::KillAll
             | Self::PartitionLeader
@@ -130,6 +134,7 @@ impl FaultKind {
             | Self::Partition
             | Self::LostWrites => true,
             Self::KillFollower
+            | Self::StopFollower
             | Self::PauseFollower
             | Self::KillWorker
             | Self::PauseWorker
@@ -147,6 +152,8 @@ impl FaultKind {
             | Self::PartitionFollower
             | Self::PartitionBridge => true,
             Self::KillLeader
+            | Self::StopLeader
+            | Self::StopFollower
             | Self::PauseLeader
             | Self::KillFollower
             | Self::PauseFollower

@@ -5,7 +5,6 @@
 
 mod conclude;
 pub mod degraded;
-pub mod failover;
 pub mod flood;
 pub mod kill_all;
 mod load;
@@ -14,7 +13,7 @@ mod measured;
 pub mod memory_cost;
 mod nemesis;
 mod opening;
-pub mod partitions;
+pub mod outages;
 pub mod plan;
 pub mod power_loss;
 pub mod release_kills;

@@ -13,6 +13,8 @@ use crate::worker::Workers;
 
 /// How long the cluster may take to elect a leader before a fault is aimed at it.
 const AIM: Duration = Duration::from_secs(10);
+/// How long a member may take to end in order.
+const END: Duration = Duration::from_secs(10);
 const ASK: Duration = Duration::from_secs(1);
 
 /// Owns the processes while it hurts them.
@@ -43,11 +45,15 @@ impl Nemesis {
     async fn aim(&mut self, kind: FaultKind) -> Result<Vec<usize>> {
         Ok(match kind {
             FaultKind::KillLeader
+            | FaultKind::StopLeader
             | FaultKind::PauseLeader
             | FaultKind::PartitionLeader
             | FaultKind::PartitionLeaderIn
             | FaultKind::PartitionLeaderOut => vec![self.cluster.wait_leader(AIM).await?],
-            FaultKind::KillFollower | FaultKind::PauseFollower | FaultKind::PartitionFollower => {
+            FaultKind::KillFollower
+            | FaultKind::StopFollower
+            | FaultKind::PauseFollower
+            | FaultKind::PartitionFollower => {
                 self.cluster.wait_leader(AIM).await?;
                 vec![self.cluster.follower().await.context("no follower is up")?]
             }
@@ -86,6 +92,11 @@ impl Nemesis {
             FaultKind::KillLeader | FaultKind::KillFollower => {
                 for node in nodes {
                     self.cluster.members[*node].kill().await?;
+                }
+            }
+            FaultKind::StopLeader | FaultKind::StopFollower => {
+                for node in nodes {
+                    self.cluster.members[*node].terminate(END).await?;
                 }
             }
             FaultKind::PauseLeader | FaultKind::PauseFollower => {

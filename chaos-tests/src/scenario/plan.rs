@@ -42,12 +42,13 @@ pub fn bundle(number: usize) -> String {
 }
 
 /// Faults of processes, by their weights.
-const PROCESSES: [FaultKind; 10] = [
+const PROCESSES: [FaultKind; 11] = [
     FaultKind::KillLeader,
     FaultKind::KillLeader,
     FaultKind::KillLeader,
     FaultKind::PauseLeader,
     FaultKind::PauseLeader,
+    FaultKind::StopLeader,
     FaultKind::KillFollower,
     FaultKind::PauseFollower,
     FaultKind::KillAll,

@@ -6,11 +6,12 @@ use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::report::Report;
+use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, failover, kill_all, partitions, power_loss, release_kills, rollback_cost,
-    snapshot, storm, switch_cost,
+    Setting, degraded, kill_all, outages, power_loss, release_kills, rollback_cost, snapshot,
+    storm, switch_cost,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
@@ -60,9 +61,19 @@ async fn killing_all_members_at_once_loses_nothing() {
 
 #[tokio::test]
 async fn killing_the_leader_stops_writes_for_a_moment_only() {
-    let found = failover::failover(&setting(15), 3).await.expect("the trials run");
+    let found = outages::outages(&setting(15), Group::Failover, 3, None).await;
+    let found = found.expect("the trials run");
     must_pass(&found.report);
-    assert!(found.times.max_us < LONGEST_GAP_US, "{found}");
+    assert!(found.longest_us() < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_stopped_in_order_hands_over_first() {
+    let only = Some(FaultKind::StopLeader);
+    let found = outages::outages(&setting(23), Group::Ends, 3, only).await;
+    let found = found.expect("the trials run");
+    must_pass(&found.report);
+    assert!(found.longest_us() < LONGEST_GAP_US, "{found}");
 }
 
 #[tokio::test]
@@ -101,11 +112,10 @@ async fn a_rollback_applies_its_policy_to_exactly_the_open_runs_of_the_bundle_th
 
 #[tokio::test]
 async fn a_member_that_is_cut_off_never_lies_and_the_others_serve() {
-    let found = partitions::partitions(&setting(21), 1, None).await.expect(NEEDS_ROOT);
+    let found = outages::outages(&setting(21), Group::Cuts, 1, None).await.expect(NEEDS_ROOT);
     must_pass(&found.report);
-    assert_eq!(found.lines.len(), 5, "one of each kind\n{found}");
-    let waits = found.lines.iter().flat_map(|line| [line.writes.max_us, line.reads.max_us]);
-    assert!(waits.max() < Some(LONGEST_GAP_US), "{found}");
+    assert_eq!(found.kinds(), 5, "one of each kind\n{found}");
+    assert!(found.longest_us() < LONGEST_GAP_US, "{found}");
 }
 
 #[tokio::test]
