@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::env::Env;
-use crate::storage::Snapshot;
+use crate::storage::{Snapshot, stop_damaged};
 
 use super::acknowledged::Acknowledged;
 use super::cluster_time::ClusterTime;
@@ -79,6 +79,15 @@ impl Network {
         PeerServiceClient::new(self.env.net.connect(address))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
+    }
+
+    /// A member got files that are not what the manifest says. If they are so here, nobody can ever catch up by them, and the
+    /// state may share them: the node stops.
+    async fn must_be_whole(&self, snapshot: Snapshot) {
+        let verified = self.env.blocking(move || snapshot.files.verify(&snapshot.manifest)).await;
+        if let Err(error) = verified {
+            stop_damaged("snapshot", &error);
+        }
     }
 
     pub(super) fn sender(&self, to: u64) -> pb::Sender {
@@ -336,9 +345,16 @@ impl Peer {
             manifest: Some(snapshot.manifest.clone()),
         };
         let first = pb::SnapshotChunk { header: Some(header), ..pb::SnapshotChunk::default() };
-        let chunks = futures::stream::iter([first]).chain(chunks(snapshot, missing));
-        let answer = self.client.send_snapshot(chunks).await.map_err(gone)?.into_inner();
-        Ok(SnapshotResponse::new(get_vote(answer.vote)))
+        let chunks = futures::stream::iter([first]).chain(chunks(snapshot.clone(), missing));
+        match self.client.send_snapshot(chunks).await {
+            Ok(answer) => Ok(SnapshotResponse::new(get_vote(answer.into_inner().vote))),
+            Err(status) => {
+                if status.code() == tonic::Code::DataLoss {
+                    self.network.must_be_whole(snapshot).await;
+                }
+                Err(gone(status))
+            }
+        }
     }
 }
 

@@ -31,6 +31,12 @@ pub use rocks_state::Rocks;
 pub use snapshot::{Files, Incoming, Snapshot};
 pub(crate) use snapshot::{MANIFEST, sync_directory, write_durably};
 
+/// What is on the disk is damaged or gone, and asking it again may get a false answer: the process ends, and the others go on.
+pub(crate) fn stop_damaged(what: &str, error: &dyn fmt::Display) -> ! {
+    tracing::error!(what, %error, "it is damaged or its disk fails, and the node stops: see docs/RECOVERY.md");
+    std::process::abort();
+}
+
 /// One change of the log.
 #[derive(Debug, Clone)]
 pub enum LogOp {

@@ -23,7 +23,7 @@ use rocksdb::{
 use super::snapshot::{
     Files, Incoming, IncomingFiles, MANIFEST, MANIFEST_SUM, Snapshot, sync_directory, write_durably,
 };
-use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks};
+use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks, stop_damaged};
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
 const CACHE_PART: u64 = 16;
@@ -359,11 +359,9 @@ impl Read for Moment<'_> {
     }
 }
 
-/// What is on the disk is damaged or gone, and asking it again may get a false answer: the node stops, and the others go on.
 fn fault(error: rocksdb::Error) -> Fault {
     if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::IOError) {
-        tracing::error!(%error, "the state is damaged or its disk fails, and the node stops: see docs/RECOVERY.md");
-        std::process::abort();
+        stop_damaged("state", &error);
     }
     Fault(error.to_string())
 }

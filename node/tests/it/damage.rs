@@ -12,6 +12,8 @@ use pinrail_node::env::Env;
 use pinrail_node::server::Server;
 use tokio::time::{Instant, sleep};
 
+use pinrail_node::testing::free_port;
+
 use crate::backup::{client, members, put, serves};
 use crate::nodes::{SOON, agent};
 
@@ -102,8 +104,8 @@ enum Became {
     Behind,
 }
 
-/// Starts the member alone. Were the others there, it would acknowledge what the next trial has forgotten, and a leader does not
-/// bear that.
+/// Starts the member alone. Were the others there, it would acknowledge what the next trial has forgotten, and would be given up
+/// for that.
 async fn trial(
     config: &ServerConfig,
     folder: &Path,
@@ -312,6 +314,83 @@ async fn rebuild(config: &ServerConfig, folder: &Path, servers: &[Server], other
         sleep(Duration::from_millis(30)).await;
     };
     assert_eq!(its.content_hash, truth.content_hash);
+}
+
+/// A leader that finds its own files damaged ends: nobody can catch up by them, and its state may share them.
+#[tokio::test]
+async fn a_leader_whose_snapshot_is_damaged_ends_and_another_one_gives_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut configs = members("c", folder, 3);
+    for config in &mut configs {
+        config.raft.keep_entries = 5;
+    }
+    let file = folder.join("r2.toml");
+    let text = fs::read_to_string(&file).expect("it is read");
+    fs::write(&file, format!("{text}[raft]\nkeep_entries = 5\n")).expect("it is written");
+    let mut servers = others_of(&configs).await;
+    let mut member = Member::start(&configs[2], folder);
+    let others = client(&servers);
+    agent(&others).await;
+    for number in 0..200 {
+        put(&others, number).await.expect("it is written");
+    }
+    let deadline = Instant::now() + SOON;
+    let lead = v1::TransferLeaderRequest { to: configs[2].node.clone() };
+    while let Err(error) = others.cluster().transfer_leader(lead.clone()).await {
+        assert!(Instant::now() < deadline, "it does not lead: {error}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    backup::save(&alone(&configs[2]), &folder.join("c.backup")).await.expect("it makes a snapshot");
+    let tables = files_of(&configs[2].data.join("snapshots"));
+    let tables: Vec<_> =
+        tables.iter().filter(|it| it.extension() == Some("sst".as_ref())).collect();
+    assert!(!tables.is_empty(), "the snapshot has a table");
+    for table in tables {
+        let mut bytes = fs::read(table).expect("it is read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        // The state keeps its own: it is the snapshot that is damaged.
+        let copy = table.with_extension("copy");
+        fs::write(&copy, bytes).expect("it is written");
+        fs::rename(&copy, table).expect("it is replaced");
+    }
+
+    let [grpc, http, peer] = [free_port(), free_port(), free_port()];
+    let text = format!(
+        "join = [\"{}\"]\ncluster = \"c\"\nnode = \"r3\"\ndata = \"{}\"\n\
+         listen = {{ grpc = \"127.0.0.1:{grpc}\", http = \"127.0.0.1:{http}\", peer = \"127.0.0.1:{peer}\" }}\n",
+        servers[0].peer_addr,
+        folder.join("r3").display()
+    );
+    let file = folder.join("r3.toml");
+    fs::write(&file, text).expect("it is written");
+    let joining = ServerConfig::load(&file).expect("it is valid");
+    servers.push(Server::start(joining.clone(), Env::real()).await.expect("it starts"));
+    let request = v1::AddMemberRequest {
+        name: "r3".into(),
+        peer_address: format!("127.0.0.1:{peer}"),
+        learner: false,
+    };
+    let deadline = Instant::now() + SOON;
+    while let Err(error) = others.cluster().add_member(request.clone()).await {
+        assert!(Instant::now() < deadline, "it is not added: {error}; {}", member.said());
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(member.ended(), Some(None), "it ended by a signal of its own: {}", member.said());
+    assert!(member.said().contains("docs/RECOVERY.md"), "{}", member.said());
+    let truth = state(&others, 0).await.expect("the others serve");
+    let its = loop {
+        if let Some(its) = state(&alone(&joining), truth.applied_index).await {
+            break its;
+        }
+        assert!(Instant::now() < deadline, "it does not catch up");
+        sleep(Duration::from_millis(30)).await;
+    };
+    assert_eq!(its.content_hash, truth.content_hash);
+    for server in servers {
+        server.shutdown().await;
+    }
 }
 
 #[tokio::test]
