@@ -12,6 +12,8 @@
 //! ```
 
 pub mod backup;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod connection;

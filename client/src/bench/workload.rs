@@ -1,0 +1,81 @@
+//! What can be measured.
+
+use pinrail_proto::v1;
+
+/// One kind of operation. Inputs and values have 256 bytes, ids and keys are new each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Workload {
+    /// A run is started if absent.
+    Start,
+    /// A value is put into memory.
+    Put,
+    /// The pin of a run is read linearizably.
+    Read,
+    /// The pin of a run is looked up in one member's state.
+    Lookup,
+    /// A value of memory is read linearizably.
+    Get,
+    /// A step is completed.
+    Step,
+    /// A run of one step is started and its result waited for.
+    Run,
+}
+
+impl Workload {
+    /// All of them.
+    pub const ALL: [Workload; 7] = [
+        Workload::Start,
+        Workload::Put,
+        Workload::Read,
+        Workload::Lookup,
+        Workload::Get,
+        Workload::Step,
+        Workload::Run,
+    ];
+
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Start => "start",
+            Workload::Put => "put",
+            Workload::Read => "read",
+            Workload::Lookup => "lookup",
+            Workload::Get => "get",
+            Workload::Step => "step",
+            Workload::Run => "run",
+        }
+    }
+
+    /// What one operation is.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Workload::Start => "start a run if absent; it is executed elsewhere, so no step waits",
+            Workload::Put => "put a value into memory under a new key",
+            Workload::Read => "read the pin of a run, linearizably",
+            Workload::Lookup => "look up the pin of a run in the state of the member that is asked",
+            Workload::Get => "get a value of memory, linearizably",
+            Workload::Step => "complete a step: runs of ten, and workers in this process",
+            Workload::Run => "start a run of one step and wait for its result",
+        }
+    }
+
+    /// Whether each operation follows another one, so that they cannot be asked for at a rate.
+    #[must_use]
+    pub fn is_chained(self) -> bool {
+        self == Workload::Step
+    }
+
+    /// Who executes the runs. A run that workers execute has a pin that may move, so that reading it takes a quorum; the
+    /// pin of another one is the same for ever, and any member's state has it.
+    #[must_use]
+    pub fn execution(self) -> v1::Execution {
+        match self {
+            Workload::Start | Workload::Put | Workload::Lookup | Workload::Get => {
+                v1::Execution::External
+            }
+            Workload::Read | Workload::Step | Workload::Run => v1::Execution::Workers,
+        }
+    }
+}
