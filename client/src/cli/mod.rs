@@ -11,6 +11,7 @@ use clap::Subcommand;
 
 mod agent;
 mod audit;
+mod bench;
 mod bundle;
 mod cluster;
 mod completion;
@@ -139,6 +140,8 @@ pub enum Command {
     Cluster(Cluster),
     /// What an engineer on call looks at first, with what to do next
     Doctor(doctor::Doctor),
+    /// Load on this cluster: operations in a second, latencies, and what they cost
+    Bench(bench::Bench),
     /// Settings of this command line
     #[command(subcommand, alias = "configs")]
     Config(config::Config),
@@ -174,7 +177,7 @@ async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, O
     let failed = |problem| (problem, Some(output));
     let mut context = Context::new(settings, globals).map_err(failed)?;
     context.settle().await.map_err(failed)?;
-    if matches!(&command, Command::Worker(worker) if worker.finishes_first()) {
+    if finishes_first(&command) {
         return verb(&context, command).await.map_err(failed);
     }
     tokio::select! {
@@ -186,6 +189,12 @@ async fn run_verb(command: Command, globals: &Globals) -> Result<u8, (Problem, O
         }),
         _ = tokio::signal::ctrl_c() => Ok(context.interrupted()),
     }
+}
+
+/// Whether the verb hears the signals itself, because it has something to finish or to remove.
+fn finishes_first(command: &Command) -> bool {
+    matches!(command, Command::Bench(_))
+        || matches!(command, Command::Worker(worker) if worker.finishes_first())
 }
 
 async fn verb(context: &Context, command: Command) -> Done {
@@ -217,6 +226,7 @@ async fn verb(context: &Context, command: Command) -> Done {
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Cluster(args) => cluster::run(context, &args).await,
         Command::Doctor(args) => doctor::run(context, &args).await,
+        Command::Bench(args) => bench::run(context, &args).await,
         Command::Config(args) => config::run(context, &args),
         Command::Explain(args) => explain::explain(context, &args),
         Command::Completion(args) => completion::completion(&args),

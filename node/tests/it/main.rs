@@ -5,6 +5,7 @@
 mod audit;
 mod backup;
 mod bad_input;
+mod bench;
 mod binary;
 mod damage;
 mod dead_letter;
