@@ -89,7 +89,7 @@ impl Recorder {
 
     /// The longest time within a window in which no call of a kind succeeded, whoever asked.
     #[must_use]
-    pub fn longest_wait(&self, window: Gap, kind: impl Fn(&Call) -> bool) -> u64 {
+    pub fn longest_wait(&self, window: Gap, kind: impl Fn(&Call) -> bool) -> Wait {
         let inner = self.lock();
         let acked = inner.entries.iter().filter(|entry| entry.ok().is_some() && kind(&entry.call));
         let mut acked: Vec<u64> = acked.map(|entry| entry.returned_us).collect();
@@ -116,7 +116,7 @@ impl Recorder {
             }
         }
         let waits = waiting.into_values().map(|acked| longest_wait(acked.into_iter(), window));
-        waits.max().unwrap_or(u64::MAX)
+        waits.map(|wait| wait.us).max().unwrap_or(u64::MAX)
     }
 
     /// How many entries there are.
@@ -147,17 +147,26 @@ impl Recorder {
     }
 }
 
+/// Time without a success.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait {
+    /// `u64::MAX`: it still goes on.
+    pub us: u64,
+    /// When it began.
+    pub from_us: u64,
+}
+
 /// The longest time between two successes of which the first is before the window's end and the second after its
 /// begin. Times are in order.
-fn longest_wait(successes: impl Iterator<Item = u64>, window: Gap) -> u64 {
+fn longest_wait(successes: impl Iterator<Item = u64>, window: Gap) -> Wait {
     let mut last = None;
-    let mut longest = 0;
+    let mut longest = Wait::default();
     for at in successes {
         // A client that began within the window has not waited before.
         if let Some(last) = last
             && at > window.from_us
         {
-            longest = longest.max(at - last);
+            longest = longest.max(Wait { us: at - last, from_us: last });
         }
         if at > window.to_us {
             return longest;
@@ -165,7 +174,7 @@ fn longest_wait(successes: impl Iterator<Item = u64>, window: Gap) -> u64 {
         last = Some(at);
     }
     // It was never served again.
-    last.map_or(0, |_| u64::MAX)
+    last.map_or(longest, |from_us| Wait { us: u64::MAX, from_us })
 }
 
 #[cfg(test)]
@@ -175,7 +184,7 @@ mod tests {
     #[test]
     fn waits_reach_over_the_edges_of_the_window() {
         let wait = |successes: &[u64]| {
-            longest_wait(successes.iter().copied(), Gap { from_us: 100, to_us: 200 })
+            longest_wait(successes.iter().copied(), Gap { from_us: 100, to_us: 200 }).us
         };
         assert_eq!(wait(&[10, 90, 150, 190, 230]), 60, "from the last one before it");
         assert_eq!(wait(&[10, 95, 150, 160, 260, 900]), 100, "to the first one after it");

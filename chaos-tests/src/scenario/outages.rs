@@ -286,17 +286,19 @@ async fn kind(target: &Target, trials: u32, load: &Load, nemesis: &mut Nemesis) 
         let leads = nemesis.cluster.wait_leader(SETTLED).await?;
         let window = Gap { from_us, to_us: crate::clock::now_us() };
         client.push(settled(load, window).await);
-        writes.push(load.recorder.longest_wait(window, Call::is_write));
-        reads.push(load.recorder.longest_wait(window, is_read));
-        let last = |waits: &[u64]| ms(waits.last().copied().unwrap_or_default());
+        let write = load.recorder.longest_wait(window, Call::is_write);
+        let read = load.recorder.longest_wait(window, is_read);
         println!(
-            "  {} {trial:>2}: longest wait for a write {} ms, for a read {} ms, of the slowest client {} ms; \
-             pinrail-{led} led, pinrail-{leads} leads",
+            "  {} {trial:>2}: longest wait for a write {} ms ({} ms after the fault), for a read {} ms, of the slowest \
+             client {} ms; pinrail-{led} led, pinrail-{leads} leads",
             target.what,
-            last(&writes),
-            last(&reads),
-            last(&client)
+            ms(write.us),
+            ms(write.from_us.saturating_sub(from_us)),
+            ms(read.us),
+            ms(client.last().copied().unwrap_or_default())
         );
+        writes.push(write.us);
+        reads.push(read.us);
         moved += usize::from(led != leads);
     }
     Ok(Line {
