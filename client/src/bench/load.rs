@@ -80,8 +80,7 @@ pub(super) async fn drive(
         () = ended(&mut clients) => {}
         () = stop.cancelled() => clients.shutdown().await,
     }
-    let tally = std::mem::take(&mut *shared.tally.lock());
-    tally
+    std::mem::take(&mut *shared.tally.lock())
 }
 
 async fn ended(clients: &mut JoinSet<()>) {
