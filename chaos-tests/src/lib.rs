@@ -11,6 +11,7 @@
 //! `model` and `check` share no code with the node, its state machine or the client library.
 
 pub mod api;
+pub mod bench;
 pub mod check;
 pub mod clock;
 pub mod cluster;

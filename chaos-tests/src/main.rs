@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use pinrail_chaos_tests::bench;
 use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::demo::{DemoOptions, demo};
@@ -133,6 +134,19 @@ enum Command {
     Snapshot,
     /// Every verb of the command line with one and with two members stopped.
     Degraded,
+    /// Three servers on this machine, and `pinrail bench` on them.
+    Bench {
+        /// Arguments of `pinrail bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Ours beside etcd and PostgreSQL, by turns: ratios of operations in a second, latency and CPU time.
+    BenchPeers(bench::Options),
+    /// SIGKILL of the leader to the next acknowledged write, ours beside etcd, by turns.
+    BenchFailover {
+        #[arg(long, default_value_t = 10)]
+        trials: usize,
+    },
     /// Whole nodes in one process under simulated faults, seed by seed.
     #[cfg(feature = "simulation")]
     Sim {
@@ -188,6 +202,13 @@ fn main() -> Result<ExitCode> {
 async fn real(arguments: Arguments) -> Result<ExitCode> {
     let setting =
         Setting { binaries: Binaries::locate()?, seed: arguments.seed, out: arguments.out };
+    // It hears the signals by itself, and shows what it has measured so far.
+    if let Command::Bench { arguments } = &arguments.command {
+        return Ok(match bench::own(&setting, arguments).await? {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
     // Dropping the scenario ends its processes.
     let passed = tokio::select! {
         biased;
@@ -290,6 +311,17 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             print!("{found}");
             found.passed()
         }
+        Command::BenchPeers(options) => {
+            let report = bench::peers(setting, &options).await?;
+            print!("{report}");
+            report.passed()
+        }
+        Command::BenchFailover { trials } => {
+            let found = bench::failover(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Bench { .. } => anyhow::bail!("it hears the signals by itself"),
         Command::Demo(options) => demo(setting, &options).await?,
         Command::DemoRelease => demo_release(setting).await?,
         #[cfg(feature = "simulation")]

@@ -90,6 +90,12 @@ impl Member {
         Ok(())
     }
 
+    /// Its process id; none when it is down.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Whether it was started, not killed, and is not frozen.
     #[must_use]
     pub fn is_up(&self) -> bool {

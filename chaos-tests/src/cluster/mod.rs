@@ -23,6 +23,7 @@ use tokio::time::Instant;
 pub use cut::Way;
 pub use member::Member;
 pub use network::Network;
+pub(crate) use ports::free as free_ports;
 
 use crate::api::Nodes;
 use disk::Disk;

@@ -15,7 +15,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 ///
 /// # Errors
 /// When there are not that many.
-pub(super) fn free(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
     // Test binaries run side by side: each begins elsewhere.
     let spread = u16::try_from(u64::from(std::process::id()) * 61 % u64::from(COUNT))?;
     let mut ports = Vec::new();

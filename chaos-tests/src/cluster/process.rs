@@ -69,6 +69,12 @@ impl Process {
         Ok(Self { what: launch.what.clone(), child, pid, log: launch.log.clone() })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     ///
     /// # Errors

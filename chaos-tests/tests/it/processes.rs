@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pinrail_chaos_tests::bench;
 use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
 use pinrail_chaos_tests::history::FaultKind;
@@ -131,4 +132,11 @@ async fn loss_of_power_of_all_members_at_once_loses_nothing() {
     let found = power_loss::power_loss(&setting(23), 2).await.expect(NEEDS_ROOT);
     must_pass(&found.report);
     assert!(found.serving.max_us < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn three_servers_are_measured_by_the_command_line() {
+    let words = ["start", "step", "--clients", "4", "--duration", "300ms", "--warm-up", "0s"];
+    let words = words.map(str::to_owned);
+    assert!(bench::own(&setting(1), &words).await.expect("the servers run"), "it fails");
 }

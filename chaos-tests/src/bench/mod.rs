@@ -1,0 +1,25 @@
+//! Load on real server processes: three of ours, and beside them those of other systems, measured by the generator of
+//! `pinrail bench`, by turns.
+//!
+//! ```text
+//! own        a cluster, and `pinrail bench` on it
+//! peers      for each round and row: ours, the peer; each on fresh data, with nothing else running
+//! failover   likewise, with a leader that is killed
+//! ```
+//! `row` says what is compared, `peers` measures it, `report` shows both sides. The systems are in `pinrail`, `etcd` and `postgres`;
+//! none of them knows the others.
+
+mod etcd;
+mod failover;
+mod folder;
+mod machine;
+mod own;
+mod peers;
+mod pinrail;
+mod postgres;
+mod report;
+mod row;
+
+pub use failover::failover;
+pub use own::own;
+pub use peers::{Options, peers};
