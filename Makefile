@@ -168,6 +168,10 @@ chaos-shadow-cost: build ## live runs beside a candidate in shadow that hangs, f
 chaos-snapshot: build ## a follower that was down past the log's tail
 	@$(BIN)/chaos snapshot
 
+.PHONY: chaos-overload
+chaos-overload: build ## three times the load that the cluster sustains, for half a minute
+	@$(BIN)/chaos overload
+
 .PHONY: chaos-degraded
 chaos-degraded: build ## every verb of the command line with one and with two of three members stopped
 	@$(BIN)/chaos degraded

@@ -15,8 +15,8 @@ use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, flood, kill_all, many_runs, memory_cost, outages, power_loss, release_kills,
-    rollback_cost, shadow_cost, snapshot, storm, switch_cost,
+    Setting, degraded, flood, kill_all, many_runs, memory_cost, outages, overload, power_loss,
+    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
 };
 #[cfg(feature = "simulation")]
 use pinrail_chaos_tests::simulation::command;
@@ -132,6 +132,8 @@ enum Command {
     },
     /// A follower that was down past the log's tail.
     Snapshot,
+    /// Three times the load that the cluster sustains, for half a minute.
+    Overload,
     /// Every verb of the command line with one and with two members stopped.
     Degraded,
     /// Three servers on this machine, and `pinrail bench` on them.
@@ -305,6 +307,11 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             let report = snapshot::snapshot(setting).await?;
             print!("{report}");
             report.passed()
+        }
+        Command::Overload => {
+            let found = overload::overload(setting).await?;
+            print!("{found}");
+            found.passed()
         }
         Command::Degraded => {
             let found = degraded::degraded(setting).await?;

@@ -14,6 +14,7 @@ pub mod memory_cost;
 mod nemesis;
 mod opening;
 pub mod outages;
+pub mod overload;
 pub mod plan;
 pub mod power_loss;
 pub mod release_kills;
