@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::machine::{Machine, syncs_per_second};
 use super::pinrail::Pinrail;
@@ -22,7 +23,17 @@ pub async fn own(setting: &Setting, arguments: &[String]) -> Result<bool> {
     for pid in pinrail.pids() {
         command.args(["--server-pid", &pid.to_string()]);
     }
-    let status = command.kill_on_drop(true).status().await.context("start pinrail bench")?;
+    // A terminal's Ctrl-C reaches the child too: it is only heard here so that it does not end this process.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut child = command.kill_on_drop(true).spawn().context("start pinrail bench")?;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status?,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => return Ok(false),
+        }
+    };
     pinrail.cluster.must_run()?;
     Ok(status.success())
 }

@@ -29,6 +29,7 @@ impl Pinrail {
         let options = Options {
             timings: Timings::Production,
             folder: Some(folder.path().to_owned()),
+            apart: true,
             ..Options::three(binary)
         };
         let cluster = Cluster::start(&options).await?;

@@ -97,6 +97,7 @@ impl Postgres {
             env: Vec::new(),
             log: folder.path().join("postgres.log"),
             namespace: None,
+            apart: false,
         })?;
         let mut server = Self { process, port, version: String::new(), _folder: folder };
         let client = server.connect_soon().await?;

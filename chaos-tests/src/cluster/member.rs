@@ -68,6 +68,7 @@ impl Member {
             env: Vec::new(),
             log,
             namespace: place.namespace,
+            apart: options.apart,
         };
         Ok(Self {
             name: place.name,

@@ -69,6 +69,8 @@ pub struct Options {
     pub disks: bool,
     /// Where files go; none: a temporary folder, kept when something failed.
     pub folder: Option<PathBuf>,
+    /// Ctrl-C in the terminal does not reach the members: whoever owns them hears it.
+    pub apart: bool,
 }
 
 impl Options {
@@ -84,6 +86,7 @@ impl Options {
             timings: Timings::Shared,
             disks: false,
             folder: None,
+            apart: false,
         }
     }
 }

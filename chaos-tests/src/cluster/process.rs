@@ -37,14 +37,24 @@ pub struct Launch {
     pub log: PathBuf,
     /// The network namespace that it runs in; none: this process's own.
     pub namespace: Option<String>,
+    /// Ctrl-C in the terminal does not reach it.
+    pub apart: bool,
 }
 
 impl Launch {
     /// What is really started: entering a namespace ends in the program itself, with the same process id.
     fn command(&self) -> Command {
-        let Some(namespace) = &self.namespace else { return Command::new(&self.program) };
-        let mut command = Command::new("nsenter");
-        command.args(enter(namespace)).arg(&self.program);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.program),
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.args(enter(namespace)).arg(&self.program);
+                command
+            }
+        };
+        if self.apart {
+            command.process_group(0);
+        }
         command
     }
 }
@@ -178,6 +188,7 @@ mod tests {
             env: Vec::new(),
             log: folder.join("log"),
             namespace: None,
+            apart: false,
         }
     }
 

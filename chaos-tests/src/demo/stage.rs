@@ -113,6 +113,7 @@ impl Stage<'_> {
                     env: vec![("RUST_LOG".to_owned(), "warn".into())],
                     log: self.folder.join(format!("{what}.log")),
                     namespace: None,
+                    apart: false,
                 };
                 processes.push(Process::start(&launch)?);
             }

@@ -125,6 +125,7 @@ impl Play {
             args: args.into_iter().map(Into::into).collect(),
             env: vec![("RUST_LOG".to_owned(), "warn".into())],
             namespace: None,
+            apart: false,
         };
         Process::start(&launch)
     }

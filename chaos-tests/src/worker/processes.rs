@@ -91,6 +91,7 @@ impl Workers {
             env: Vec::new(),
             log: self.folder.join(format!("{worker_id}.log")),
             namespace: None,
+            apart: false,
         };
         let process = Process::start(&launch)?;
         let (agent, bundle_id) = (agent.to_owned(), bundle_id.to_owned());

@@ -85,6 +85,7 @@ impl Etcd {
                 env: Vec::new(),
                 log: folder.path().join(format!("{}.log", name(index))),
                 namespace: None,
+                apart: false,
             })?);
         }
         let addresses = (0..3).map(client).collect();
