@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::{Stream, TryStreamExt as _};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
@@ -32,7 +34,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Connections between members, and from clients.
 pub trait Net: fmt::Debug + Send + Sync {
-    /// Listens on an address; port 0 takes any free one.
+    /// Takes an address; port 0 takes any free one. Connections are refused until the first is waited for.
     fn listen(&self, address: SocketAddr) -> BoxFuture<io::Result<Listener>>;
     /// A channel to `host:port` that connects when it is first used, and again when it broke.
     fn connect(&self, address: &str) -> Channel;
@@ -208,7 +210,7 @@ impl AsyncWrite for Connection {
 /// Accepted connections, for tonic's `serve_with_incoming`.
 pub struct Listener {
     pub local_addr: SocketAddr,
-    pub incoming: Pin<Box<dyn futures::Stream<Item = io::Result<Connection>> + Send>>,
+    pub incoming: Pin<Box<dyn Stream<Item = io::Result<Connection>> + Send>>,
 }
 
 impl fmt::Debug for Listener {
@@ -220,22 +222,33 @@ impl fmt::Debug for Listener {
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 1_024;
+
+fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> + Send {
+    futures::stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await.map(|(stream, _)| {
+            // Small messages that wait for each other cost 40 ms with Nagle's algorithm.
+            let _ = stream.set_nodelay(true);
+            Connection::new(stream)
+        });
+        Some((accepted, listener))
+    })
+}
+
 #[derive(Debug)]
 struct Tcp;
 
 impl Net for Tcp {
     fn listen(&self, address: SocketAddr) -> BoxFuture<io::Result<Listener>> {
         Box::pin(async move {
-            let listener = tokio::net::TcpListener::bind(address).await?;
-            let local_addr = listener.local_addr()?;
-            let incoming = futures::stream::unfold(listener, |listener| async move {
-                let accepted = listener.accept().await.map(|(stream, _)| {
-                    // Small messages that wait for each other cost 40 ms with Nagle's algorithm.
-                    let _ = stream.set_nodelay(true);
-                    Connection::new(stream)
-                });
-                Some((accepted, listener))
-            });
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A server that is started again finds connections of the one before that are not quite over.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let local_addr = socket.local_addr()?;
+            let listening = futures::stream::once(async move { socket.listen(BACKLOG) });
+            let incoming = listening.map_ok(connections).try_flatten();
             Ok(Listener { local_addr, incoming: Box::pin(incoming) })
         })
     }

@@ -1,8 +1,8 @@
 //! One node, put together: replica, driver, services, HTTP; and taken apart again in an order that loses nothing.
 //!
 //! ```text
-//!   start     bind gRPC and HTTP, so that a port in use is said before anything else happens
-//!             replica (opens the data directory, peer service) -> driver -> services -> HTTP
+//!   start     take the ports of gRPC and HTTP, so that one in use is said before anything else happens
+//!             replica (opens the data directory, peer service) -> caught up -> driver -> services -> HTTP
 //!   shutdown  hand the leadership over -> end worker streams and listeners -> end the replica: everything is flushed
 //! ```
 //! Runs in production and in the simulation alike: whatever differs comes in as [`Env`].
@@ -22,6 +22,8 @@ use crate::http;
 use crate::raft::{MemberConfig, Replica, ReplicaConfig, StartError};
 use crate::service::{self, Node};
 
+/// How long a member that starts may take no calls, at most.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// How long another member may take to take the leadership over at a shutdown.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long calls that are under way may take to end at a shutdown.
@@ -63,6 +65,7 @@ impl Server {
         let (grpc_addr, http_addr) = (grpc.local_addr, http.local_addr);
         let replica = Replica::start(replica_config(&config, grpc_addr), env.clone()).await?;
         let peer_addr = replica.peer_addr();
+        caught_up(&replica).await;
         let dispatch = Dispatch::start(replica.clone());
         let node = Node::new(replica.clone(), dispatch.clone(), &config);
         let stop = CancellationToken::new();
@@ -114,6 +117,18 @@ impl Server {
             Ok(Err(error)) => tracing::info!(%error, "the leadership was not handed over"),
             Err(_) => tracing::info!("the leadership was not handed over in time"),
         }
+    }
+}
+
+/// A member that was there before takes no calls until it knows what the others know: whoever called it meanwhile would wait
+/// for that, instead of asking another member. Without a majority it takes them after a moment, for those who ask what it
+/// knows itself.
+async fn caught_up(replica: &Replica) {
+    if replica.is_new() {
+        return;
+    }
+    if let Err(error) = replica.barrier(CATCH_UP).await {
+        tracing::info!(%error, "takes calls though it may be behind");
     }
 }
 

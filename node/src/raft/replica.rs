@@ -415,6 +415,12 @@ impl Replica {
         }
     }
 
+    /// Whether its log was empty when it started.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.inner.started_empty
+    }
+
     pub(super) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
         &self.inner.raft
     }
