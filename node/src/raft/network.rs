@@ -173,14 +173,14 @@ impl Answers {
         if self.acknowledged.hear(self.target, &self.directory, &self.vote, &answer) {
             Ok(answer)
         } else {
-            Err(forgetful())
+            Err(forgetful().into())
         }
     }
 }
 
 impl Peer {
     /// A member that has forgotten what it acknowledged is neither sent nor asked anything.
-    fn must_remember(&self) -> Result<(), RpcError> {
+    fn must_remember(&self) -> Result<(), Unreachable<TypeConfig>> {
         let acknowledged = &self.network.acknowledged;
         if self.node.forgot || acknowledged.has_forgotten(self.target, &self.node.directory) {
             return Err(forgetful());
@@ -329,9 +329,7 @@ impl Peer {
         snapshot: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, Unreachable<TypeConfig>> {
         let gone = |status: tonic::Status| Unreachable::from_string(status.to_string());
-        if self.must_remember().is_err() {
-            return Err(Unreachable::from_string("it has forgotten what it acknowledged"));
-        }
+        self.must_remember()?;
         let offer = pb::OfferSnapshotRequest {
             sender: Some(self.network.sender(self.target)),
             vote: Some(put_vote(&vote)),
@@ -381,8 +379,8 @@ fn call(status: tonic::Status) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(status.to_string()))
 }
 
-fn forgetful() -> RpcError {
-    RPCError::Unreachable(Unreachable::from_string("it has forgotten what it acknowledged"))
+fn forgetful() -> Unreachable<TypeConfig> {
+    Unreachable::from_string("it has forgotten what it acknowledged")
 }
 
 fn lost(what: &str) -> RpcError {
