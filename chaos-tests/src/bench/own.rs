@@ -20,7 +20,7 @@ pub async fn own(setting: &Setting, arguments: &[String]) -> Result<bool> {
     let mut pinrail = Pinrail::start(&setting.binaries.pinrail, setting.out.as_deref()).await?;
     let mut command = Command::new(&setting.binaries.pinrail);
     command.args(["--endpoint", &pinrail.cluster.endpoints(), "bench"]).args(arguments);
-    for pid in pinrail.pids() {
+    for pid in pinrail.cluster.pids() {
         command.args(["--server-pid", &pid.to_string()]);
     }
     // A terminal's Ctrl-C reaches the child too: it is only heard here so that it does not end this process.

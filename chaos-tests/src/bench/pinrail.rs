@@ -36,10 +36,6 @@ impl Pinrail {
         Ok(Self { cluster, _folder: folder })
     }
 
-    pub(super) fn pids(&self) -> Vec<u32> {
-        self.cluster.members.iter().filter_map(crate::cluster::Member::pid).collect()
-    }
-
     /// Kills the leader once the cluster has settled; microseconds until one of the others acknowledges a write.
     pub(super) async fn lose_leader(&mut self, settle: Duration) -> Result<u64> {
         let leader = self.cluster.wait_leader(LEADER).await?;
@@ -82,7 +78,7 @@ impl Pinrail {
         let connections: Vec<Client> = (0..connections(load.clients))
             .map(|_| Ok(client()?.with_namespace(ground.name())))
             .collect::<Result<_>>()?;
-        let pids = self.pids();
+        let pids = self.cluster.pids();
         let subject = Subject { ground: &ground, connections, servers: &pids };
         let figures = subject.measure(workload, load, &CancellationToken::new()).await;
         self.cluster.must_run()?;

@@ -117,6 +117,12 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Process ids of the members that are not down.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.members.iter().filter_map(Member::pid).collect()
+    }
+
     async fn prepare(options: &Options) -> Result<Self> {
         let temporary = match &options.folder {
             Some(_) => None,

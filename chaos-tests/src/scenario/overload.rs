@@ -162,7 +162,7 @@ pub async fn overload(setting: &Setting) -> Result<Overload> {
         go_live(&admin, agent, &bundle(1)).await?;
     }
     let steps = HeldSteps::begin(&admin).await?;
-    let pids: Vec<u32> = cluster.members.iter().filter_map(|member| member.pid()).collect();
+    let pids = cluster.pids();
 
     let sustained = load(&cluster, SUSTAINED, "sustained", &pids).await?;
     let before = resident(&pids)?;

@@ -306,11 +306,18 @@ async fn rebuild(config: &ServerConfig, folder: &Path, servers: &[Server], other
         removed.member.map(|it| it.node_id),
         "numbers are not used again"
     );
+    catches_up(config, others).await;
+}
+
+/// The member comes to the state of the others.
+async fn catches_up(config: &ServerConfig, others: &Client) {
     let truth = state(others, 0).await.expect("the others serve");
+    let deadline = Instant::now() + SOON;
     let its = loop {
         if let Some(its) = state(&alone(config), truth.applied_index).await {
             break its;
         }
+        assert!(Instant::now() < deadline, "it does not catch up");
         sleep(Duration::from_millis(30)).await;
     };
     assert_eq!(its.content_hash, truth.content_hash);
@@ -379,15 +386,7 @@ async fn a_leader_whose_snapshot_is_damaged_ends_and_another_one_gives_its_own()
     }
     assert_eq!(member.ended(), Some(None), "it ended by a signal of its own: {}", member.said());
     assert!(member.said().contains("docs/RECOVERY.md"), "{}", member.said());
-    let truth = state(&others, 0).await.expect("the others serve");
-    let its = loop {
-        if let Some(its) = state(&alone(&joining), truth.applied_index).await {
-            break its;
-        }
-        assert!(Instant::now() < deadline, "it does not catch up");
-        sleep(Duration::from_millis(30)).await;
-    };
-    assert_eq!(its.content_hash, truth.content_hash);
+    catches_up(&joining, &others).await;
     for server in servers {
         server.shutdown().await;
     }
@@ -417,17 +416,8 @@ async fn a_member_whose_disk_is_full_ends_and_goes_on_once_there_is_room() {
         assert!(Instant::now() < deadline, "it goes on without room: {}", member.said());
     }
     serves(&others).await;
-    let truth = state(&others, 0).await.expect("the others serve");
     let _member = Member::start(config, folder);
-    let deadline = Instant::now() + SOON;
-    let its = loop {
-        if let Some(its) = state(&alone(config), truth.applied_index).await {
-            break its;
-        }
-        assert!(Instant::now() < deadline, "it does not catch up");
-        sleep(Duration::from_millis(30)).await;
-    };
-    assert_eq!(its.content_hash, truth.content_hash);
+    catches_up(config, &others).await;
     for server in servers {
         server.shutdown().await;
     }
