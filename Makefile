@@ -94,8 +94,14 @@ test: nextest programs host-programs porting ## all tests that CI runs; some mak
 	@cargo build -p pinrail-node --bins
 	@cargo build -p pinrail-client --example research
 	@cargo test --quiet --workspace --doc
+	@$(MAKE) instructions
 	@cargo nextest run --workspace --all-targets --no-fail-fast
 	@.ci/compared
+
+.PHONY: instructions
+instructions: ## instructions of applying a command, counted by callgrind: the same on every machine
+	@$(MAKE) programs PROGRAMS=valgrind:valgrind
+	@.ci/instructions
 
 .PHONY: check
 check: deny ## formatting, lints, docs and dependencies; warnings are errors; edits nothing

@@ -47,7 +47,7 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     empty: bool,
     /// What to log to standard error
-    #[arg(long, default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, default_value = "warn,openraft=error", value_name = "LEVEL")]
     log: String,
 }
 

@@ -139,9 +139,11 @@ impl StateMachine {
                 let log_id = entry.log_id;
                 position.last = Some(log_id);
                 let batch = apply_entry(&mut machine, &mut position, &entry)?;
-                let outcomes =
-                    batch.applied.iter().map(|applied| applied.outcome.clone()).collect();
-                replies.push((responder, Reply(outcomes)));
+                // On followers nobody waits.
+                if let Some(responder) = responder {
+                    let outcome = |applied: &Applied| applied.outcome.clone();
+                    replies.push((responder, Reply(batch.applied.iter().map(outcome).collect())));
+                }
                 batches.push(batch);
             }
             written = Some(machine.finish());
@@ -158,9 +160,7 @@ impl StateMachine {
         *self.shared.position.lock() = position;
         self.shared.applied.send_replace(at);
         for (responder, reply) in replies {
-            if let Some(responder) = responder {
-                responder.send(reply);
-            }
+            responder.send(reply);
         }
         for batch in batches {
             // Nobody may be listening.

@@ -10,6 +10,7 @@
 //! ```
 
 mod data_dir;
+mod hot_rows;
 #[cfg(feature = "simulation")]
 pub mod memory;
 mod rocks_log;

@@ -241,10 +241,15 @@ impl Timer {
 #[derive(Debug, Clone)]
 pub struct Key(Vec<u8>);
 
+/// Most keys are no longer, so that building one takes one allocation.
+const USUAL_BYTES: usize = 64;
+
 impl Key {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self(vec![kind as u8])
+        let mut key = Vec::with_capacity(USUAL_BYTES);
+        key.push(kind as u8);
+        Self(key)
     }
 
     /// A key of an agent's range.

@@ -29,6 +29,8 @@ pub fn get<M: Message + Default>(read: &dyn Read, key: &[u8]) -> Result<Option<M
 
 pub(crate) struct Txn<'a> {
     overlay: Overlay<'a>,
+    /// Rows of bundles of which something else may be wanted now.
+    unsettled: BTreeSet<Vec<u8>>,
     pub(crate) cluster: ClusterRecord,
     /// Of this command.
     pub(crate) revision: u64,
@@ -51,6 +53,7 @@ impl<'a> Txn<'a> {
         let (revision, now) = (cluster.revision, cluster.now_ms);
         Self {
             overlay: Overlay::new(base),
+            unsettled: BTreeSet::new(),
             cluster,
             revision,
             now,
@@ -94,14 +97,13 @@ impl<'a> Txn<'a> {
         self.effects.push(effect);
     }
 
-    /// Rows of a kind as this command has written them so far.
-    pub(crate) fn written(&self, kind: Kind) -> Vec<Row> {
-        let range = Key::new(kind).range();
-        let rows = self.overlay.writes().range(range.start..range.end);
-        let row = |(key, value): (&Vec<u8>, &Option<Bytes>)| {
-            value.clone().map(|value| (Bytes::from(key.clone()), value))
-        };
-        rows.filter_map(row).collect()
+    /// Notes a bundle's row of which it may have to be said what is wanted of it.
+    pub(crate) fn note_unsettled(&mut self, bundle: Vec<u8>) {
+        self.unsettled.insert(bundle);
+    }
+
+    pub(crate) fn take_unsettled(&mut self) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.unsettled)
     }
 
     /// Agents whose route, pause or policy this command has changed so far.

@@ -36,6 +36,9 @@ pub(crate) fn set(txn: &mut Txn<'_>, it: &SetEnvironment) -> Result<Answer, Stop
     Ok(Answer::Environment(message(&agent, &bundle)))
 }
 
+/// Why the compute of a bundle that is not routed is kept.
+pub(super) const OPEN_PINS: &str = "open pins";
+
 /// What is wanted, why, and how many free slots: it follows from the route and the pins; unknown never reads as off.
 pub(super) fn wanted(agent: &AgentRecord, bundle: &BundleRecord) -> (Want, &'static str, u32) {
     // A drill's own route has no compute: nothing is to be started for it.
@@ -54,7 +57,7 @@ pub(super) fn wanted(agent: &AgentRecord, bundle: &BundleRecord) -> (Want, &'sta
         | BundleState::Recycled
         | BundleState::Rejected => {
             if open_pins(bundle) > 0 {
-                (Want::Warm, "open pins")
+                (Want::Warm, OPEN_PINS)
             } else {
                 (Want::Off, "not routed, no open pins")
             }

@@ -166,7 +166,11 @@ pub(crate) fn existing(read: &dyn Read, agent: u32, bundle_id: &str) -> Result<B
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) {
-    txn.put(row(Kind::Bundle, agent, &record.bundle_id), record);
+    let key = row(Kind::Bundle, agent, &record.bundle_id);
+    if !wanted::is_by_route(record) {
+        txn.note_unsettled(key.clone());
+    }
+    txn.put(key, record);
 }
 
 /// All bundles of an agent, by id; at most [`limits::BUNDLES_PER_AGENT`].

@@ -7,22 +7,23 @@ use pinrail_proto::log::{AgentRecord, BundleRecord};
 use pinrail_proto::v1::Want;
 
 use crate::event::With as _;
-use crate::key::{Kind, Parts};
+use crate::key::Parts;
 use crate::store::Fault;
-use crate::txn::{Txn, decode};
+use crate::txn::Txn;
 use crate::{agent, event};
 
-use super::environment::wanted;
+use super::environment::{OPEN_PINS, wanted};
 use super::{all, save};
 
 /// Emits `environment.wanted` for every bundle of which something else is wanted than was said last.
 ///
-/// Looks at the bundles that the command wrote, and at all bundles of an agent whose route or policy it changed.
+/// Looks at the bundles that the command wrote, unless the route alone says what is wanted of them, and at all bundles of an
+/// agent whose route or policy it changed.
 pub(crate) fn announce(txn: &mut Txn<'_>) -> Result<(), Fault> {
     let mut touched: BTreeMap<u32, Vec<BundleRecord>> = BTreeMap::new();
-    for (key, value) in txn.written(Kind::Bundle) {
+    for key in txn.take_unsettled() {
         let Some(number) = Parts::new(&key).u32() else { continue };
-        touched.entry(number).or_default().push(decode(&key, &value)?);
+        touched.entry(number).or_default().extend(txn.get(&key)?);
     }
     for number in txn.changed_agents() {
         touched.insert(number, all(txn.read(), number)?);
@@ -34,6 +35,16 @@ pub(crate) fn announce(txn: &mut Txn<'_>) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Whether what was said last of a bundle follows from the route: then nothing of the bundle itself changes it. Every step
+/// and every start writes its bundle, and mostly that of a routed one.
+pub(super) fn is_by_route(bundle: &BundleRecord) -> bool {
+    match bundle.wanted() {
+        Want::Serve => true,
+        Want::Warm => bundle.wanted_why != OPEN_PINS,
+        Want::Unspecified | Want::Off => false,
+    }
 }
 
 fn announce_one(txn: &mut Txn<'_>, agent: &AgentRecord, mut bundle: BundleRecord) {

@@ -81,16 +81,25 @@ impl Subject {
     /// Loads a run by its agent's number; `None` when there is no such run.
     pub(crate) fn find(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Self>, Stop> {
         let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
+        let step = match run.trunk {
+            0 => None,
+            number => crate::step::find(txn.read(), agent, run_id, number)?,
+        };
+        Self::with(txn, agent, run, step).map(Some)
+    }
+
+    fn with(
+        txn: &Txn<'_>,
+        agent: u32,
+        run: RunRecord,
+        step: Option<StepRecord>,
+    ) -> Result<Self, Stop> {
         let agent = agent::load(txn, agent)?;
         let bundle = match run.bundle_id.as_str() {
             "" => BundleRecord::default(),
             pinned => bundle::load(txn, agent.number, pinned)?,
         };
-        let step = match run.trunk {
-            0 => None,
-            number => crate::step::find(txn.read(), agent.number, run_id, number)?,
-        };
-        Ok(Some(Self { agent, bundle, run, step }))
+        Ok(Self { agent, bundle, run, step })
     }
 
     /// Loads a run for a command about one of its steps; `None` when there is no such run or step.
@@ -103,8 +112,8 @@ impl Subject {
         let Some(step) = crate::step::find(txn.read(), agent, run_id, step)? else {
             return Ok(None);
         };
-        let Some(subject) = Self::find(txn, agent, run_id)? else { return Ok(None) };
-        Ok(Some(Self { step: Some(step), ..subject }))
+        let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
+        Self::with(txn, agent, run, Some(step)).map(Some)
     }
 
     /// Writes the present step back and goes on with another one of the run.
