@@ -38,8 +38,6 @@ const MEMTABLE_BYTES: usize = 8 << 20;
 const MEMTABLES_MERGED: i32 = 4;
 /// Part of it that a filter of its keys may take.
 const MEMTABLE_BLOOM: f64 = 0.05;
-/// So many files as they were written out are merged with the rest: each merge writes most of the state again.
-const FILES_MERGED: i32 = 8;
 /// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
 /// so that every file has a stretch of deletions.
 const DELETED_RATIO: f64 = 0.5;
@@ -350,7 +348,6 @@ fn open_db(path: &Path, memory: u64) -> io::Result<DB> {
     options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(2);
     options.set_paranoid_checks(true);
-    options.set_level_zero_file_num_compaction_trigger(FILES_MERGED);
     // Runs that are forgotten leave deleted rows by the million, and scans step over them until they are compacted.
     options.add_compact_on_deletion_collector_factory(0, 0, DELETED_RATIO);
     // Raft has its own back pressure; stalls here would only hide it.
@@ -402,4 +399,52 @@ fn fault(error: rocksdb::Error) -> Fault {
         stop_damaged("state", &error);
     }
     Fault(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: u32 = 8;
+
+    fn key(number: u32) -> Vec<u8> {
+        number.to_be_bytes().to_vec()
+    }
+
+    fn rows(read: &dyn Read) -> Vec<Option<Bytes>> {
+        (0..KEYS).map(|number| read.get(&key(number)).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_reader_sees_its_moment_whatever_is_written_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Rocks::open(folder.path(), 64 << 20).unwrap();
+        let mut expected = vec![None; KEYS as usize];
+        for round in 0_u32..200 {
+            // Puts, marks and deletions of some rows, the others as they are.
+            let change = |number: u32| match (number + round) % 4 {
+                0 => Some(Some(Bytes::from(format!("{round}")))),
+                1 => Some(Some(Bytes::new())),
+                2 => Some(None),
+                _ => None,
+            };
+            let writes: BTreeMap<Vec<u8>, Option<Bytes>> = (0..KEYS)
+                .filter(|number| number % 3 == round % 3)
+                .filter_map(|number| Some((key(number), change(number)?)))
+                .collect();
+            engine
+                .read(&mut |before| {
+                    assert_eq!(rows(before), expected);
+                    engine.write(writes.clone(), Bytes::from_static(b"position"))?;
+                    assert_eq!(rows(before), expected, "of the moment before the write");
+                    Ok(())
+                })
+                .unwrap();
+            for number in 0..KEYS {
+                if let Some(value) = writes.get(&key(number)) {
+                    expected[number as usize].clone_from(value);
+                }
+            }
+        }
+    }
 }
