@@ -1,5 +1,6 @@
 //! Agents: creation, policy, pause, and the row that every command of an agent begins with.
 
+mod daily;
 mod pause;
 pub(crate) mod policy;
 
@@ -23,6 +24,7 @@ use crate::signal;
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
 
+pub(crate) use daily::daily_policy;
 pub(crate) use pause::{pause, resume};
 
 pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop> {

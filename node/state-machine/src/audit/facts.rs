@@ -30,6 +30,11 @@ pub(super) fn of(
         return Ok(facts);
     }
     let Some(agent) = find(read, action)? else { return Ok(facts) };
+    if !action.memory_key.is_empty() {
+        // It changes nothing else, and is by far the most frequent.
+        of_memory(read, cluster, &agent, action, &mut facts)?;
+        return Ok(facts);
+    }
     say(&mut facts, "live", &agent.live_bundle_id);
     say(&mut facts, "standby", &agent.standby_bundle_id);
     say(&mut facts, "epoch", agent.epoch);
@@ -44,9 +49,6 @@ pub(super) fn of(
         let key = Key::of(Kind::Session, agent.number).last(&action.session);
         let session: Option<SessionRecord> = get(read, &key)?;
         say(&mut facts, "session_bundle", session.unwrap_or_default().bundle_id);
-    }
-    if !action.memory_key.is_empty() {
-        of_memory(read, cluster, &agent, action, &mut facts)?;
     }
     Ok(facts)
 }

@@ -4,7 +4,8 @@ use pinrail_proto::log::BundleStepsRecord;
 use pinrail_proto::time::millis;
 use pinrail_proto::v1;
 
-use crate::key::{Key, Kind};
+use crate::agent;
+use crate::key::Kind;
 use crate::store::{Fault, Read};
 use crate::txn::get;
 
@@ -25,20 +26,6 @@ pub(crate) struct StepPolicy {
     pub(crate) pause_when_exhausted: bool,
 }
 
-/// What a step needs of the row of an agent's policy. Every lease reads it, and the rest is only stepped over: decoding all
-/// of it was an eighth of what a step cost.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PolicyRow {
-    #[prost(message, optional, tag = "1")]
-    policy: Option<StepsOfPolicy>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StepsOfPolicy {
-    #[prost(message, optional, tag = "5")]
-    steps: Option<v1::StepPolicy>,
-}
-
 pub(crate) fn step_policy(
     read: &dyn Read,
     agent: u32,
@@ -48,8 +35,7 @@ pub(crate) fn step_policy(
     let declared: Option<BundleStepsRecord> =
         get(read, &super::row(Kind::BundleSteps, agent, bundle_id))?;
     let own = declared.and_then(|mut row| row.steps.remove(step)).unwrap_or_default();
-    let base: Option<PolicyRow> = get(read, &Key::of(Kind::Policy, agent).build())?;
-    let base = base.and_then(|row| row.policy?.steps).unwrap_or_default();
+    let base = agent::daily_policy(read, agent)?.steps.unwrap_or_default();
     Ok(resolve(&own, &base))
 }
 
@@ -98,9 +84,7 @@ fn resolve(own: &v1::StepPolicy, base: &v1::StepPolicy) -> StepPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pinrail_proto::log::PolicyRecord;
     use pinrail_proto::time::duration;
-    use prost::Message as _;
 
     #[test]
     fn a_bundle_overrides_value_by_value() {
@@ -127,18 +111,5 @@ mod tests {
         assert!(policy.pause_when_exhausted);
         let fails = v1::StepPolicy { on_exhausted: v1::OnExhausted::Fail.into(), ..own };
         assert!(!resolve(&fails, &base).pause_when_exhausted);
-    }
-
-    #[test]
-    fn the_part_of_a_policy_is_where_the_whole_has_it() {
-        let steps = v1::StepPolicy { max_attempts: Some(7), ..v1::StepPolicy::default() };
-        let policy = v1::Policy {
-            description: "support".to_owned(),
-            steps: Some(steps),
-            ..v1::Policy::default()
-        };
-        let row = PolicyRecord { policy: Some(policy), revision: 3 }.encode_to_vec();
-        let read = PolicyRow::decode(row.as_slice()).unwrap();
-        assert_eq!(read.policy.unwrap().steps, Some(steps));
     }
 }
