@@ -29,14 +29,14 @@ use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks, stop_damaged};
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
 const CACHE_PART: u64 = 16;
-/// Part of it that holds rows of the newest moment.
+/// Part of the node's memory that holds rows of the newest moment.
 const HOT_PART: u64 = 64;
 /// Small, so that a search for the place of a row stays in the processor's caches: of one table of 32 MiB, a step took a
 /// fifth more of the processor.
 const MEMTABLE_BYTES: usize = 8 << 20;
 /// So many are written out as one file.
 const MEMTABLES_MERGED: i32 = 4;
-/// Part of it that a filter of its keys may take.
+/// Part of a memtable that a filter of its keys may take.
 const MEMTABLE_BLOOM: f64 = 0.05;
 /// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
 /// so that every file has a stretch of deletions.

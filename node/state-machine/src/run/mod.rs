@@ -88,6 +88,7 @@ impl Subject {
         Self::with(txn, agent, run, step).map(Some)
     }
 
+    /// A run that was read, with its agent and its bundle.
     fn with(
         txn: &Txn<'_>,
         agent: u32,
