@@ -447,4 +447,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_stretch_of_deleted_timers_does_not_have_the_state_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Rocks::open(folder.path(), 64 << 20).unwrap();
+        let write = |writes| engine.write(writes, Bytes::from_static(b"position")).unwrap();
+        let timers = 0..20_000;
+        write(timers.clone().map(|number| (key(number), Some(Bytes::new()))).collect());
+        write((30_000..60_000).map(|number| (key(number), Some(Bytes::new()))).collect());
+        write(timers.map(|number| (key(number), None)).collect());
+        engine.flush().unwrap();
+        let generation = engine.current.load();
+        let value = |name: &str| generation.db.property_int_value(name).unwrap();
+        assert_eq!(value("rocksdb.compaction-pending"), Some(0));
+        assert_eq!(value("rocksdb.num-running-compactions"), Some(0));
+        assert_eq!(value("rocksdb.num-files-at-level0"), Some(1), "as it was written out");
+    }
 }
