@@ -11,7 +11,7 @@ use quick_cache::unsync::Cache;
 
 /// What a row takes beside its key and value.
 const ROW_BYTES: usize = 96;
-/// Expected of a row, to size the table.
+/// Expected of a row: tells the cache how many there may be.
 const USUAL_BYTES: usize = 320;
 
 /// By key; `None`: there is no such row.
