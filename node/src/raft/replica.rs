@@ -374,6 +374,7 @@ impl Replica {
         let wanted = self.applied().borrow().log_index;
         let mut metrics = self.inner.raft.metrics();
         loop {
+            let before = metrics.borrow_and_update().snapshot;
             let newest = self.inner.state.snapshot.lock().clone();
             let last = newest.as_ref().and_then(|it| it.manifest.meta.as_ref()?.last_log_id);
             if let (Some(snapshot), Some(last)) = (newest, last)
@@ -381,16 +382,18 @@ impl Replica {
             {
                 return Ok(snapshot);
             }
-            // One that was under way already may not have come so far.
+            // One that is under way already is awaited in its place, and may not come so far: then it is asked for again.
             self.trigger_snapshot().await?;
-            match timeout_at(deadline, metrics.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(ReadError::Stopping),
-                Err(_) => {
-                    let applied_revision = self.applied().borrow().revision;
-                    return Err(ReadError::Stale { applied_revision });
+            let newer = async {
+                while metrics.borrow_and_update().snapshot == before {
+                    metrics.changed().await.map_err(|_| ReadError::Stopping)?;
                 }
-            }
+                Ok(())
+            };
+            timeout_at(deadline, newer).await.unwrap_or_else(|_| {
+                let applied_revision = self.applied().borrow().revision;
+                Err(ReadError::Stale { applied_revision })
+            })?;
         }
     }
 

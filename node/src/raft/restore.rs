@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use openraft::Membership;
 use pinrail_proto::log as pb;
@@ -81,7 +82,7 @@ fn open(folder: &Path) -> io::Result<Snapshot> {
     let manifest = fs::read(folder.join(MANIFEST))?;
     let manifest = pb::SnapshotManifest::decode(manifest.as_slice())
         .map_err(|error| refused(&format!("the backup's manifest: {error}")))?;
-    let files = Files::Directory(folder.to_owned());
+    let files = Files::Directory(Arc::new(folder.to_owned()));
     files.verify(&manifest)?;
     Ok(Snapshot { manifest, files })
 }

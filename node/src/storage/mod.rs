@@ -16,6 +16,7 @@ pub mod memory;
 mod rocks_log;
 mod rocks_state;
 mod snapshot;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::fmt;

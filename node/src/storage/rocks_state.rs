@@ -14,7 +14,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pinrail_proto::log::SnapshotManifest;
 use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
-use prost::Message as _;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, IteratorMode,
@@ -22,9 +21,8 @@ use rocksdb::{
 };
 
 use super::hot_rows::HotRows;
-use super::snapshot::{
-    Files, Incoming, IncomingFiles, MANIFEST, MANIFEST_SUM, Snapshot, sync_directory, write_durably,
-};
+use super::snapshot::{Files, Incoming, IncomingFiles, Snapshot, sync_directory, write_durably};
+use super::snapshots::{Snapshots, name_of};
 use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks, stop_damaged};
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
@@ -47,7 +45,7 @@ pub struct Rocks {
     state: PathBuf,
     /// Bytes that the whole node aims to stay below.
     memory: u64,
-    snapshots: PathBuf,
+    snapshots: Snapshots,
     current: ArcSwap<Generation>,
     /// Held while the store goes from one moment to the next.
     hot: Mutex<HotRows>,
@@ -65,9 +63,9 @@ impl Rocks {
     /// # Errors
     /// When it cannot be opened or is damaged.
     pub fn open(data: &Path, memory: u64) -> io::Result<Self> {
-        let (state, snapshots) = (data.join("state"), data.join("snapshots"));
+        let state = data.join("state");
         fs::create_dir_all(&state)?;
-        fs::create_dir_all(&snapshots)?;
+        let snapshots = Snapshots::open(data.join("snapshots"))?;
         let number = generation(&state)?;
         let db = open_db(&state.join(number.to_string()), memory)?;
         let engine = Self {
@@ -91,81 +89,7 @@ impl Rocks {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        for entry in fs::read_dir(&self.snapshots)? {
-            let entry = entry?;
-            let unfinished = entry.file_name().to_string_lossy().starts_with("new-");
-            if unfinished && entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A snapshot, unless it is none or not whole: the state is all here, and another one is soon made of it.
-    fn load_snapshot(path: &Path) -> io::Result<Option<Snapshot>> {
-        let data = match fs::read(path.join(MANIFEST)) {
-            Ok(data) => data,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let is_whole = match fs::read(path.join(MANIFEST_SUM)) {
-            Ok(sum) => sum == checksum(&data),
-            // Made before there were such sums.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => return Err(error),
-        };
-        match SnapshotManifest::decode(data.as_slice()) {
-            Ok(manifest) if is_whole => {
-                Ok(Some(Snapshot { manifest, files: Files::Directory(path.to_owned()) }))
-            }
-            Ok(_) | Err(_) => {
-                tracing::error!(path = %path.display(), "a snapshot's manifest is damaged: it is not used");
-                Ok(None)
-            }
-        }
-    }
-
-    fn sealed(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.snapshots)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let index = name.split('-').nth(1).and_then(|index| index.parse().ok());
-            if let (true, Some(index)) = (name.starts_with("snapshot-"), index) {
-                found.push((index, entry.path()));
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    /// Gives a directory its final name; the manifest goes in last but one, the name is what counts.
-    fn seal_directory(&self, directory: &Path, manifest: SnapshotManifest) -> io::Result<Snapshot> {
-        let encoded = manifest.encode_to_vec();
-        write_durably(&directory.join(MANIFEST_SUM), &checksum(&encoded))?;
-        write_durably(&directory.join(MANIFEST), &encoded)?;
-        for entry in fs::read_dir(directory)? {
-            fs::File::open(entry?.path())?.sync_all()?;
-        }
-        sync_directory(directory)?;
-        let target = self.snapshots.join(name_of(&manifest));
-        if target.exists() {
-            fs::remove_dir_all(&target)?;
-        }
-        fs::rename(directory, &target)?;
-        sync_directory(&self.snapshots)?;
-        self.drop_older(&target)?;
-        Ok(Snapshot { manifest, files: Files::Directory(target) })
-    }
-
-    /// Keeps the newest and the one before it, which may still be on its way to a follower.
-    fn drop_older(&self, newest: &Path) -> io::Result<()> {
-        let sealed = self.sealed()?;
-        let older: Vec<_> = sealed.iter().filter(|(_, path)| path != newest).collect();
-        for (_, path) in older.iter().rev().skip(1) {
-            fs::remove_dir_all(path)?;
-        }
-        Ok(())
+        self.snapshots.tidy_up()
     }
 }
 
@@ -187,16 +111,6 @@ fn generation(state: &Path) -> io::Result<u64> {
         return Err(damaged(format!("generation {number}, which CURRENT means, is not there")));
     }
     Ok(number)
-}
-
-fn checksum(data: &[u8]) -> Vec<u8> {
-    crc32c::crc32c(data).to_be_bytes().to_vec()
-}
-
-fn name_of(manifest: &SnapshotManifest) -> String {
-    let last = manifest.meta.as_ref().and_then(|meta| meta.last_log_id).unwrap_or_default();
-    let term = last.leader_id.unwrap_or_default().term;
-    format!("snapshot-{:020}-{term}", last.index)
 }
 
 impl StateEngine for Rocks {
@@ -236,35 +150,30 @@ impl StateEngine for Rocks {
     }
 
     fn checkpoint(&self, name: &str) -> io::Result<Files> {
-        let directory = self.snapshots.join(format!("new-{name}"));
+        let directory = self.snapshots.unfinished(name);
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         let generation = self.current.load_full();
         let checkpoint = Checkpoint::new(&generation.db).map_err(rocks)?;
         checkpoint.create_checkpoint(&directory).map_err(rocks)?;
-        Ok(Files::Directory(directory))
+        Ok(Files::Directory(Arc::new(directory)))
     }
 
     fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot> {
         match files {
-            Files::Directory(directory) => self.seal_directory(&directory, manifest),
+            Files::Directory(directory) => self.snapshots.seal(&directory, manifest),
             Files::Memory(_) => Err(io::Error::other("files in memory belong to another engine")),
         }
     }
 
     fn newest_snapshot(&self) -> io::Result<Option<Snapshot>> {
-        for (_, path) in self.sealed()?.iter().rev() {
-            if let Some(snapshot) = Self::load_snapshot(path)? {
-                return Ok(Some(snapshot));
-            }
-        }
-        Ok(None)
+        self.snapshots.newest()
     }
 
     fn receive(&self, manifest: SnapshotManifest) -> io::Result<Incoming> {
         // The same snapshot again goes on where it stopped: whole files are not sent twice.
-        let directory = self.snapshots.join(format!("new-incoming-{}", name_of(&manifest)));
+        let directory = self.snapshots.unfinished(&format!("incoming-{}", name_of(&manifest)));
         fs::create_dir_all(&directory)?;
         Ok(Incoming { manifest, files: IncomingFiles::Directory(directory) })
     }
@@ -273,8 +182,9 @@ impl StateEngine for Rocks {
         let IncomingFiles::Directory(directory) = incoming.files else {
             return Err(io::Error::other("files in memory belong to another engine"));
         };
-        Files::Directory(directory.clone()).verify(&incoming.manifest)?;
-        self.seal_directory(&directory, incoming.manifest)
+        let files = Files::Directory(Arc::new(directory));
+        files.verify(&incoming.manifest)?;
+        self.seal(files, incoming.manifest)
     }
 
     fn install(&self, snapshot: &Snapshot) -> io::Result<()> {

@@ -21,7 +21,8 @@ const CHUNK: usize = 256 << 10;
 /// Where files are.
 #[derive(Debug, Clone)]
 pub enum Files {
-    Directory(PathBuf),
+    /// While anyone holds it, the directory stays where it is.
+    Directory(Arc<PathBuf>),
     /// In memory, for the simulation.
     Memory(Arc<BTreeMap<String, Bytes>>),
 }
@@ -104,7 +105,7 @@ impl Files {
         match self {
             Self::Directory(directory) => {
                 let mut files = Vec::new();
-                for entry in fs::read_dir(directory)? {
+                for entry in fs::read_dir(&**directory)? {
                     let entry = entry?;
                     let name = entry.file_name().to_string_lossy().into_owned();
                     if name != MANIFEST && name != MANIFEST_SUM {
