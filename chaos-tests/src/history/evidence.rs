@@ -106,6 +106,10 @@ pub enum FaultKind {
     PartitionBridge,
     /// All members at once: what they had not synced is gone.
     LosePower,
+    /// The disk of one member fails.
+    FailDisk,
+    /// What members send each other takes long.
+    SlowNetwork,
     /// Simulation only.
     Partition,
     LostWrites,
@@ -131,6 +135,8 @@ impl FaultKind {
             | Self::PartitionLeaderOut
             | Self::PartitionBridge
             | Self::LosePower
+            | Self::FailDisk
+            | Self::SlowNetwork
             | Self::Partition
             | Self::LostWrites => true,
             Self::KillFollower
@@ -161,6 +167,8 @@ impl FaultKind {
             | Self::KillWorker
             | Self::PauseWorker
             | Self::LosePower
+            | Self::FailDisk
+            | Self::SlowNetwork
             | Self::Partition
             | Self::LostWrites => false,
         }

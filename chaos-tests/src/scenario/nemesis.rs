@@ -65,7 +65,10 @@ impl Nemesis {
             }
             FaultKind::KillAll | FaultKind::LosePower => (0..self.cluster.members.len()).collect(),
             FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
-            FaultKind::Partition | FaultKind::LostWrites => {
+            FaultKind::FailDisk
+            | FaultKind::SlowNetwork
+            | FaultKind::Partition
+            | FaultKind::LostWrites => {
                 anyhow::bail!("{kind:?} is a fault of the simulation")
             }
         })
@@ -122,7 +125,10 @@ impl Nemesis {
             FaultKind::PartitionBridge => {
                 return self.cluster.cut(nodes[0], Way::Both, &nodes[1..]).await.map(Some);
             }
-            FaultKind::Partition | FaultKind::LostWrites => return Ok(None),
+            FaultKind::FailDisk
+            | FaultKind::SlowNetwork
+            | FaultKind::Partition
+            | FaultKind::LostWrites => return Ok(None),
         }
         // Killing and freezing return once the kernel shows that it is done; lost power, once no write goes through.
         Ok(Some(clock::now_us()))

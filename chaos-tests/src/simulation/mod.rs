@@ -1,5 +1,5 @@
 //! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was
-//! synced, a network that delays and parts, clocks that disagree. Every choice is drawn from a seed, Raft's election timeouts too, and
+//! synced and may fail, a network that delays, holds back and parts, clocks that disagree, drift and jump. Every choice is drawn from a seed, Raft's election timeouts too, and
 //! there are no threads: the same seed gives the same trace. The clients, workers, history and judge are those of the faults against
 //! real processes.
 //!
@@ -12,6 +12,7 @@ pub mod command;
 #[cfg(feature = "mutants")]
 pub mod gate;
 mod storm;
+mod weather;
 mod world;
 
 use std::cell::RefCell;
@@ -25,25 +26,22 @@ use pinrail_node::storage::memory::Disk;
 use crate::api::Nodes;
 use crate::api::setup::{Policy, code_of};
 use crate::check::judge;
-use crate::history::{Evidence, Fault, FaultKind, Recorder};
+use crate::history::{Evidence, Recorder};
 use crate::report::Report;
 use crate::scenario::Load;
 use crate::worker::{self, read_journals};
 use crate::workload::{AdminStep, Mix, Patience};
 
 use storm::Storm;
+use weather::Weather;
+use world::World;
 
-/// Members of a simulated cluster.
-const NODES: usize = 3;
 /// Simulated time after which a seed has failed, whatever it was doing.
 const LONGEST: Duration = Duration::from_secs(180);
 /// Fewer acknowledged calls prove nothing.
 const LEAST_ACKED: usize = 100;
 /// Drains may end so long after their bound; the judge knows the exact figure.
 const SLACK: Duration = Duration::from_secs(4);
-
-/// A leader that crashes at an entry is down for so long.
-const DOWN: Duration = Duration::from_millis(1_500);
 /// Without faults the members come together sooner.
 const AGREE: Duration = Duration::from_secs(30);
 
@@ -81,10 +79,11 @@ pub fn run_switch(seed: u64, crash_at: Option<u64>, folder: &Path) -> Result<See
 }
 
 fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Result<Seed> {
-    let disks: Vec<Disk> = (0..NODES).map(|_| Disk::default()).collect();
-    let mut sim = world::simulation(seed, LONGEST);
+    let world = World { seed, nodes: storm.nodes };
+    let disks: Vec<Disk> = (0..storm.nodes).map(|_| world.disk()).collect();
+    let mut sim = world.simulation(LONGEST);
     for (number, disk) in disks.iter().enumerate() {
-        world::host(&mut sim, seed, number, disk.clone());
+        world.host(&mut sim, number, disk.clone());
     }
     let recorder = Recorder::in_memory();
     let begun = Rc::new(RefCell::new(None));
@@ -99,8 +98,7 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
             Ok(())
         });
     }
-    let mut faults =
-        Weather { storm, disks: &disks, recorder: &recorder, next: 0, healing: None, crash_at };
+    let mut weather = Weather::new(storm, &disks, &recorder, crash_at);
     let mut switch_at = 0;
     loop {
         let over = sim.step().map_err(|error| anyhow!("seed {seed}: {error}"))?;
@@ -108,7 +106,7 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
             break;
         }
         if let Some(begin) = *begun.borrow() {
-            faults.blow(&mut sim, begin);
+            weather.blow(&mut sim, begin);
             if switch_at == 0 && sim.elapsed() >= begin + Duration::from_millis(storm::SWITCH_MS) {
                 switch_at = last_index(&disks);
             }
@@ -153,7 +151,7 @@ async fn play(
     folder: &Path,
     begun: &RefCell<Option<Duration>>,
 ) -> Result<Played> {
-    let addresses: Vec<String> = (0..NODES).map(world::grpc_address).collect();
+    let addresses: Vec<String> = (0..storm.nodes).map(world::grpc_address).collect();
     let nodes = Nodes::connect(addresses.iter().map(String::as_str))?;
     let mut load = Load::new(nodes.clone(), recorder.clone(), seed);
     let bundles: Vec<String> = (1..=3).map(|number| format!("v{number}")).collect();
@@ -191,111 +189,4 @@ async fn play(
     let disagreement = nodes.agree(AGREE).await.err().map(|error| format!("{error:#}"));
     let (history, faults) = (recorder.entries(), recorder.faults());
     Ok(Played { evidence: Evidence { history, worker_log, faults, finals }, disagreement })
-}
-
-/// Injects and heals faults as simulated time goes by.
-struct Weather<'a> {
-    storm: &'a Storm,
-    disks: &'a [Disk],
-    recorder: &'a Recorder,
-    next: usize,
-    /// Until when the present fault lasts, and since when.
-    healing: Option<(Duration, u64, storm::PlannedFault)>,
-    /// Who writes the entry with this index first crashes.
-    crash_at: Option<u64>,
-}
-
-impl Weather<'_> {
-    fn blow(&mut self, sim: &mut turmoil::Sim<'_>, begin: Duration) {
-        let now = sim.elapsed();
-        if let Some((until, since_us, fault)) = self.healing.take() {
-            if now < until {
-                self.healing = Some((until, since_us, fault));
-                return;
-            }
-            self.heal(sim, &fault, since_us, now);
-        }
-        let Some(fault) = self.at_its_index(now).or_else(|| self.planned(now, begin)) else {
-            return;
-        };
-        self.strike(sim, &fault);
-        self.healing = Some((now + fault.lasts, micros(now), fault));
-    }
-
-    /// The next fault of the plan, when its time has come.
-    fn planned(&mut self, now: Duration, begin: Duration) -> Option<storm::PlannedFault> {
-        let fault = self.storm.faults.get(self.next).filter(|fault| now >= begin + fault.at)?;
-        self.next += 1;
-        Some(fault.clone())
-    }
-
-    /// The crash of the node that has just written the awaited entry.
-    fn at_its_index(&mut self, now: Duration) -> Option<storm::PlannedFault> {
-        let index = self.crash_at?;
-        let node = self.disks.iter().position(|disk| disk.last_index() >= index)?;
-        self.crash_at = None;
-        let kind = storm::Kind::Crash;
-        Some(storm::PlannedFault { at: now, lasts: DOWN, kind, nodes: vec![node] })
-    }
-
-    fn strike(&self, sim: &mut turmoil::Sim<'_>, fault: &storm::PlannedFault) {
-        match fault.kind {
-            storm::Kind::Crash => {
-                for node in &fault.nodes {
-                    sim.crash(world::name(*node));
-                    self.disks[*node].crash();
-                }
-            }
-            storm::Kind::Partition => {
-                for (one, other) in cut(&fault.nodes) {
-                    sim.partition(one, other);
-                }
-            }
-        }
-    }
-
-    fn heal(
-        &self,
-        sim: &mut turmoil::Sim<'_>,
-        fault: &storm::PlannedFault,
-        since_us: u64,
-        now: Duration,
-    ) {
-        let kind = match fault.kind {
-            storm::Kind::Crash => {
-                for node in &fault.nodes {
-                    sim.bounce(world::name(*node));
-                }
-                if fault.nodes.len() == NODES {
-                    FaultKind::LostWrites
-                } else {
-                    FaultKind::KillLeader
-                }
-            }
-            storm::Kind::Partition => {
-                for (one, other) in cut(&fault.nodes) {
-                    sim.repair(one, other);
-                }
-                FaultKind::Partition
-            }
-        };
-        self.recorder.record_fault(Fault {
-            kind,
-            nodes: fault.nodes.clone(),
-            injected_us: since_us,
-            effective_us: Some(since_us),
-            healed_us: micros(now),
-        });
-    }
-}
-
-/// Links between the members that are cut off and the others.
-fn cut(nodes: &[usize]) -> Vec<(String, String)> {
-    let others: Vec<usize> = (0..NODES).filter(|node| !nodes.contains(node)).collect();
-    let pairs = nodes.iter().flat_map(|one| others.iter().map(move |other| (*one, *other)));
-    pairs.map(|(one, other)| (world::name(one), world::name(other))).collect()
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

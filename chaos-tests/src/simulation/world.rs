@@ -13,7 +13,7 @@ use pinrail_node::storage::memory::Disk;
 use rand::RngExt as _;
 use tonic::transport::Channel;
 
-use super::NODES;
+use super::weather::QUICK;
 use crate::workload::client::rng;
 
 const GRPC: u16 = 7420;
@@ -21,6 +21,9 @@ const HTTP: u16 = 7421;
 const PEER: u16 = 7422;
 /// Where simulated wall clocks begin.
 const EPOCH_MS: u64 = 1_800_000_000_000;
+const HOUR_MS: i64 = 3_600_000;
+/// The node whose wall clock jumps is drawn from so many: in some seeds it is none.
+const ODD: usize = 6;
 
 pub(super) fn name(node: usize) -> String {
     format!("n{node}")
@@ -30,50 +33,67 @@ pub(super) fn grpc_address(node: usize) -> String {
     format!("n{node}:{GRPC}")
 }
 
-pub(super) fn simulation(seed: u64, longest: Duration) -> turmoil::Sim<'static> {
-    turmoil::Builder::new()
-        .rng_seed(seed)
-        .simulation_duration(longest)
-        .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_micros(100))
-        .max_message_latency(Duration::from_millis(8))
-        .tcp_capacity(65_536)
-        .ephemeral_ports(10_000..=65_535)
-        .enable_random_order()
-        .build()
+/// What all nodes of a simulation share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) nodes: usize,
 }
 
-/// Adds a node, which is started again whenever the host is.
-pub(super) fn host(sim: &mut turmoil::Sim<'_>, seed: u64, node: usize, disk: Disk) {
-    sim.host(name(node), move || {
-        let disk = disk.clone();
-        async move {
-            let clock = Arc::new(SimulatedClock::of(seed, node));
-            let started = u64::try_from(now().as_nanos()).unwrap_or(0);
-            let own = seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
-            let env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
-            let server = Server::start(config(seed, node), env).await?;
-            std::future::pending::<()>().await;
-            drop(server);
-            Ok(())
-        }
-    });
-}
+impl World {
+    pub(super) fn simulation(self, longest: Duration) -> turmoil::Sim<'static> {
+        turmoil::Builder::new()
+            .rng_seed(self.seed)
+            .simulation_duration(longest)
+            .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::from_micros(100))
+            .max_message_latency(QUICK)
+            .tcp_capacity(65_536)
+            .ephemeral_ports(10_000..=65_535)
+            .enable_random_order()
+            .build()
+    }
 
-fn config(seed: u64, node: usize) -> ServerConfig {
-    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
-    let mut config = ServerConfig::local("simulated", &name(node), Path::new("unused"), GRPC);
-    config.listen = Listen { grpc: any(GRPC), http: any(HTTP), peer: any(PEER) };
-    config.advertise.grpc = Some(grpc_address(node));
-    config.advertise.peer = Some(format!("n{node}:{PEER}"));
-    let member = |node| Member { name: name(node), peer: format!("n{node}:{PEER}") };
-    config.members = (0..NODES).map(member).collect();
-    config.raft.profile = Profile::Shared;
-    // Small, so that snapshots are taken and sent within a seed; in some seeds all the time.
-    let mut rng = rng(seed, u32::MAX - 2);
-    config.raft.snapshot_log = [4 << 10, 16 << 10, 64 << 10][rng.random_range(0..3)];
-    config.raft.keep_entries = [1, 5, 50][rng.random_range(0..3)];
-    config
+    /// A disk whose state is flushed now and then by itself, or only when that is asked for.
+    pub(super) fn disk(self) -> Disk {
+        let mut rng = rng(self.seed, u32::MAX - 3);
+        Disk::flushed_every([0, 7, 100][rng.random_range(0..3)])
+    }
+
+    /// Adds a node, which is started again whenever the host is.
+    pub(super) fn host(self, sim: &mut turmoil::Sim<'_>, node: usize, disk: Disk) {
+        sim.host(name(node), move || {
+            let disk = disk.clone();
+            async move {
+                let started = now();
+                let clock = Arc::new(SimulatedClock::of(self.seed, node, started));
+                let started = u64::try_from(started.as_nanos()).unwrap_or(0);
+                let own =
+                    self.seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
+                let env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+                let server = Server::start(self.config(node), env).await?;
+                std::future::pending::<()>().await;
+                drop(server);
+                Ok(())
+            }
+        });
+    }
+
+    fn config(self, node: usize) -> ServerConfig {
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let mut config = ServerConfig::local("simulated", &name(node), Path::new("unused"), GRPC);
+        config.listen = Listen { grpc: any(GRPC), http: any(HTTP), peer: any(PEER) };
+        config.advertise.grpc = Some(grpc_address(node));
+        config.advertise.peer = Some(format!("n{node}:{PEER}"));
+        let member = |node| Member { name: name(node), peer: format!("n{node}:{PEER}") };
+        config.members = (0..self.nodes).map(member).collect();
+        config.raft.profile = Profile::Shared;
+        // Small, so that snapshots are taken and sent within a seed; in some seeds all the time.
+        let mut rng = rng(self.seed, u32::MAX - 2);
+        config.raft.snapshot_log = [4 << 10, 16 << 10, 64 << 10][rng.random_range(0..3)];
+        config.raft.keep_entries = [1, 5, 50][rng.random_range(0..3)];
+        config
+    }
 }
 
 /// Simulated time since the beginning, the same for all.
@@ -81,27 +101,53 @@ fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }
 
-/// Clocks that disagree: each node has booted at another time, and its wall clock is off by seconds.
+/// Clocks that disagree: each node has booted at another time, runs a little fast or slow, and its wall clock is off by
+/// seconds. In some seeds a crash restarts the machine too, and the wall clock of one node jumps by an hour or a day.
 #[derive(Debug)]
 struct SimulatedClock {
+    /// When the machine started, and what its boot clock showed then.
+    started: Duration,
     booted_ms: u64,
-    skew_ms: u64,
+    /// Parts in a million.
+    drift_ppm: i64,
+    skew_ms: i64,
+    /// From this moment on the wall clock shows so much more.
+    jump: Option<(Duration, i64)>,
 }
 
 impl SimulatedClock {
-    fn of(seed: u64, node: usize) -> Self {
-        let mix = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(7 * node as u32 + 1);
-        Self { booted_ms: mix % 1_000_000, skew_ms: (mix >> 20) % 10_000 }
+    /// The clock of a node whose process began at `started`.
+    fn of(seed: u64, node: usize, started: Duration) -> Self {
+        // The first draws are the world's, those behind them the node's.
+        let mut world = rng(seed, u32::MAX - 4);
+        let (odd, restarts) = (world.random_range(0..ODD), world.random_ratio(1, 2));
+        let by_ms = [HOUR_MS, -HOUR_MS, 24 * HOUR_MS, -24 * HOUR_MS][world.random_range(0..4)];
+        let jump = (Duration::from_millis(world.random_range(0..15_000)), by_ms);
+        let mut own = rng(seed, u32::MAX - 5 - u32::try_from(node).unwrap_or(0));
+        let (booted_ms, drift_ppm) = (own.random_range(0..1_000_000), own.random_range(-500..=500));
+        let skew_ms = own.random_range(0..10_000);
+        let anew = restarts && !started.is_zero();
+        Self {
+            started: if anew { started } else { Duration::ZERO },
+            booted_ms: if anew { 0 } else { booted_ms },
+            drift_ppm,
+            skew_ms,
+            jump: (odd == node).then_some(jump),
+        }
     }
 }
 
 impl Clock for SimulatedClock {
     fn boot_ms(&self) -> u64 {
-        self.booted_ms + u64::try_from(now().as_millis()).unwrap_or(0)
+        let real = i64::try_from(now().saturating_sub(self.started).as_micros()).unwrap_or(0);
+        let shown = real + real / 1_000_000 * self.drift_ppm;
+        self.booted_ms + u64::try_from(shown).unwrap_or(0) / 1_000
     }
 
     fn wall_ms(&self) -> u64 {
-        EPOCH_MS + self.skew_ms + u64::try_from(now().as_millis()).unwrap_or(0)
+        let real = i64::try_from(now().as_millis()).unwrap_or(0);
+        let jumped = self.jump.filter(|(at, _)| now() >= *at).map_or(0, |(_, by_ms)| by_ms);
+        EPOCH_MS.saturating_add_signed(self.skew_ms + real + jumped)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Engines in memory for the simulation, which model what was synced and what was not: a crash keeps of a log what
-//! was synced, and of a state what was flushed or checkpointed. A [`Disk`] outlives the node that uses it.
+//! was synced and perhaps a part of the rest, and of a state what was flushed or checkpointed. A disk may also fail.
+//! A [`Disk`] outlives the node that uses it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,12 +30,29 @@ pub struct Disk {
     state: Arc<Mutex<State>>,
 }
 
+/// What a disk refuses until it is repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The next write of the log fails and leaves nothing.
+    LogWrite,
+    /// The next write of the log is there, and its sync fails.
+    LogSync,
+    /// Entries cannot be read.
+    LogRead,
+    StateWrite,
+}
+
+impl Failure {
+    pub const ALL: [Self; 4] = [Self::LogWrite, Self::LogSync, Self::LogRead, Self::StateWrite];
+}
+
 #[derive(Debug, Default)]
 struct Log {
     written: Rows,
     synced: Rows,
-    /// Changes that a crash forgets.
-    unsynced: Vec<LogOp>,
+    /// Changes that a crash may forget, one write after the other.
+    unsynced: Vec<Vec<LogOp>>,
+    failure: Option<Failure>,
     /// How often a crash really lost something: a simulation that never does proves little.
     lost: u64,
 }
@@ -51,25 +69,53 @@ struct State {
     current: MemoryStore,
     flushed: MemoryStore,
     dirty: bool,
+    /// Writes after which it is flushed without being asked, as a full memtable is; 0: never.
+    flush_every: u64,
+    writes: u64,
     snapshot: Option<Snapshot>,
     lost: u64,
+    fails: bool,
 }
 
 impl Disk {
-    /// What a loss of power leaves: what was synced of the log, what was flushed of the state.
-    pub fn crash(&self) {
+    /// A disk whose state is flushed by itself every so many writes; 0: only when that is asked for.
+    #[must_use]
+    pub fn flushed_every(writes: u64) -> Self {
+        let disk = Self::default();
+        disk.state.lock().flush_every = writes;
+        disk
+    }
+
+    /// What a loss of power leaves: what was synced of the log and the first `torn_permille` of the writes that were not, what
+    /// was flushed of the state.
+    pub fn crash(&self, torn_permille: usize) {
         let mut log = self.log.lock();
-        if !log.unsynced.is_empty() {
+        let kept = log.unsynced.len() * torn_permille / 1_000;
+        if kept < log.unsynced.len() {
             log.lost += 1;
         }
+        let unsynced = std::mem::take(&mut log.unsynced);
+        for op in unsynced.iter().take(kept).flatten() {
+            log.synced.apply(op);
+        }
         log.written = log.synced.clone();
-        log.unsynced.clear();
         let mut state = self.state.lock();
         if state.dirty {
             state.lost += 1;
         }
         state.current = state.flushed.clone();
         state.dirty = false;
+    }
+
+    /// From now on it fails, until it is repaired.
+    pub fn fail(&self, failure: Failure) {
+        self.log.lock().failure = Some(failure);
+        self.state.lock().fails = failure == Failure::StateWrite;
+    }
+
+    pub fn repair(&self) {
+        self.log.lock().failure = None;
+        self.state.lock().fails = false;
     }
 
     /// Index of the last entry that was written, synced or not; 0: none was.
@@ -140,13 +186,19 @@ impl LogEngine for MemoryLog {
 
     fn write(&mut self, ops: &[LogOp], sync: bool) -> io::Result<()> {
         let mut log = self.log.lock();
-        for op in ops {
-            log.written.apply(op);
-            log.unsynced.push(op.clone());
+        let fails = |when| if log.failure == Some(when) { Err(refused()) } else { Ok(()) };
+        if !ops.is_empty() {
+            fails(Failure::LogWrite)?;
         }
+        let synced = if sync { fails(Failure::LogSync) } else { Ok(()) };
+        ops.iter().for_each(|op| log.written.apply(op));
+        if !ops.is_empty() {
+            log.unsynced.push(ops.to_vec());
+        }
+        synced?;
         if sync {
-            for op in std::mem::take(&mut log.unsynced) {
-                log.synced.apply(&op);
+            for op in std::mem::take(&mut log.unsynced).iter().flatten() {
+                log.synced.apply(op);
             }
         }
         Ok(())
@@ -156,6 +208,9 @@ impl LogEngine for MemoryLog {
 impl LogRead for MemoryLog {
     fn read(&self, range: Range<u64>) -> io::Result<Vec<Bytes>> {
         let log = self.log.lock();
+        if log.failure == Some(Failure::LogRead) {
+            return Err(refused());
+        }
         Ok(log.written.entries.range(range).map(|(_, entry)| entry.clone()).collect())
     }
 }
@@ -176,9 +231,16 @@ impl StateEngine for MemoryState {
         position: Bytes,
     ) -> Result<(), Fault> {
         let mut state = self.state.lock();
+        if state.fails {
+            return Err(Fault(refused().to_string()));
+        }
         state.current.write(writes);
         state.current.write([(POSITION_KEY.to_vec(), Some(position))]);
         state.dirty = true;
+        state.writes += 1;
+        if state.flush_every > 0 && state.writes.is_multiple_of(state.flush_every) {
+            state.flush();
+        }
         Ok(())
     }
 
@@ -188,8 +250,7 @@ impl StateEngine for MemoryState {
 
     fn checkpoint(&self, _name: &str) -> io::Result<Files> {
         let mut state = self.state.lock();
-        state.flushed = state.current.clone();
-        state.dirty = false;
+        state.flush();
         let mut image = BytesMut::new();
         for (key, value) in state.current.rows() {
             for part in [key.as_slice(), value] {
@@ -234,11 +295,20 @@ impl StateEngine for MemoryState {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.flushed = state.current.clone();
-        state.dirty = false;
+        self.state.lock().flush();
         Ok(())
     }
+}
+
+impl State {
+    fn flush(&mut self) {
+        self.flushed = self.current.clone();
+        self.dirty = false;
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::other("the simulated disk fails")
 }
 
 fn decode(files: &Files) -> io::Result<MemoryStore> {
@@ -276,10 +346,46 @@ mod tests {
         state.write(row(), Bytes::from_static(b"1")).unwrap();
         state.flush().unwrap();
         state.write(row(), Bytes::from_static(b"2")).unwrap();
-        disk.crash();
+        disk.crash(0);
         assert_eq!(log.load().unwrap().entries, Some((1, 1)));
         assert_eq!(state.position().unwrap().as_deref(), Some(b"1".as_slice()));
         assert_eq!(disk.losses(), (1, 1));
+    }
+
+    #[test]
+    fn a_torn_crash_keeps_whole_writes_in_their_order() {
+        let disk = Disk::default();
+        let mut log = disk.open_log(Path::new("")).unwrap();
+        let put = |index| LogOp::Put { index, entry: Bytes::from_static(b"x") };
+        log.write(&[put(1)], false).unwrap();
+        log.write(&[put(2), put(3)], false).unwrap();
+        log.write(&[put(4)], false).unwrap();
+        disk.crash(700);
+        assert_eq!(log.load().unwrap().entries, Some((1, 3)));
+        assert_eq!(disk.losses().0, 1);
+    }
+
+    #[test]
+    fn a_failed_sync_leaves_what_was_written_to_chance() {
+        let disk = Disk::flushed_every(1);
+        let mut log = disk.open_log(Path::new("")).unwrap();
+        let put = |index| LogOp::Put { index, entry: Bytes::from_static(b"x") };
+        disk.fail(Failure::LogSync);
+        log.write(&[put(1)], true).unwrap_err();
+        disk.repair();
+        assert_eq!(log.load().unwrap().entries, Some((1, 1)));
+        disk.crash(0);
+        assert_eq!(log.load().unwrap().entries, None);
+        let state = disk.open_state(Path::new(""), 0).unwrap();
+        state.write(BTreeMap::new(), Bytes::from_static(b"1")).unwrap();
+        disk.fail(Failure::StateWrite);
+        state.write(BTreeMap::new(), Bytes::from_static(b"2")).unwrap_err();
+        disk.crash(0);
+        assert_eq!(
+            state.position().unwrap().as_deref(),
+            Some(b"1".as_slice()),
+            "flushed by itself"
+        );
     }
 
     #[test]
