@@ -16,7 +16,7 @@ PACKAGES := build-essential libclang1-14 libclang-common-14-dev ccache
 # Programs that tests start, by the name of their package: agents in Python and Node.
 PROGRAMS := python3:python3 node:nodejs
 # Programs that give members a network and a file system of their own, likewise.
-HOST_PROGRAMS := ip:iproute2 nft:nftables nsenter:util-linux bash:bash mkfs.ext4:e2fsprogs python3:python3
+HOST_PROGRAMS := ip:iproute2 nft:nftables nsenter:util-linux bash:bash mkfs.ext4:e2fsprogs strace:strace python3:python3
 SEEDS ?= 200
 MINUTES ?= 10
 SEED ?= 1
@@ -141,6 +141,14 @@ chaos-partitions: build host-programs ## cuts between members under load: how lo
 .PHONY: chaos-power-loss
 chaos-power-loss: build host-programs ## loss of power of all three nodes at once under load, 30 times; needs root
 	@$(BIN)/chaos power-loss --cycles 30
+
+.PHONY: chaos-disks
+chaos-disks: build host-programs ## disks that fail, are slow, full or read-only under load: how long clients wait; needs root
+	@$(BIN)/chaos disks --trials 5
+
+.PHONY: chaos-strain
+chaos-strain: build host-programs ## a leader short of processor, or with another clock: how long clients wait; needs root
+	@$(BIN)/chaos strain --trials 5
 
 .PHONY: chaos-flood
 chaos-flood: build ## one agent's queue wait beside 100,000 waiting steps of another

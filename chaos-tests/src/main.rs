@@ -45,12 +45,14 @@ enum Command {
         /// Length of one storm.
         #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
         storm: Duration,
-        /// Members in network namespaces of their own, so that partitions are among the faults. Needs root.
+        /// Members in network namespaces and on file systems of their own, so that cuts, disks, processors and clocks are among
+        /// the faults. Needs root.
         #[arg(long)]
         namespaces: bool,
         /// Only this kind of fault: kill_leader, stop_leader, pause_leader, kill_follower, pause_follower, kill_all,
-        /// kill_worker, pause_worker; in namespaces partition_leader, partition_leader_in, partition_leader_out,
-        /// partition_follower, partition_bridge; on file systems of their own lose_power.
+        /// kill_worker, pause_worker; as root partition_leader, partition_leader_in, partition_leader_out,
+        /// partition_follower, partition_bridge, lose_power, fail_sync, slow_sync, fill_disk, read_only_disk,
+        /// starve_leader, skew_clock.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -86,6 +88,25 @@ enum Command {
         trials: u32,
         /// Only this kind: partition_leader, partition_leader_in, partition_leader_out, partition_follower,
         /// partition_bridge.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
+    },
+    /// Disks that fail, are slow, full or read-only, each member on a file system of its own, under load: how long clients wait.
+    /// Needs root.
+    Disks {
+        /// Of each kind.
+        #[arg(long, default_value_t = 5)]
+        trials: u32,
+        /// Only this kind: fail_sync, slow_sync, fill_disk, read_only_disk.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
+    },
+    /// A leader with a fifth of a processor, and one that begins anew with a clock a day ahead: how long clients wait. Needs root.
+    Strain {
+        /// Of each kind.
+        #[arg(long, default_value_t = 5)]
+        trials: u32,
+        /// Only this kind: starve_leader, skew_clock.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -267,6 +288,8 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             found.passed()
         }
         Command::Partitions { trials, only } => waited(setting, Group::Cuts, trials, only).await?,
+        Command::Disks { trials, only } => waited(setting, Group::Disks, trials, only).await?,
+        Command::Strain { trials, only } => waited(setting, Group::Strain, trials, only).await?,
         Command::SwitchCost { pins, switches } => {
             let cost = switch_cost::switch_cost(setting, Size { pins, switches }).await?;
             print!("{cost}");

@@ -1,14 +1,18 @@
-//! A file system of its own for a member, in a file, so that it can lose power: whatever was not synced is gone then.
+//! A file system of its own for a member, in a file, so that it can lose power: whatever was not synced is gone then. It can
+//! also be filled, or meet an error after which the kernel writes it no more.
 //!
 //! ```text
-//! mounted --cut_power--> dead (every write fails) --boot--> mounted
+//! mounted --cut_power, turn_read_only--> dead (every write fails) --boot--> mounted
+//! mounted --fill--> full --boot--> mounted
 //! ```
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::network::lives;
@@ -18,6 +22,9 @@ use super::tool::{demand, quietly, run};
 const PREFIX: &str = "pinrail-disk-";
 /// Room for the journal of the file system, the log, the state and a snapshot or two. The file is sparse.
 const BYTES: u64 = 512 << 20;
+/// What takes the room of a full one, and the smallest piece of room.
+const BALLAST: &str = "ballast";
+const BLOCK: u64 = 4_096;
 /// How long a mount may stay busy after its last process is gone.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -54,6 +61,7 @@ impl Disk {
         let needed = [
             ("mkfs.ext4", "e2fsprogs"),
             ("e2fsck", "e2fsprogs"),
+            ("findmnt", "util-linux"),
             ("mount", "mount"),
             ("umount", "mount"),
             ("python3", "python3"),
@@ -77,17 +85,53 @@ impl Disk {
         self.mount.join("data")
     }
 
+    /// Takes all room that is left.
+    ///
+    /// # Errors
+    /// When there still is some.
+    pub(super) fn fill(&self) -> Result<()> {
+        let ballast = File::create(self.mount.join(BALLAST))?;
+        let (mut size, mut step) = (0, BYTES);
+        while step >= BLOCK {
+            match fallocate(&ballast, FallocateFlags::empty(), size, step) {
+                Ok(()) => size += step,
+                Err(Errno::NOSPC) => step /= 2,
+                Err(error) => return Err(error).context("fill a file system"),
+            }
+        }
+        ensure!(size > 0, "{} was full already", self.mount.display());
+        Ok(())
+    }
+
+    /// The kernel is told of an error in it, and takes no more writes.
+    ///
+    /// # Errors
+    /// When it still does.
+    pub(super) async fn turn_read_only(&mut self) -> Result<()> {
+        let mount = text(&self.mount)?;
+        run("mount", &["-o", "remount,errors=remount-ro", mount]).await?;
+        let device = run("findmnt", &["-n", "-o", "SOURCE", mount]).await?;
+        let device = device.trim().trim_start_matches("/dev/").to_owned();
+        let error = Path::new("/sys/fs/ext4").join(device).join("trigger_fs_error");
+        fs::write(&error, "1").with_context(|| format!("write to {}", error.display()))?;
+        self.dead = true;
+        let written = fs::create_dir(self.mount.join("after"));
+        ensure!(written.is_err(), "{mount} still takes writes");
+        Ok(())
+    }
+
     async fn attach(&self) -> Result<()> {
         run("mount", &["-o", "loop", text(&self.image)?, text(&self.mount)?]).await.map(drop)
     }
 
-    /// What a machine does when its power is back: it looks its file system over and mounts it.
+    /// What a machine does when its power is back, and whoever runs it when it is full: it looks its file system over and mounts
+    /// it, and there is room.
     ///
     /// # Errors
     /// When it cannot be repaired, or the power was not really lost.
     pub(super) async fn boot(&mut self) -> Result<()> {
         if !self.dead {
-            return Ok(());
+            return gone(fs::remove_file(self.mount.join(BALLAST)));
         }
         let deadline = Instant::now() + BUSY;
         while let Err(error) = run("umount", &[text(&self.mount)?]).await {
@@ -102,12 +146,7 @@ impl Disk {
         let unsynced = self.mount.join("unsynced");
         let kept = fs::metadata(&unsynced).map_or(0, |found| found.len());
         ensure!(kept == 0, "power was not lost: {} outlived it", unsynced.display());
-        if let Err(error) = fs::remove_file(&unsynced)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            bail!("remove {}: {error}", unsynced.display());
-        }
-        Ok(())
+        gone(fs::remove_file(&unsynced))
     }
 
     /// Takes the journal in. The program ends with 1 when it had to correct something, which is what it is for.
@@ -135,6 +174,14 @@ impl Drop for Disk {
         if let Ok(mount) = text(&self.mount) {
             quietly("umount", &["--lazy", mount]);
         }
+    }
+}
+
+/// What need not have been there.
+fn gone(removed: std::io::Result<()>) -> Result<()> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

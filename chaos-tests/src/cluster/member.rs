@@ -5,10 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::disk::Disk;
 use super::process::{Launch, Process};
+use super::processor::Starved;
+use super::syncs::{Sync, Tracer};
 use super::{Options, Timings};
+
+/// A process is what was to be started by then, and no more what starts it.
+const STARTED: Duration = Duration::from_secs(5);
 
 /// A server process and what it was started with.
 #[derive(Debug)]
@@ -23,6 +29,10 @@ pub struct Member {
     frozen: bool,
     /// The file system that its data is on; none: the harness's. Dropped after the process.
     disk: Option<Disk>,
+    /// What stands between its process and the kernel.
+    tracer: Option<Tracer>,
+    starved: Option<Starved>,
+    is_ahead: bool,
 }
 
 /// Where a member is.
@@ -80,6 +90,9 @@ impl Member {
             process: None,
             frozen: false,
             disk: place.disk,
+            tracer: None,
+            starved: None,
+            is_ahead: false,
         })
     }
 
@@ -140,6 +153,87 @@ impl Member {
         Ok(())
     }
 
+    /// Its next sync fails, which it must not outlive.
+    ///
+    /// # Errors
+    /// When that cannot be done, or it goes on.
+    pub(super) async fn fail_sync(&mut self, folder: &Path, within: Duration) -> Result<()> {
+        self.trace(Sync::Fails, folder).await?;
+        self.end_by_itself(within).await
+    }
+
+    /// Its syncs take long from now on.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) async fn slow_syncs(&mut self, folder: &Path) -> Result<()> {
+        self.trace(Sync::TakesLong, folder).await
+    }
+
+    async fn trace(&mut self, sync: Sync, folder: &Path) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} is down", self.name))?;
+        self.tracer = Some(Tracer::attach(pid, sync, folder).await?);
+        Ok(())
+    }
+
+    /// Leaves it a part of one processor.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) async fn starve(&mut self) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} is down", self.name))?;
+        self.starved = Some(Starved::make(pid).await?);
+        Ok(())
+    }
+
+    /// Starts it anew with a boot clock that is so far ahead.
+    ///
+    /// # Errors
+    /// When it cannot be started so.
+    pub(super) async fn start_ahead(&mut self, ahead: Duration) -> Result<()> {
+        self.kill().await?;
+        let process = Process::start_ahead(&self.launch, ahead)?;
+        let deadline = Instant::now() + STARTED;
+        while process.boot_ahead().ok() != Some(ahead.as_secs()) {
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "the boot clock of {} is not ahead",
+                self.name
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.process = Some(process);
+        self.is_ahead = true;
+        Ok(())
+    }
+
+    /// Waits until its process has ended because of what was done to it.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub(super) async fn end_by_itself(&mut self, within: Duration) -> Result<()> {
+        if let Some(process) = &mut self.process {
+            process.end_by_itself(within).await?;
+            self.process = None;
+        }
+        Ok(())
+    }
+
+    /// Takes away what stands between it and the kernel, and gives it the machine's clock and processors again.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) async fn release(&mut self) -> Result<()> {
+        self.starved = None;
+        if let Some(tracer) = self.tracer.take() {
+            tracer.detach().await?;
+        }
+        if std::mem::take(&mut self.is_ahead) {
+            self.kill().await?;
+        }
+        Ok(())
+    }
+
     /// Its file system, when it has one of its own.
     pub(super) fn disk_mut(&mut self) -> Option<&mut Disk> {
         self.disk.as_mut()
@@ -153,7 +247,7 @@ impl Member {
 
     /// # Errors
     /// When it does not end on SIGTERM, or not in order.
-    pub async fn terminate(&mut self, within: std::time::Duration) -> Result<()> {
+    pub async fn terminate(&mut self, within: Duration) -> Result<()> {
         if let Some(mut process) = self.process.take() {
             let status = process.terminate(within).await?;
             anyhow::ensure!(status.success(), "{} did not end in order: {status}", self.name);

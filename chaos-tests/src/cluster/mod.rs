@@ -10,6 +10,8 @@ mod member;
 mod network;
 mod ports;
 pub mod process;
+mod processor;
+mod syncs;
 mod tool;
 mod watch;
 
@@ -31,6 +33,8 @@ use member::{Peer, Place};
 
 /// How long a cluster may take to form.
 const FORM: Duration = Duration::from_secs(20);
+/// How long a member that cannot store anything may go on: it notices at its next write.
+const ENDS: Duration = Duration::from_secs(10);
 
 /// Ports of a member that has an address of its own.
 const PORTS: [u16; 3] = [7_420, 7_421, 7_422];
@@ -206,6 +210,60 @@ impl Cluster {
         self.kill_all().await
     }
 
+    /// The next sync of a member's files fails; it must end by itself.
+    ///
+    /// # Errors
+    /// When that cannot be done, or it goes on.
+    pub async fn fail_sync(&mut self, member: usize) -> Result<()> {
+        self.members[member].fail_sync(&self.folder, ENDS).await
+    }
+
+    /// Syncs of a member's files take long from now on.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub async fn slow_syncs(&mut self, member: usize) -> Result<()> {
+        self.members[member].slow_syncs(&self.folder).await
+    }
+
+    /// Leaves a member a part of one processor.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub async fn starve(&mut self, member: usize) -> Result<()> {
+        self.members[member].starve().await
+    }
+
+    /// Starts a member anew with a boot clock that is ahead.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub async fn start_ahead(&mut self, member: usize, ahead: Duration) -> Result<()> {
+        self.members[member].start_ahead(ahead).await
+    }
+
+    /// A member's file system has no more room; it must end by itself.
+    ///
+    /// # Errors
+    /// When it has no file system of its own, or goes on.
+    pub async fn fill_disk(&mut self, member: usize) -> Result<()> {
+        self.own_disk(member)?.fill()?;
+        self.members[member].end_by_itself(ENDS).await
+    }
+
+    /// A member's file system takes no more writes; it must end by itself.
+    ///
+    /// # Errors
+    /// When it has no file system of its own, or goes on.
+    pub async fn turn_read_only(&mut self, member: usize) -> Result<()> {
+        self.own_disk(member)?.turn_read_only().await?;
+        self.members[member].end_by_itself(ENDS).await
+    }
+
+    fn own_disk(&mut self, member: usize) -> Result<&mut Disk> {
+        self.members[member].disk_mut().context("the member has no file system of its own")
+    }
+
     /// Cuts a member off from others on one way or both; gives the moment when that was done.
     ///
     /// # Errors
@@ -215,13 +273,17 @@ impl Cluster {
         network.cut(member, way, others).await
     }
 
-    /// Mends the network, gives power back, starts every member that is down and thaws those that are frozen.
+    /// Mends the network, gives power, room, processors and clocks back, starts every member that is down and thaws those that
+    /// are frozen.
     ///
     /// # Errors
     /// When that cannot be done.
     pub async fn heal(&mut self) -> Result<()> {
         if let Some(network) = &self.network {
             network.mend_all().await?;
+        }
+        for member in &mut self.members {
+            member.release().await?;
         }
         for disk in self.members.iter_mut().filter_map(Member::disk_mut) {
             disk.boot().await?;

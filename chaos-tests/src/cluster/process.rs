@@ -42,16 +42,20 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// What is really started: entering a namespace ends in the program itself, with the same process id.
-    fn command(&self) -> Command {
-        let mut command = match &self.namespace {
-            None => Command::new(&self.program),
-            Some(namespace) => {
-                let mut command = Command::new("nsenter");
-                command.args(enter(namespace)).arg(&self.program);
-                command
-            }
-        };
+    /// What is really started: entering namespaces ends in the program itself, with the same process id.
+    fn command(&self, boot_ahead: Option<Duration>) -> Command {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(namespace) = &self.namespace {
+            words.push("nsenter".into());
+            words.extend(enter(namespace).map(OsString::from));
+        }
+        if let Some(ahead) = boot_ahead {
+            let ahead = ahead.as_secs().to_string();
+            words.extend(["unshare", "--time", "--boottime", &ahead, "--"].map(OsString::from));
+        }
+        words.push(self.program.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         if self.apart {
             command.process_group(0);
         }
@@ -63,9 +67,21 @@ impl Process {
     /// # Errors
     /// When the program cannot be started.
     pub fn start(launch: &Launch) -> Result<Self> {
+        Self::spawn(launch, None)
+    }
+
+    /// Its boot clock is so far ahead of the machine's.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start_ahead(launch: &Launch, boot_ahead: Duration) -> Result<Self> {
+        Self::spawn(launch, Some(boot_ahead))
+    }
+
+    fn spawn(launch: &Launch, boot_ahead: Option<Duration>) -> Result<Self> {
         let output = || OpenOptions::new().create(true).append(true).open(&launch.log);
         let child = launch
-            .command()
+            .command(boot_ahead)
             .args(&launch.args)
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -115,6 +131,29 @@ impl Process {
             .await
             .map_err(|_| anyhow!("{} did not end within {within:?} of SIGTERM", self.what))??;
         Ok(status)
+    }
+
+    /// Waits for an end that nobody asked for.
+    ///
+    /// # Errors
+    /// When it still runs after `within`.
+    pub async fn end_by_itself(&mut self, within: Duration) -> Result<()> {
+        timeout(within, self.child.wait())
+            .await
+            .map_err(|_| anyhow!("{} did not end by itself within {within:?}", self.what))??;
+        Ok(())
+    }
+
+    /// How far its boot clock is ahead of the machine's, in seconds.
+    ///
+    /// # Errors
+    /// When the kernel does not say it.
+    pub fn boot_ahead(&self) -> Result<u64> {
+        let path = format!("/proc/{}/timens_offsets", self.pid());
+        let offsets = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let boot = offsets.lines().find_map(|line| line.strip_prefix("boottime"));
+        let seconds = boot.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        seconds.with_context(|| format!("{path} says {offsets}"))
     }
 
     /// SIGSTOP, and waits until the kernel shows the process as stopped.

@@ -106,13 +106,36 @@ pub enum FaultKind {
     PartitionBridge,
     /// All members at once: what they had not synced is gone.
     LosePower,
-    /// The disk of one member fails.
+    /// A sync of the leader's files fails.
+    FailSync,
+    /// Syncs of the leader's files take long.
+    SlowSync,
+    /// The leader's disk has no more room.
+    FillDisk,
+    /// The leader's disk takes no more writes.
+    ReadOnlyDisk,
+    /// The leader has only a part of one processor.
+    StarveLeader,
+    /// The leader begins anew with a boot clock that is a day ahead.
+    SkewClock,
+    /// Simulation only, as all below: the disk of one member fails.
     FailDisk,
     /// What members send each other takes long.
     SlowNetwork,
-    /// Simulation only.
     Partition,
     LostWrites,
+}
+
+/// What a fault needs beside processes of one's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// To be root.
+    Root,
+    /// That, and a network namespace for each member.
+    Network,
+    /// That, and a file system for each member.
+    Disk,
 }
 
 impl FaultKind {
@@ -135,6 +158,12 @@ impl FaultKind {
             | Self::PartitionLeaderOut
             | Self::PartitionBridge
             | Self::LosePower
+            | Self::FailSync
+            | Self::SlowSync
+            | Self::FillDisk
+            | Self::ReadOnlyDisk
+            | Self::StarveLeader
+            | Self::SkewClock
             | Self::FailDisk
             | Self::SlowNetwork
             | Self::Partition
@@ -148,15 +177,17 @@ impl FaultKind {
         }
     }
 
-    /// Whether members need a network of their own for it.
+    /// What must be there for it.
     #[must_use]
-    pub fn cuts_network(self) -> bool {
+    pub fn needs(self) -> Needs {
         match self {
             Self::PartitionLeader
             | Self::PartitionLeaderIn
             | Self::PartitionLeaderOut
             | Self::PartitionFollower
-            | Self::PartitionBridge => true,
+            | Self::PartitionBridge => Needs::Network,
+            Self::LosePower | Self::FillDisk | Self::ReadOnlyDisk => Needs::Disk,
+            Self::FailSync | Self::SlowSync | Self::StarveLeader | Self::SkewClock => Needs::Root,
             Self::KillLeader
             | Self::StopLeader
             | Self::StopFollower
@@ -166,11 +197,10 @@ impl FaultKind {
             | Self::KillAll
             | Self::KillWorker
             | Self::PauseWorker
-            | Self::LosePower
             | Self::FailDisk
             | Self::SlowNetwork
             | Self::Partition
-            | Self::LostWrites => false,
+            | Self::LostWrites => Needs::Nothing,
         }
     }
 }

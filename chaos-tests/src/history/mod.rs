@@ -10,8 +10,8 @@ mod recorder;
 use serde::{Deserialize, Serialize};
 
 pub use evidence::{
-    AgentFinal, Evidence, Fault, FaultKind, Gap, RunFinal, StepFinal, VersionFinal, WorkerEvent,
-    WorkerLine,
+    AgentFinal, Evidence, Fault, FaultKind, Gap, Needs, RunFinal, StepFinal, VersionFinal,
+    WorkerEvent, WorkerLine,
 };
 pub use recorder::Recorder;
 

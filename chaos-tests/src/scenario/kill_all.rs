@@ -47,7 +47,7 @@ async fn all_cycles(setting: &Setting, cycles: u32, keeper: &Keeper) -> Result<R
         load.start_clients(AGENT, CLIENTS, Mix::everything(), Patience::default());
         sleep(BEFORE).await;
         let killed_us = crate::clock::now_us();
-        nemesis.strike(FaultKind::KillAll, DOWN).await?;
+        nemesis.strike(&[FaultKind::KillAll], DOWN).await?;
         nemesis.cluster.wait_leader(SERVE).await.context("no leader after the restart")?;
         sleep(AFTER).await;
         load.finish().await;

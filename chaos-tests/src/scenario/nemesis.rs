@@ -15,6 +15,8 @@ use crate::worker::Workers;
 const AIM: Duration = Duration::from_secs(10);
 /// How long a member may take to end in order.
 const END: Duration = Duration::from_secs(10);
+/// How far the boot clock of a member is off when it begins anew.
+const AHEAD: Duration = Duration::from_hours(24);
 const ASK: Duration = Duration::from_secs(1);
 
 /// Owns the processes while it hurts them.
@@ -26,18 +28,25 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Injects a fault, lets it last, heals it.
+    /// Injects faults one after the other, the next while those before it last, and heals them all.
     ///
     /// # Errors
     /// When a process does not do what it is told, or ended by itself.
-    pub async fn strike(&mut self, kind: FaultKind, lasts: Duration) -> Result<()> {
-        let nodes = self.aim(kind).await?;
-        let injected_us = clock::now_us();
-        let effective_us = self.inject(kind, &nodes).await?;
-        sleep(lasts).await;
+    pub async fn strike(&mut self, kinds: &[FaultKind], lasts: Duration) -> Result<()> {
+        let count = u32::try_from(kinds.len().max(1))?;
+        let mut struck = Vec::new();
+        for kind in kinds {
+            let nodes = self.aim(*kind).await?;
+            let injected_us = clock::now_us();
+            let effective_us = self.inject(*kind, &nodes).await?;
+            struck.push(Fault { kind: *kind, nodes, injected_us, effective_us, healed_us: 0 });
+            sleep(lasts / count).await;
+        }
         self.heal().await?;
         let healed_us = clock::now_us();
-        self.recorder.record_fault(Fault { kind, nodes, injected_us, effective_us, healed_us });
+        for fault in struck {
+            self.recorder.record_fault(Fault { healed_us, ..fault });
+        }
         Ok(())
     }
 
@@ -49,7 +58,13 @@ impl Nemesis {
             | FaultKind::PauseLeader
             | FaultKind::PartitionLeader
             | FaultKind::PartitionLeaderIn
-            | FaultKind::PartitionLeaderOut => vec![self.cluster.wait_leader(AIM).await?],
+            | FaultKind::PartitionLeaderOut
+            | FaultKind::FailSync
+            | FaultKind::SlowSync
+            | FaultKind::FillDisk
+            | FaultKind::ReadOnlyDisk
+            | FaultKind::StarveLeader
+            | FaultKind::SkewClock => vec![self.cluster.wait_leader(AIM).await?],
             FaultKind::KillFollower
             | FaultKind::StopFollower
             | FaultKind::PauseFollower
@@ -109,6 +124,12 @@ impl Nemesis {
             }
             FaultKind::KillAll => self.cluster.kill_all().await?,
             FaultKind::LosePower => self.cluster.cut_power().await?,
+            FaultKind::FailSync => self.cluster.fail_sync(nodes[0]).await?,
+            FaultKind::SlowSync => self.cluster.slow_syncs(nodes[0]).await?,
+            FaultKind::FillDisk => self.cluster.fill_disk(nodes[0]).await?,
+            FaultKind::ReadOnlyDisk => self.cluster.turn_read_only(nodes[0]).await?,
+            FaultKind::StarveLeader => self.cluster.starve(nodes[0]).await?,
+            FaultKind::SkewClock => self.cluster.start_ahead(nodes[0], AHEAD).await?,
             FaultKind::KillWorker => match &mut self.workers {
                 Some(workers) => workers.replace(nodes[0]).await?,
                 None => return Ok(None),

@@ -1,5 +1,5 @@
-//! What clients wait when a member fails under load, by the way it fails: it is killed, stopped, paused, or cut off from the
-//! others. And whether one that is paused or cut off ever answers with what is not true any more.
+//! What clients wait when a member fails under load, by the way it fails: it is killed, stopped, paused, cut off from the
+//! others, or its disk, processor or clock lets it down. And whether one that is paused or cut off ever answers with what is not true any more.
 //!
 //! Clients reach every member all the time, also those that are cut off from the others: only so can one lie to them.
 
@@ -25,6 +25,7 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 /// Load between two faults, and how long most last.
 const BETWEEN: Duration = Duration::from_millis(1_500);
 const LASTS: Duration = Duration::from_millis(2_500);
+const SNAPSHOT_LOG: &str = "256KiB";
 /// The return of a member may disturb too: it is watched for so long.
 const AFTER: Duration = Duration::from_millis(1_000);
 /// A client that waits is served again by then.
@@ -56,6 +57,10 @@ pub enum Group {
     Ends,
     /// Cuts between members, each in a network namespace of its own.
     Cuts,
+    /// Disks that fail, are slow, full or read-only, each member on a file system of its own.
+    Disks,
+    /// A leader that has too little of a processor, or begins anew with another clock.
+    Strain,
 }
 
 /// The figures are those of the page of promises; where it gives a range for the three cuts of a leader, a leader that
@@ -80,6 +85,16 @@ impl Group {
                 paused("leader paused 3 s", 3_000),
                 paused("leader paused 30 s", 30_000),
             ],
+            Self::Disks => vec![
+                target(FaultKind::FailSync, "a sync fails", 3_000),
+                target(FaultKind::SlowSync, "syncs take 200 ms", 3_000),
+                target(FaultKind::FillDisk, "disk full", 3_000),
+                target(FaultKind::ReadOnlyDisk, "disk read-only", 3_000),
+            ],
+            Self::Strain => vec![
+                target(FaultKind::StarveLeader, "a fifth of a processor", 1_000),
+                target(FaultKind::SkewClock, "clock a day ahead", 1_000),
+            ],
             Self::Cuts => vec![
                 target(FaultKind::PartitionLeader, "leader cut off", 1_000),
                 target(FaultKind::PartitionLeaderIn, "leader hears nobody", 1_500),
@@ -95,12 +110,14 @@ impl Group {
             Self::Failover => "failover",
             Self::Ends => "ends",
             Self::Cuts => "partitions",
+            Self::Disks => "disks",
+            Self::Strain => "strain",
         }
     }
 
     fn ground(self) -> Ground {
         match self {
-            Self::Failover | Self::Ends => Ground::Loopback,
+            Self::Failover | Self::Ends | Self::Disks | Self::Strain => Ground::Loopback,
             Self::Cuts => Ground::Namespaces,
         }
     }
@@ -240,6 +257,9 @@ pub async fn outages(
         folder: Some(keeper.folder()),
         ground: group.ground(),
         timings: Timings::Production,
+        disks: group == Group::Disks,
+        // A disk that is full is met when something new is written there: a snapshot is, every second or so.
+        snapshot_log: (group == Group::Disks).then(|| SNAPSHOT_LOG.to_owned()),
         ..Options::three(&setting.binaries.pinrail)
     };
     let result = all_trials(setting.seed, &options, trials, &targets, &keeper, &mut lines).await;
@@ -279,7 +299,7 @@ async fn kind(target: &Target, trials: u32, load: &Load, nemesis: &mut Nemesis) 
         sleep(BETWEEN).await;
         let before = load.recorder.faults().len();
         let led = nemesis.cluster.wait_leader(SETTLED).await?;
-        nemesis.strike(target.kind, target.lasts).await?;
+        nemesis.strike(&[target.kind], target.lasts).await?;
         let fault = load.recorder.faults().get(before).cloned().context("the fault is recorded")?;
         let from_us = fault.effective_us.context("the fault took no effect")?;
         sleep(AFTER).await;

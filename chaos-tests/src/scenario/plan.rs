@@ -1,5 +1,6 @@
 //! What a seed means: when which fault hits, and when routes change. Printed whole, so that a finding can be read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -7,7 +8,7 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Ground;
-use crate::history::{FaultKind, InFlight};
+use crate::history::{FaultKind, InFlight, Needs};
 use crate::workload::AdminStep;
 use crate::workload::client::rng;
 
@@ -19,8 +20,18 @@ pub const BUNDLES: usize = 4;
 pub struct PlannedFault {
     pub at_ms: u64,
     pub kind: FaultKind,
+    /// A second one, which comes while the first one lasts.
+    pub and: Option<FaultKind>,
     /// How long it lasts, before the process is started again or thawed.
     pub lasts_ms: u64,
+}
+
+impl PlannedFault {
+    /// The fault, and the one that comes with it.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<FaultKind> {
+        [self.kind].into_iter().chain(self.and).collect()
+    }
 }
 
 /// Everything that a storm does.
@@ -56,14 +67,44 @@ const PROCESSES: [FaultKind; 11] = [
     FaultKind::PauseWorker,
 ];
 
-/// Faults of the network between the members, where they have one of their own.
-const NETWORK: [FaultKind; 5] = [
+/// Faults of the network between the members, of their disks, processors and clocks, where they have their own.
+const SURROUNDINGS: [FaultKind; 12] = [
     FaultKind::PartitionLeader,
     FaultKind::PartitionLeaderIn,
     FaultKind::PartitionLeaderOut,
     FaultKind::PartitionFollower,
     FaultKind::PartitionBridge,
+    FaultKind::LosePower,
+    FaultKind::FailSync,
+    FaultKind::SlowSync,
+    FaultKind::FillDisk,
+    FaultKind::ReadOnlyDisk,
+    FaultKind::StarveLeader,
+    FaultKind::SkewClock,
 ];
+
+/// What may come while another fault lasts: it finds its victim also with one member less.
+const SECOND: [FaultKind; 5] = [
+    FaultKind::KillFollower,
+    FaultKind::PauseFollower,
+    FaultKind::KillLeader,
+    FaultKind::KillWorker,
+    FaultKind::PauseWorker,
+];
+
+/// Kinds of faults that storms on a ground draw from.
+fn kinds(ground: Ground) -> Vec<FaultKind> {
+    match ground {
+        Ground::Loopback => PROCESSES.to_vec(),
+        Ground::Namespaces => [&PROCESSES[..], &SURROUNDINGS[..]].concat(),
+    }
+}
+
+/// The kinds, each once: as many storms in a row meet them all.
+#[must_use]
+pub fn distinct_kinds(ground: Ground) -> BTreeSet<FaultKind> {
+    kinds(ground).into_iter().collect()
+}
 
 impl Plan {
     /// The plan of a seed.
@@ -73,7 +114,13 @@ impl Plan {
         let lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
         let admin = route_changes(&mut rng, lasts_ms);
         let external_admin = route_changes(&mut rng, lasts_ms);
-        let faults = faults(&mut rng, lasts_ms, &admin, ground);
+        let mut faults = faults(&mut rng, lasts_ms, &admin, ground);
+        // Chance alone may leave a kind out of many storms: each seed has one of its own.
+        let distinct = distinct_kinds(ground);
+        let own = distinct.iter().nth(usize::try_from(seed).unwrap_or(0) % distinct.len());
+        if let (Some(first), Some(own)) = (faults.first_mut(), own) {
+            (first.kind, first.and) = (*own, None);
+        }
         Self { seed, lasts_ms, clients: rng.random_range(4..=6), faults, admin, external_admin }
     }
 
@@ -81,19 +128,15 @@ impl Plan {
     #[must_use]
     pub fn only(mut self, kind: FaultKind) -> Self {
         for fault in &mut self.faults {
-            fault.kind = kind;
+            (fault.kind, fault.and) = (kind, None);
         }
         self
     }
 
-    /// What its faults need.
+    /// Whether one of its faults needs this.
     #[must_use]
-    pub fn ground(&self) -> Ground {
-        if self.faults.iter().any(|fault| fault.kind.cuts_network()) {
-            Ground::Namespaces
-        } else {
-            Ground::Loopback
-        }
+    pub fn needs(&self, needs: Needs) -> bool {
+        self.faults.iter().flat_map(PlannedFault::kinds).any(|kind| kind.needs() == needs)
     }
 }
 
@@ -131,10 +174,7 @@ fn faults(
     admin: &[(u64, AdminStep)],
     ground: Ground,
 ) -> Vec<PlannedFault> {
-    let kinds = match ground {
-        Ground::Loopback => PROCESSES.to_vec(),
-        Ground::Namespaces => [&PROCESSES[..], &NETWORK[..]].concat(),
-    };
+    let kinds = kinds(ground);
     let mut faults = Vec::new();
     let mut at_ms = 2_000 + rng.random_range(0..1_000);
     while at_ms + 2_500 < lasts_ms {
@@ -146,12 +186,16 @@ fn faults(
         }
         let lasts_ms = match kind {
             FaultKind::PauseLeader | FaultKind::PauseFollower => rng.random_range(300..3_000),
-            kind if kind.cuts_network() => rng.random_range(300..3_000),
+            FaultKind::SlowSync | FaultKind::StarveLeader => rng.random_range(1_000..4_000),
+            kind if kind.needs() == Needs::Network => rng.random_range(300..3_000),
             // Longer than a lease, so that it comes back with a stale one.
             FaultKind::PauseWorker => rng.random_range(2_000..4_000),
             _ => rng.random_range(100..1_500),
         };
-        faults.push(PlannedFault { at_ms, kind, lasts_ms });
+        let stops_all = matches!(kind, FaultKind::KillAll | FaultKind::LosePower);
+        let and = (!stops_all && rng.random_ratio(1, 3))
+            .then(|| SECOND[rng.random_range(0..SECOND.len())]);
+        faults.push(PlannedFault { at_ms, kind, and, lasts_ms });
         at_ms += lasts_ms + rng.random_range(1_500..3_500);
     }
     faults
@@ -166,6 +210,18 @@ mod tests {
         let plan = |seed| Plan::draw(seed, Duration::from_secs(20), Ground::Namespaces);
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
+    }
+
+    #[test]
+    fn as_many_seeds_as_there_are_kinds_meet_them_all() {
+        for ground in [Ground::Loopback, Ground::Namespaces] {
+            let wanted = distinct_kinds(ground);
+            let seeds = 5..5 + wanted.len() as u64;
+            let plans = seeds.map(|seed| Plan::draw(seed, Duration::from_secs(20), ground));
+            let met: BTreeSet<FaultKind> =
+                plans.flat_map(|plan| plan.faults).flat_map(|fault| fault.kinds()).collect();
+            assert_eq!(met, wanted);
+        }
     }
 
     #[test]

@@ -108,7 +108,7 @@ async fn all_cycles(
         let begin_us = crate::clock::now_us();
         sleep(BEFORE).await;
         let before = load.recorder.faults().len();
-        nemesis.strike(FaultKind::LosePower, DOWN).await?;
+        nemesis.strike(&[FaultKind::LosePower], DOWN).await?;
         let fault = load.recorder.faults().get(before).cloned().context("the fault is recorded")?;
         let down_us = fault.effective_us.context("power was not lost")?;
         nemesis.cluster.wait_leader(BACK).await.context("no leader after the power was back")?;

@@ -1,23 +1,26 @@
 //! The general scenario: agents with workers and without, clients at every node, route changes and faults by the
 //! plan of a seed, then healing, a final read, and the verdict.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::time::{Instant, sleep_until};
 
 use super::conclude::conclude;
-use super::plan::{BUNDLES, Plan, bundle};
+use super::plan::{BUNDLES, Plan, PlannedFault, bundle, distinct_kinds};
 use super::{Load, Nemesis, Setting};
 use crate::api::setup::Policy;
 use crate::cluster::{Cluster, Ground, Options};
-use crate::history::{FaultKind, Recorder};
+use crate::history::{FaultKind, Needs, Recorder};
 use crate::report::{Keeper, Report};
 use crate::worker::Workers;
 use crate::workload::{Mix, Patience};
 
 /// Fewer acknowledged calls than this prove nothing.
 const LEAST_ACKED: usize = 100;
+
+const SNAPSHOT_LOG: &str = "64KiB";
 
 /// The agent whose runs are executed by workers, and the one whose runs are not.
 const WORKED: &str = "alpha";
@@ -37,8 +40,10 @@ pub async fn storm(setting: &Setting, plan: &Plan) -> Result<Report> {
 async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Report> {
     let options = Options {
         folder: Some(keeper.folder()),
-        ground: plan.ground(),
-        disks: plan.faults.iter().any(|fault| fault.kind == FaultKind::LosePower),
+        ground: if plan.needs(Needs::Network) { Ground::Namespaces } else { Ground::Loopback },
+        disks: plan.needs(Needs::Disk),
+        // A full disk is met when something new is written there, as a snapshot is.
+        snapshot_log: plan.needs(Needs::Disk).then(|| SNAPSHOT_LOG.to_owned()),
         ..Options::three(&setting.binaries.pinrail)
     };
     let cluster = Cluster::start(&options).await?;
@@ -64,7 +69,7 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
     for fault in &plan.faults {
         sleep_until(begin + Duration::from_millis(fault.at_ms)).await;
         nemesis
-            .strike(fault.kind, Duration::from_millis(fault.lasts_ms))
+            .strike(&fault.kinds(), Duration::from_millis(fault.lasts_ms))
             .await
             .with_context(|| format!("fault {fault:?}"))?;
     }
@@ -75,7 +80,7 @@ async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Repo
 }
 
 /// One storm after the other until the time is over; stops at the first that fails. The ground says which faults are
-/// drawn.
+/// drawn; each of them must have been met, unless the time was too short for it.
 ///
 /// # Errors
 /// When the harness failed.
@@ -87,23 +92,53 @@ pub async fn run(
     only: Option<FaultKind>,
 ) -> Result<bool> {
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-    let mut seed = setting.seed;
+    let (mut seed, mut storms) = (setting.seed, 0);
+    let mut met: BTreeMap<FaultKind, usize> = BTreeMap::new();
     loop {
         let plan = Plan::draw(seed, each, ground);
         let plan = match only {
             Some(kind) => plan.only(kind),
             None => plan,
         };
-        let kinds: Vec<FaultKind> = plan.faults.iter().map(|fault| fault.kind).collect();
+        let kinds: Vec<FaultKind> = plan.faults.iter().flat_map(PlannedFault::kinds).collect();
         println!("\nseed {seed}: {} faults {kinds:?}", kinds.len());
         let report = storm(&Setting { seed, ..setting.clone() }, &plan).await?;
         print!("{report}");
         if !report.passed() {
+            println!("  again with: chaos run --seed {seed} --minutes 0{}", again(ground, only));
             return Ok(false);
         }
-        seed += 1;
+        for kind in kinds {
+            *met.entry(kind).or_default() += 1;
+        }
+        (seed, storms) = (seed + 1, storms + 1);
         if Instant::now() >= until {
-            return Ok(true);
+            return Ok(covered(&met, storms, ground, only));
         }
     }
+}
+
+fn again(ground: Ground, only: Option<FaultKind>) -> String {
+    let namespaces = if ground == Ground::Namespaces { " --namespaces" } else { "" };
+    let word = only.and_then(|kind| serde_json::to_value(kind).ok());
+    let only = word.as_ref().and_then(|word| word.as_str());
+    format!("{namespaces}{}", only.map(|word| format!(" --only {word}")).unwrap_or_default())
+}
+
+/// Whether every kind was met, where there was time for it. A fault that took no effect has failed its storm already.
+fn covered(
+    met: &BTreeMap<FaultKind, usize>,
+    storms: usize,
+    ground: Ground,
+    only: Option<FaultKind>,
+) -> bool {
+    let times: Vec<String> = met.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
+    println!("\n{storms} storms passed; faults met: {}", times.join(", "));
+    let wanted = distinct_kinds(ground);
+    let missing: Vec<_> = wanted.iter().filter(|kind| !met.contains_key(kind)).collect();
+    if only.is_some() || storms < wanted.len() || missing.is_empty() {
+        return true;
+    }
+    println!("never met: {missing:?}");
+    false
 }

@@ -92,18 +92,24 @@ async fn take_over(replica: &Replica, leader: Option<PeerInfo>, term: u64) {
     replica.inner.leadership.send_replace(Leadership { leader, term, here: true });
 }
 
-/// The least stamp of a new leader: the state's time; or, when no member remembers, a quorum's guess from its
-/// wall clocks.
+/// The least stamp of a new leader: the state's time; or, when it does not remember, what another member does; or, when
+/// nobody does, a quorum's guess from its wall clocks.
 async fn floor_ms(replica: &Replica) -> u64 {
     let now_ms = replica.applied().borrow().now_ms;
     if replica.time().remembered().is_some() {
         return now_ms;
     }
-    let mut guesses = vec![replica.time_estimate_ms()];
-    guesses.extend(replica.peer_estimates_ms().await);
+    let others = replica.ask_others().await;
+    let remembered = others.iter().filter(|it| it.remembers_time).map(|it| it.time_estimate_ms);
+    if let Some(remembered) = remembered.max() {
+        return now_ms.max(remembered);
+    }
+    let mut guesses: Vec<u64> = others.iter().map(|it| it.time_estimate_ms).collect();
+    guesses.push(replica.time_estimate_ms());
     guesses.sort_unstable();
     let voters = replica.raft().voter_ids().count();
-    let median = guesses[guesses.len() / 2];
+    // The lower one of two: a clock that is ahead would end pins early.
+    let median = guesses[(guesses.len() - 1) / 2];
     // Fewer than a majority would trust a single odd clock.
     if guesses.len() > voters / 2 { now_ms.max(median) } else { now_ms }
 }

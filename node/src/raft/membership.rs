@@ -9,7 +9,7 @@ use openraft::type_config::async_runtime::WatchReceiver as _;
 use pinrail_proto::log as pb;
 use pinrail_proto::peer;
 use pinrail_proto::reason::{self, Reason};
-use pinrail_state_machine::query;
+use pinrail_state_machine::{FEATURE_LEVEL, query};
 use tokio::time::{Instant, sleep};
 
 use super::bootstrap::ask;
@@ -250,6 +250,7 @@ impl Replica {
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time_estimate_ms: self.time_estimate_ms(),
+            remembers_time: self.time().remembered().is_some(),
             has_leader,
             grpc_address: self.inner.grpc_address.clone(),
             applied_index: self.applied().borrow().log_index,
@@ -259,15 +260,15 @@ impl Replica {
             known_directory: known.map_or_else(String::new, |node| node.directory),
             leader_peer_address: leadership.leader.map_or_else(String::new, |it| it.peer_address),
             given_up_at: self.given_up_at(to),
+            feature_level: FEATURE_LEVEL,
         }
     }
 
-    /// What the other members say that the cluster's time is.
-    pub(super) async fn peer_estimates_ms(&self) -> Vec<u64> {
+    /// What the other members say of themselves now.
+    pub(super) async fn ask_others(&self) -> Vec<peer::IdentifyResponse> {
         let others = self.others();
         let calls = others.iter().map(|(_, node)| ask(self, &node.peer_address));
-        let answers = futures::future::join_all(calls).await;
-        answers.into_iter().flatten().map(|answer| answer.time_estimate_ms).collect()
+        futures::future::join_all(calls).await.into_iter().flatten().collect()
     }
 
     pub(super) fn others(&self) -> Vec<(u64, PeerNode)> {

@@ -14,6 +14,7 @@ mod acknowledged;
 mod addition;
 mod bootstrap;
 mod cluster_time;
+mod feature_level;
 mod lead;
 mod log_end;
 mod log_store;

@@ -28,7 +28,7 @@ use super::read::{self, Reads};
 use super::replica::{Inner, Replica};
 use super::settings::{ReplicaConfig, raft_config};
 use super::state_machine::StateMachine;
-use super::{bootstrap, log_end, membership, recover, restore, runtime};
+use super::{bootstrap, feature_level, log_end, membership, recover, restore, runtime};
 
 /// Why a node does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +157,7 @@ impl Replica {
         tasks.spawn(lead::take_snapshots(self.clone(), config.snapshot_log_bytes));
         tasks.spawn(read::run(self.clone(), rounds));
         tasks.spawn(membership::watch_contacts(self.clone()));
+        tasks.spawn(feature_level::raise(self.clone()));
         tasks.spawn(membership::register(self.clone()));
         tasks.spawn(bootstrap::form(self.clone(), config));
     }

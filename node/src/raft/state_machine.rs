@@ -245,6 +245,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's state is not where its manifest says"));
         }
+        // The snapshot has another member's wall clock beside it; how much time has passed is told by this one's.
+        let row = encode_position(&position, self.shared.env.clock.wall_ms());
+        self.shared.engine.write(BTreeMap::new(), row).map_err(fault)?;
         let mut at = AppliedAt {
             log_index: position.last.map_or(0, |id| id.index()),
             ..AppliedAt::default()

@@ -43,4 +43,11 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = level::EXACT_RESTARTS;
+
+/// What the levels stand for. The first one is what there was at the beginning.
+pub(crate) mod level {
+    /// A rollback with `restart` begins a run anew whose end a switch back took away, whether or not anything has touched the run
+    /// in between.
+    pub(crate) const EXACT_RESTARTS: u32 = 2;
+}

@@ -4,6 +4,7 @@ use pinrail_proto::log::{BundleRecord, RunRecord};
 use pinrail_proto::v1::{EndReason, InFlight, RunState, StepState};
 
 use crate::effect::Effect;
+use crate::level;
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::Stop;
 use crate::step::{self, step_id};
@@ -70,7 +71,13 @@ fn obey_mark(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     match mark.in_flight() {
         InFlight::Unspecified | InFlight::Keep => Ok(()),
         InFlight::Cancel => close(txn, subject, End::Cancelled(EndReason::Rollback)),
-        InFlight::Restart => restart::restart(txn, subject, &mark),
+        InFlight::Restart => {
+            let is_ending = txn.now >= ends(&subject.run, &subject.bundle).soft_ms;
+            if !is_ending && txn.cluster.feature_level >= level::EXACT_RESTARTS {
+                take_back_warning(txn, subject);
+            }
+            restart::restart(txn, subject, &mark)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// A formed cluster.
+    /// A formed cluster on the first feature level.
     pub(super) fn formed() -> Self {
         let mut replica = Self { store: MemoryStore::default(), now_ms: BEGIN_MS, log: Vec::new() };
         replica.must(Command::InitCluster(log::InitCluster {

@@ -189,6 +189,31 @@ fn a_restart_goes_where_every_rollback_since_would_have_sent_it() {
     }
 }
 
+/// Found by the simulation: whether the run began anew depended on whether anything had touched it since the switch back.
+#[test]
+fn a_restart_begins_a_run_anew_whose_end_a_switch_back_took_away() {
+    for (level, bundle_id, state) in
+        [(1, "v1", v1::RunState::Cancelled), (2, "v2", v1::RunState::Queued)]
+    {
+        let mut replica = cluster(&["v1", "v2"]);
+        replica.must(Command::SetFeatureLevel(log::SetFeatureLevel { level }));
+        replica.must(Command::StartRun(start("run")));
+        replica.must(switch(AGENT, "v2"));
+        replica.now_ms += 10_000;
+        lease(&mut replica, "run", "v1");
+        replica.now_ms += 10_000;
+        replica.sweep(1);
+        let now = query::run(replica.read(), "", AGENT, "run").unwrap().state();
+        assert_eq!(now, v1::RunState::Cancelling);
+        replica.must(switch(AGENT, "v1"));
+        replica.must(rollback("v1", v1::InFlight::Restart));
+        replica.sweep(1);
+        let run = query::run(replica.read(), "", AGENT, "run").unwrap();
+        assert_eq!((run.pin.clone().unwrap().bundle_id.as_str(), run.state()), (bundle_id, state));
+        replica.check_promises();
+    }
+}
+
 #[test]
 fn a_restart_begins_with_the_step_that_the_start_named() {
     let mut replica = cluster(&["v1", "v2"]);
