@@ -146,6 +146,10 @@ chaos-power-loss: build host-programs ## loss of power of all three nodes at onc
 chaos-disks: build host-programs ## disks that fail, are slow, full or read-only under load: how long clients wait; needs root
 	@$(BIN)/chaos disks --trials 5
 
+.PHONY: chaos-weather
+chaos-weather: build host-programs ## links between members that are slow, lose, double and damage: how long clients wait; needs root
+	@$(BIN)/chaos weather --trials 5
+
 .PHONY: chaos-strain
 chaos-strain: build host-programs ## a leader short of processor, or with another clock: how long clients wait; needs root
 	@$(BIN)/chaos strain --trials 5
@@ -185,6 +189,16 @@ chaos-snapshot: build ## a follower that was down past the log's tail
 .PHONY: chaos-overload
 chaos-overload: build ## three times the load that the cluster sustains, for half a minute
 	@$(BIN)/chaos overload
+
+# Another build of the server, which is upgraded from: a git revision.
+OLD ?= HEAD
+.PHONY: chaos-upgrade
+chaos-upgrade: tools ## a rolling upgrade under load from another build to this one, and one step back: OLD=v0.1.0
+	@rm -rf $(CARGO_TARGET_DIR)/old && git worktree prune && git worktree add --quiet --detach $(CARGO_TARGET_DIR)/old $(OLD)
+	@cd $(CARGO_TARGET_DIR)/old && cargo build --release -p pinrail-node --bins && cp $(BIN)/pinrail $(CARGO_TARGET_DIR)/pinrail-old
+	@git worktree remove --force $(CARGO_TARGET_DIR)/old
+	@$(MAKE) build
+	@$(BIN)/chaos upgrade --from $(CARGO_TARGET_DIR)/pinrail-old
 
 .PHONY: chaos-degraded
 chaos-degraded: build ## every verb of the command line with one and with two of three members stopped

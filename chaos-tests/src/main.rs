@@ -16,7 +16,7 @@ use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
     Setting, degraded, flood, kill_all, many_runs, memory_cost, outages, overload, power_loss,
-    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost,
+    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost, upgrade,
 };
 #[cfg(feature = "simulation")]
 use pinrail_chaos_tests::simulation::command;
@@ -31,7 +31,8 @@ struct Arguments {
     /// What every random choice is drawn from.
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
-    /// Folder for logs, histories and evidence of what failed; default: the system's temporary folder.
+    /// Folder for a report of each scenario (Markdown, JSON, a picture of availability over time as SVG), and for logs,
+    /// histories and evidence of what failed; default: no report, and the system's temporary folder.
     #[arg(long, global = true)]
     out: Option<PathBuf>,
 }
@@ -52,7 +53,7 @@ enum Command {
         /// Only this kind of fault: kill_leader, stop_leader, pause_leader, kill_follower, pause_follower, kill_all,
         /// kill_worker, pause_worker; as root partition_leader, partition_leader_in, partition_leader_out,
         /// partition_follower, partition_bridge, lose_power, fail_sync, slow_sync, fill_disk, read_only_disk,
-        /// starve_leader, skew_clock.
+        /// starve_leader, skew_clock, slow_network, lossy_network, wild_network.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -98,6 +99,15 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         trials: u32,
         /// Only this kind: fail_sync, slow_sync, fill_disk, read_only_disk.
+        #[arg(long, value_parser = fault_kind)]
+        only: Option<FaultKind>,
+    },
+    /// Links between members that are slow, lose, double, reorder and damage, under load: how long clients wait. Needs root.
+    Weather {
+        /// Of each kind.
+        #[arg(long, default_value_t = 5)]
+        trials: u32,
+        /// Only this kind: slow_network, lossy_network, wild_network.
         #[arg(long, value_parser = fault_kind)]
         only: Option<FaultKind>,
     },
@@ -155,6 +165,12 @@ enum Command {
     Snapshot,
     /// Three times the load that the cluster sustains, for half a minute.
     Overload,
+    /// Members are stopped and started again as another build, one by one, under load.
+    Upgrade {
+        /// The server of the other build, which is upgraded from.
+        #[arg(long)]
+        from: PathBuf,
+    },
     /// Every verb of the command line with one and with two members stopped.
     Degraded,
     /// Three servers on this machine, and `pinrail bench` on them.
@@ -289,6 +305,7 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Partitions { trials, only } => waited(setting, Group::Cuts, trials, only).await?,
         Command::Disks { trials, only } => waited(setting, Group::Disks, trials, only).await?,
+        Command::Weather { trials, only } => waited(setting, Group::Weather, trials, only).await?,
         Command::Strain { trials, only } => waited(setting, Group::Strain, trials, only).await?,
         Command::SwitchCost { pins, switches } => {
             let cost = switch_cost::switch_cost(setting, Size { pins, switches }).await?;
@@ -333,6 +350,11 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Overload => {
             let found = overload::overload(setting).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Upgrade { from } => {
+            let found = upgrade::upgrade(setting, &from).await?;
             print!("{found}");
             found.passed()
         }

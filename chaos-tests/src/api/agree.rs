@@ -49,6 +49,16 @@ impl Nodes {
         })
     }
 
+    /// The cluster's feature level, as a member sees it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn feature_level(&self, node: usize) -> Result<u32> {
+        let mut stubs = self.stubs(node);
+        let asked = request(v1::GetClusterStatusRequest {}, HASH);
+        Ok(stubs.cluster.get_cluster_status(asked).await?.into_inner().feature_level)
+    }
+
     /// Waits until all members are at the same applied index, and demands that their state hashes and their
     /// content hashes are equal there.
     ///

@@ -104,6 +104,15 @@ impl Member {
         Ok(())
     }
 
+    /// Starts it as another build of the server, now and whenever it is started again.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start_build(&mut self, program: &Path) -> Result<()> {
+        self.launch.program = program.to_owned();
+        self.start()
+    }
+
     /// Its process id; none when it is down.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

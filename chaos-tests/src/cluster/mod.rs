@@ -11,6 +11,7 @@ mod network;
 mod ports;
 pub mod process;
 mod processor;
+mod switch;
 mod syncs;
 mod tool;
 mod watch;
@@ -26,6 +27,7 @@ pub use cut::Way;
 pub use member::Member;
 pub use network::Network;
 pub(crate) use ports::free as free_ports;
+pub use switch::Weather;
 
 use crate::api::Nodes;
 use disk::Disk;
@@ -46,6 +48,8 @@ pub enum Ground {
     Loopback,
     /// Each in a network namespace of its own, so that the network between them can be cut. Needs root.
     Namespaces,
+    /// The same, with a switch of ours between them, so that the network can be slow and lose, double and damage what it carries.
+    Weather,
 }
 
 /// How quick Raft is to call a leader lost.
@@ -140,7 +144,9 @@ impl Cluster {
         std::fs::create_dir_all(&folder)?;
         let network = match options.ground {
             Ground::Loopback => None,
-            Ground::Namespaces => Some(Network::make(options.nodes).await?),
+            Ground::Namespaces | Ground::Weather => {
+                Some(Network::make(options.nodes, options.ground == Ground::Weather).await?)
+            }
         };
         let mut places = match &network {
             None => on_loopback(options.nodes)?,
@@ -264,6 +270,15 @@ impl Cluster {
         self.members[member].disk_mut().context("the member has no file system of its own")
     }
 
+    /// Lets the weather between members be like this.
+    ///
+    /// # Errors
+    /// When they have no switch of ours between them, or nothing suffers from it.
+    pub async fn set_weather(&mut self, weather: Weather) -> Result<()> {
+        let network = self.network.as_mut().context("the members have no network of their own")?;
+        network.set_weather(weather).await
+    }
+
     /// Cuts a member off from others on one way or both; gives the moment when that was done.
     ///
     /// # Errors
@@ -279,7 +294,8 @@ impl Cluster {
     /// # Errors
     /// When that cannot be done.
     pub async fn heal(&mut self) -> Result<()> {
-        if let Some(network) = &self.network {
+        if let Some(network) = &mut self.network {
+            network.clear().await?;
             network.mend_all().await?;
         }
         for member in &mut self.members {

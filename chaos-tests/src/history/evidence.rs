@@ -118,10 +118,14 @@ pub enum FaultKind {
     StarveLeader,
     /// The leader begins anew with a boot clock that is a day ahead.
     SkewClock,
-    /// Simulation only, as all below: the disk of one member fails.
-    FailDisk,
     /// What members send each other takes long.
     SlowNetwork,
+    /// Some of what members send each other is lost.
+    LossyNetwork,
+    /// What members send each other arrives twice, out of order, damaged.
+    WildNetwork,
+    /// Simulation only, as all below: the disk of one member fails.
+    FailDisk,
     Partition,
     LostWrites,
 }
@@ -134,7 +138,9 @@ pub enum Needs {
     Root,
     /// That, and a network namespace for each member.
     Network,
-    /// That, and a file system for each member.
+    /// That, with a switch of ours between them.
+    Weather,
+    /// To be root, and a file system for each member.
     Disk,
 }
 
@@ -166,6 +172,8 @@ impl FaultKind {
             | Self::SkewClock
             | Self::FailDisk
             | Self::SlowNetwork
+            | Self::LossyNetwork
+            | Self::WildNetwork
             | Self::Partition
             | Self::LostWrites => true,
             Self::KillFollower
@@ -187,6 +195,7 @@ impl FaultKind {
             | Self::PartitionFollower
             | Self::PartitionBridge => Needs::Network,
             Self::LosePower | Self::FillDisk | Self::ReadOnlyDisk => Needs::Disk,
+            Self::SlowNetwork | Self::LossyNetwork | Self::WildNetwork => Needs::Weather,
             Self::FailSync | Self::SlowSync | Self::StarveLeader | Self::SkewClock => Needs::Root,
             Self::KillLeader
             | Self::StopLeader
@@ -198,7 +207,6 @@ impl FaultKind {
             | Self::KillWorker
             | Self::PauseWorker
             | Self::FailDisk
-            | Self::SlowNetwork
             | Self::Partition
             | Self::LostWrites => Needs::Nothing,
         }
@@ -213,6 +221,15 @@ pub struct Gap {
 }
 
 impl Evidence {
+    /// From a moment to the first write that was asked for after it and acknowledged, in microseconds.
+    #[must_use]
+    pub fn next_acked_write(&self, since_us: u64) -> Option<u64> {
+        let acked =
+            self.history.iter().filter(|entry| entry.call.is_write() && entry.ok().is_some());
+        let later = acked.filter(|entry| entry.invoked_us >= since_us);
+        later.map(|entry| entry.returned_us - since_us).min()
+    }
+
     /// From each fault that stopped a leader to the first write that was asked for and acknowledged after it.
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {

@@ -55,5 +55,6 @@ pub(super) async fn conclude(
     if let Err(error) = nemesis.cluster.must_run() {
         report.problems.push(format!("{error:#}"));
     }
+    keeper.publish(&report, &evidence)?;
     Ok(report)
 }

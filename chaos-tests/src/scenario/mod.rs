@@ -23,6 +23,7 @@ pub mod shadow_cost;
 pub mod snapshot;
 pub mod storm;
 pub mod switch_cost;
+pub mod upgrade;
 
 pub use load::Load;
 pub use nemesis::Nemesis;

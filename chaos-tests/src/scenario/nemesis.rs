@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::api::perform;
 use crate::clock;
-use crate::cluster::{Cluster, Way};
+use crate::cluster::{Cluster, Way, Weather};
 use crate::history::{Answer, Call, Fault, FaultKind, Outcome, Recorder};
 use crate::worker::Workers;
 
@@ -78,12 +78,13 @@ impl Nemesis {
                 anyhow::ensure!(leader != follower, "the leader changed while it was aimed at");
                 vec![leader, follower]
             }
-            FaultKind::KillAll | FaultKind::LosePower => (0..self.cluster.members.len()).collect(),
-            FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
-            FaultKind::FailDisk
+            FaultKind::KillAll
+            | FaultKind::LosePower
             | FaultKind::SlowNetwork
-            | FaultKind::Partition
-            | FaultKind::LostWrites => {
+            | FaultKind::LossyNetwork
+            | FaultKind::WildNetwork => (0..self.cluster.members.len()).collect(),
+            FaultKind::KillWorker | FaultKind::PauseWorker => vec![self.busy_worker().await?],
+            FaultKind::FailDisk | FaultKind::Partition | FaultKind::LostWrites => {
                 anyhow::bail!("{kind:?} is a fault of the simulation")
             }
         })
@@ -146,10 +147,10 @@ impl Nemesis {
             FaultKind::PartitionBridge => {
                 return self.cluster.cut(nodes[0], Way::Both, &nodes[1..]).await.map(Some);
             }
-            FaultKind::FailDisk
-            | FaultKind::SlowNetwork
-            | FaultKind::Partition
-            | FaultKind::LostWrites => return Ok(None),
+            FaultKind::SlowNetwork => self.cluster.set_weather(Weather::SLOW).await?,
+            FaultKind::LossyNetwork => self.cluster.set_weather(Weather::LOSSY).await?,
+            FaultKind::WildNetwork => self.cluster.set_weather(Weather::WILD).await?,
+            FaultKind::FailDisk | FaultKind::Partition | FaultKind::LostWrites => return Ok(None),
         }
         // Killing and freezing return once the kernel shows that it is done; lost power, once no write goes through.
         Ok(Some(clock::now_us()))

@@ -59,6 +59,8 @@ pub enum Group {
     Cuts,
     /// Disks that fail, are slow, full or read-only, each member on a file system of its own.
     Disks,
+    /// Links between members that are slow, lossy and wild, with a switch of ours between them.
+    Weather,
     /// A leader that has too little of a processor, or begins anew with another clock.
     Strain,
 }
@@ -91,6 +93,11 @@ impl Group {
                 target(FaultKind::FillDisk, "disk full", 3_000),
                 target(FaultKind::ReadOnlyDisk, "disk read-only", 3_000),
             ],
+            Self::Weather => vec![
+                target(FaultKind::SlowNetwork, "25 to 75 ms each way", 1_000),
+                target(FaultKind::LossyNetwork, "5 % lost", 1_000),
+                target(FaultKind::WildNetwork, "doubled, reordered", 1_000),
+            ],
             Self::Strain => vec![
                 target(FaultKind::StarveLeader, "a fifth of a processor", 1_000),
                 target(FaultKind::SkewClock, "clock a day ahead", 1_000),
@@ -111,6 +118,7 @@ impl Group {
             Self::Ends => "ends",
             Self::Cuts => "partitions",
             Self::Disks => "disks",
+            Self::Weather => "weather",
             Self::Strain => "strain",
         }
     }
@@ -119,6 +127,7 @@ impl Group {
         match self {
             Self::Failover | Self::Ends | Self::Disks | Self::Strain => Ground::Loopback,
             Self::Cuts => Ground::Namespaces,
+            Self::Weather => Ground::Weather,
         }
     }
 }

@@ -68,7 +68,7 @@ const PROCESSES: [FaultKind; 11] = [
 ];
 
 /// Faults of the network between the members, of their disks, processors and clocks, where they have their own.
-const SURROUNDINGS: [FaultKind; 12] = [
+const SURROUNDINGS: [FaultKind; 15] = [
     FaultKind::PartitionLeader,
     FaultKind::PartitionLeaderIn,
     FaultKind::PartitionLeaderOut,
@@ -81,6 +81,9 @@ const SURROUNDINGS: [FaultKind; 12] = [
     FaultKind::ReadOnlyDisk,
     FaultKind::StarveLeader,
     FaultKind::SkewClock,
+    FaultKind::SlowNetwork,
+    FaultKind::LossyNetwork,
+    FaultKind::WildNetwork,
 ];
 
 /// What may come while another fault lasts: it finds its victim also with one member less.
@@ -96,7 +99,7 @@ const SECOND: [FaultKind; 5] = [
 fn kinds(ground: Ground) -> Vec<FaultKind> {
     match ground {
         Ground::Loopback => PROCESSES.to_vec(),
-        Ground::Namespaces => [&PROCESSES[..], &SURROUNDINGS[..]].concat(),
+        Ground::Namespaces | Ground::Weather => [&PROCESSES[..], &SURROUNDINGS[..]].concat(),
     }
 }
 
@@ -131,6 +134,18 @@ impl Plan {
             (fault.kind, fault.and) = (kind, None);
         }
         self
+    }
+
+    /// Where its members must be.
+    #[must_use]
+    pub fn ground(&self) -> Ground {
+        if self.needs(Needs::Weather) {
+            Ground::Weather
+        } else if self.needs(Needs::Network) {
+            Ground::Namespaces
+        } else {
+            Ground::Loopback
+        }
     }
 
     /// Whether one of its faults needs this.
@@ -187,7 +202,9 @@ fn faults(
         let lasts_ms = match kind {
             FaultKind::PauseLeader | FaultKind::PauseFollower => rng.random_range(300..3_000),
             FaultKind::SlowSync | FaultKind::StarveLeader => rng.random_range(1_000..4_000),
-            kind if kind.needs() == Needs::Network => rng.random_range(300..3_000),
+            kind if matches!(kind.needs(), Needs::Network | Needs::Weather) => {
+                rng.random_range(300..3_000)
+            }
             // Longer than a lease, so that it comes back with a stale one.
             FaultKind::PauseWorker => rng.random_range(2_000..4_000),
             _ => rng.random_range(100..1_500),

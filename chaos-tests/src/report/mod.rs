@@ -1,5 +1,8 @@
 //! What a scenario found, as a table for people and as JSON for programs; and the folder where evidence is kept.
 
+mod page;
+mod plot;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::check::{Verdict, Violation};
-use crate::history::{Entry, Evidence, FaultKind, Outcome};
+use crate::history::{Evidence, FaultKind, Outcome};
 use crate::scenario::Setting;
 
 /// Lines of each kind that are printed; the rest is in the JSON.
@@ -120,18 +123,10 @@ impl Report {
 
 /// From each fault to the first write that was asked for after it and acknowledged.
 fn gaps(evidence: &Evidence) -> BTreeMap<FaultKind, Spread> {
-    let mut acked: Vec<&Entry> = evidence
-        .history
-        .iter()
-        .filter(|entry| entry.call.is_write() && entry.ok().is_some())
-        .collect();
-    acked.sort_by_key(|entry| entry.returned_us);
     let mut found: BTreeMap<FaultKind, Vec<u64>> = BTreeMap::new();
     for fault in &evidence.faults {
-        let Some(at) = fault.effective_us else { continue };
-        let next = acked.iter().find(|entry| entry.invoked_us >= at);
-        if let Some(next) = next {
-            found.entry(fault.kind).or_default().push(next.returned_us - fault.injected_us);
+        if let Some(wait) = fault.effective_us.and_then(|at| evidence.next_acked_write(at)) {
+            found.entry(fault.kind).or_default().push(wait);
         }
     }
     found.into_iter().map(|(kind, values)| (kind, Spread::of(values))).collect()
@@ -206,8 +201,11 @@ pub fn ms(us: u64) -> String {
 /// The folder of a scenario: removed when it passed, kept and named when it did not.
 #[derive(Debug)]
 pub struct Keeper {
+    name: String,
     folder: PathBuf,
     temporary: Option<tempfile::TempDir>,
+    /// Where the page and the picture of every scenario go, passed or not.
+    out: Option<PathBuf>,
 }
 
 impl Keeper {
@@ -224,7 +222,31 @@ impl Keeper {
             }
             None => builder.tempdir()?,
         };
-        Ok(Self { folder: temporary.path().to_owned(), temporary: Some(temporary) })
+        Ok(Self {
+            name: name.to_owned(),
+            folder: temporary.path().to_owned(),
+            temporary: Some(temporary),
+            out: setting.out.clone(),
+        })
+    }
+
+    /// Writes the report as a page, as JSON and as a picture, where somebody asked for them.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn publish(&self, report: &Report, evidence: &Evidence) -> Result<()> {
+        let Some(out) = &self.out else { return Ok(()) };
+        let page = page::markdown(&self.name, report, evidence);
+        let files = [
+            ("md", page.into_bytes()),
+            ("json", serde_json::to_vec_pretty(report)?),
+            ("svg", plot::availability(evidence).into_bytes()),
+        ];
+        for (kind, data) in files {
+            let path = out.join(format!("{}.{kind}", self.name));
+            std::fs::write(&path, data).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     #[must_use]
