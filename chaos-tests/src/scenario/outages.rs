@@ -238,6 +238,7 @@ pub async fn outages(
     let mut lines = Vec::new();
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         ground: group.ground(),
         timings: Timings::Production,
         ..Options::three(&setting.binaries.pinrail)

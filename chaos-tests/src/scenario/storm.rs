@@ -37,6 +37,7 @@ pub async fn storm(setting: &Setting, plan: &Plan) -> Result<Report> {
 async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Report> {
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         ground: plan.ground(),
         disks: plan.faults.iter().any(|fault| fault.kind == FaultKind::LosePower),
         ..Options::three(&setting.binaries.pinrail)

@@ -15,17 +15,18 @@ mod storm;
 mod world;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use pinrail_node::log_dump;
 use pinrail_node::storage::memory::Disk;
 
 use crate::api::Nodes;
 use crate::api::setup::{Policy, code_of};
 use crate::check::judge;
-use crate::history::{Evidence, Fault, FaultKind, Recorder};
+use crate::history::{Evidence, Fault, FaultKind, MemberLog, Recorder};
 use crate::report::Report;
 use crate::scenario::Load;
 use crate::worker::{self, read_journals};
@@ -84,7 +85,7 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
     let disks: Vec<Disk> = (0..NODES).map(|_| Disk::default()).collect();
     let mut sim = world::simulation(seed, LONGEST);
     for (number, disk) in disks.iter().enumerate() {
-        world::host(&mut sim, seed, number, disk.clone());
+        world::host(&mut sim, seed, number, disk.clone(), archive(folder, number));
     }
     let recorder = Recorder::in_memory();
     let begun = Rc::new(RefCell::new(None));
@@ -114,10 +115,11 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
             }
         }
     }
-    let Played { evidence, disagreement } =
+    let Played { mut evidence, disagreement } =
         finished.borrow_mut().take().context("the client did not end")??;
     let losses = disks.iter().map(Disk::losses).fold((0, 0), |sum, l| (sum.0 + l.0, sum.1 + l.1));
     let trace = trace(&evidence)?;
+    evidence.logs = (0..NODES).map(|node| applied(folder, node)).collect::<Result<_>>()?;
     let mut report = Report::of(&evidence, judge(&evidence));
     report.problems.extend(disagreement);
     let acked = evidence.history.iter().filter(|entry| entry.ok().is_some()).count();
@@ -126,6 +128,18 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
     }
     let entries = (switch_at, last_index(&disks));
     Ok(Seed { report, trace, losses, entries, evidence })
+}
+
+/// Where a member keeps every entry that it applies. What it lost of its disk is there all the same.
+fn archive(folder: &Path, node: usize) -> PathBuf {
+    folder.join(format!("{}.archive", world::name(node)))
+}
+
+fn applied(folder: &Path, node: usize) -> Result<MemberLog> {
+    let mut dump = Vec::new();
+    log_dump::archive(&archive(folder, node), &(0..=u64::MAX), &mut dump)?;
+    let archive = MemberLog::parse(&String::from_utf8(dump)?)?;
+    Ok(MemberLog { node, archive, log: Vec::new() })
 }
 
 fn last_index(disks: &[Disk]) -> u64 {
@@ -190,7 +204,10 @@ async fn play(
     }
     let disagreement = nodes.agree(AGREE).await.err().map(|error| format!("{error:#}"));
     let (history, faults) = (recorder.entries(), recorder.faults());
-    Ok(Played { evidence: Evidence { history, worker_log, faults, finals }, disagreement })
+    Ok(Played {
+        evidence: Evidence { history, worker_log, faults, finals, logs: Vec::new() },
+        disagreement,
+    })
 }
 
 /// Injects and heals faults as simulated time goes by.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,14 +44,21 @@ pub(super) fn simulation(seed: u64, longest: Duration) -> turmoil::Sim<'static> 
 }
 
 /// Adds a node, which is started again whenever the host is.
-pub(super) fn host(sim: &mut turmoil::Sim<'_>, seed: u64, node: usize, disk: Disk) {
+pub(super) fn host(
+    sim: &mut turmoil::Sim<'_>,
+    seed: u64,
+    node: usize,
+    disk: Disk,
+    archive: PathBuf,
+) {
     sim.host(name(node), move || {
-        let disk = disk.clone();
+        let (disk, archive) = (disk.clone(), archive.clone());
         async move {
             let clock = Arc::new(SimulatedClock::of(seed, node));
             let started = u64::try_from(now().as_nanos()).unwrap_or(0);
             let own = seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
-            let env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+            let mut env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+            env.log_archive = Some(archive);
             let server = Server::start(config(seed, node), env).await?;
             std::future::pending::<()>().await;
             drop(server);
