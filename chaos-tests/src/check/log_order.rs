@@ -15,6 +15,9 @@ use crate::history::{
 /// Refusals that promise that nothing was written.
 const REFUSED_BEFORE: [&str; 3] = ["NO_LEADER", "NO_QUORUM", "OVERLOADED"];
 
+/// Commands whose repeats are told by the run that they are about.
+const RUN_KINDS: [&str; 3] = ["start_run", "finish_run", "cancel_run"];
+
 /// What is wrong, and what the harness did not get hold of.
 pub(super) fn check(evidence: &Evidence) -> (Findings, Vec<String>) {
     let mut findings = Findings::new(Promise::P2);
@@ -104,23 +107,25 @@ fn holes(entries: &BTreeMap<u64, &Logged>) -> Vec<String> {
 /// The merged log by what it is asked for.
 struct Log<'a> {
     by_revision: BTreeMap<u64, &'a LoggedCommand>,
-    /// Revisions by kind, agent and subject, so that a long history is not looked through for each of its calls.
-    by_subject: BTreeMap<Asked<'a>, Vec<u64>>,
+    /// Revisions by what was asked, so that a long history is not looked through for each of its calls.
+    by_asked: BTreeMap<Asked<'a>, Vec<u64>>,
 }
 
-/// Kind, agent and subject of a command.
-type Asked<'a> = (&'a str, &'a str, &'a str);
+/// Kind, agent, subject and request id of a command. A run is its own id.
+type Asked<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl<'a> Log<'a> {
     fn of(entries: &BTreeMap<u64, &'a Logged>, findings: &mut Findings) -> Self {
-        let mut log = Self { by_revision: BTreeMap::new(), by_subject: BTreeMap::new() };
+        let mut log = Self { by_revision: BTreeMap::new(), by_asked: BTreeMap::new() };
         let mut last = 0;
         for (index, entry) in entries {
             for command in &entry.commands {
                 last += 1;
-                let LoggedCommand { kind, agent, subject, .. } = command;
+                let LoggedCommand { kind, agent, subject, request_id } = command;
                 log.by_revision.insert(last, command);
-                log.by_subject.entry((kind, agent, subject)).or_default().push(last);
+                let is_of_run = RUN_KINDS.contains(&kind.as_str());
+                let request_id = if is_of_run { "" } else { request_id };
+                log.by_asked.entry((kind, agent, subject, request_id)).or_default().push(last);
             }
             findings.expect(entry.revision == 0 || entry.revision == last, || {
                 format!(
@@ -134,14 +139,8 @@ impl<'a> Log<'a> {
 
     /// Revisions at which a call is in the log.
     fn of_call(&self, entry: &Entry) -> Vec<u64> {
-        let Some(asked) = asked(entry) else { return Vec::new() };
-        let all = self.by_subject.get(&asked).into_iter().flatten().copied();
-        let is_its = |revision: &u64| {
-            let command = self.by_revision.get(revision);
-            entry.request_id.is_empty()
-                || command.is_some_and(|command| command.request_id == entry.request_id)
-        };
-        all.filter(is_its).collect()
+        let places = asked(entry).and_then(|asked| self.by_asked.get(&asked));
+        places.cloned().unwrap_or_default()
     }
 }
 
@@ -161,7 +160,7 @@ fn asked(entry: &Entry) -> Option<Asked<'_>> {
         | Call::GetMemory { .. }
         | Call::GetDrain { .. } => return None,
     };
-    Some((kind, &entry.agent, subject))
+    Some((kind, &entry.agent, subject, &entry.request_id))
 }
 
 /// What is there in the end is there by a command of the log.
@@ -198,61 +197,95 @@ fn fates(evidence: &Evidence, agent: &AgentFinal, log: &Log<'_>, findings: &mut 
     for entry in writes {
         operations.entry(entry.operation).or_default().push(entry);
     }
+    let traces = Traces::of(agent);
     for attempts in operations.values() {
         let Some(first) = attempts.first() else { continue };
         let places = log.of_call(first);
-        let effects = effects(first, agent);
-        let answers = attempts.iter().filter_map(|it| it.ok());
-        for (revision, answer) in answers {
+        for (revision, answer) in attempts.iter().filter_map(|it| it.ok()) {
             acknowledged(first, revision, answer, &places, findings);
         }
-        findings.expect(effects.len() <= 1, || {
-            format!("{:?} took effect at each of the revisions {effects:?}", first.call)
-        });
-        // Another operation may have started the same run.
-        if matches!(first.call, Call::PutMemory { .. }) {
-            findings.expect(effects.iter().all(|effect| places.contains(effect)), || {
-                format!("{:?} took effect at {effects:?}; the log has it at {places:?}", first.call)
-            });
+        let effects = traces.of_call(first);
+        if let Some(effects) = &effects {
+            traced(attempts, &places, effects, findings);
         }
-        if attempts.iter().any(|it| matches!(it.outcome, Outcome::Ok { .. })) {
-            continue;
-        }
-        if attempts.iter().any(|it| it.may_have_happened()) {
-            // A condition may have failed: it is there then, and did nothing.
-            let certain = !matches!(first.call, Call::PutMemory { expected: Some(_), .. });
-            findings.expect(places.is_empty() || effects.len() == 1 || !certain, || {
-                format!("{:?} is in the log at {places:?} and had no effect", first.call)
-            });
-        } else {
-            refused(attempts, &places, &effects, findings);
+        if attempts.iter().all(|it| refusal(it).is_some()) {
+            refused(attempts, &places, &effects.unwrap_or_default(), findings);
         }
     }
 }
 
-/// Revisions at which a call is seen to have done something; none for what leaves no trace of its own.
-fn effects(entry: &Entry, agent: &AgentFinal) -> Vec<u64> {
-    match &entry.call {
-        Call::PutMemory { key, value: Some(value), .. } => {
-            let versions = agent.versions.iter();
-            let own = versions.filter(|it| it.key == *key && it.value.as_ref() == Some(value));
-            own.map(|it| it.revision).collect()
+/// Where what is there in the end came from.
+struct Traces<'a> {
+    /// Revisions by key and value: a value is written by one operation.
+    versions: BTreeMap<(&'a str, &'a str), Vec<u64>>,
+    pins: BTreeMap<&'a str, u64>,
+}
+
+impl<'a> Traces<'a> {
+    fn of(agent: &'a AgentFinal) -> Self {
+        let pins = agent.runs.iter().map(|run| (run.run_id.as_str(), run.pin.revision)).collect();
+        let mut versions: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        for version in &agent.versions {
+            if let Some(value) = &version.value {
+                versions.entry((&*version.key, &**value)).or_default().push(version.revision);
+            }
         }
-        Call::StartRun { run_id, .. } => {
-            let own = agent.runs.iter().filter(|run| run.run_id == *run_id);
-            own.map(|run| run.pin.revision).collect()
-        }
-        Call::FinishRun { .. }
-        | Call::CancelRun { .. }
-        | Call::Switch { .. }
-        | Call::Rollback { .. }
-        | Call::PutMemory { value: None, .. }
-        | Call::LookupPin { .. }
-        | Call::ResolveRoute { .. }
-        | Call::ReadRoute
-        | Call::GetMemory { .. }
-        | Call::GetDrain { .. } => Vec::new(),
+        Self { versions, pins }
     }
+
+    /// Revisions at which a call is seen to have done something. None: it leaves no trace of its own.
+    fn of_call(&self, entry: &Entry) -> Option<Vec<u64>> {
+        match &entry.call {
+            Call::PutMemory { key, value: Some(value), .. } => {
+                Some(self.versions.get(&(&**key, &**value)).cloned().unwrap_or_default())
+            }
+            Call::StartRun { run_id, .. } => {
+                Some(self.pins.get(run_id.as_str()).copied().into_iter().collect())
+            }
+            Call::FinishRun { .. }
+            | Call::CancelRun { .. }
+            | Call::Switch { .. }
+            | Call::Rollback { .. }
+            | Call::PutMemory { value: None, .. }
+            | Call::LookupPin { .. }
+            | Call::ResolveRoute { .. }
+            | Call::ReadRoute
+            | Call::GetMemory { .. }
+            | Call::GetDrain { .. } => None,
+        }
+    }
+}
+
+/// The log and what is there in the end say the same of a write that leaves a trace.
+fn traced(attempts: &[&Entry], places: &[u64], effects: &[u64], findings: &mut Findings) {
+    let Some(first) = attempts.first() else { return };
+    findings.expect(effects.len() <= 1, || {
+        format!("{:?} took effect at each of the revisions {effects:?}", first.call)
+    });
+    // A run that was moved has the pin of another command.
+    if matches!(first.call, Call::PutMemory { .. }) {
+        findings.expect(effects.iter().all(|effect| places.contains(effect)), || {
+            format!("{:?} took effect at {effects:?}; the log has it at {places:?}", first.call)
+        });
+    }
+    // A condition may have failed, and a definite no may be what the log decided: it is there then, and did nothing.
+    let is_certain = !matches!(first.call, Call::PutMemory { expected: Some(_), .. })
+        && attempts.iter().all(|it| refusal(it).is_none_or(is_before));
+    findings.expect(places.is_empty() || !effects.is_empty() || !is_certain, || {
+        format!("{:?} is in the log at {places:?} and had no effect", first.call)
+    });
+}
+
+/// The reason of a definite no.
+fn refusal(entry: &Entry) -> Option<&str> {
+    match &entry.outcome {
+        Outcome::Rejected { reason, .. } => Some(reason),
+        Outcome::Ok { .. } | Outcome::Unknown { .. } => None,
+    }
+}
+
+fn is_before(reason: &str) -> bool {
+    REFUSED_BEFORE.contains(&reason)
 }
 
 /// An acknowledged write is in the log at the revision of its answer, or was there before when it was asked again.
@@ -289,15 +322,13 @@ fn acknowledged(
 
 /// A definite no: nothing was done, and where it was said before anything was written, nothing is there.
 fn refused(attempts: &[&Entry], places: &[u64], effects: &[u64], findings: &mut Findings) {
+    // Another operation may have started the same run.
     let Some(first) = attempts.first().filter(|it| !it.request_id.is_empty()) else { return };
     findings.expect(effects.is_empty(), || {
         format!("{:?} was refused, and took effect at {effects:?}", first.call)
     });
-    let is_before = |it: &&Entry| match &it.outcome {
-        Outcome::Rejected { reason, .. } => REFUSED_BEFORE.contains(&reason.as_str()),
-        Outcome::Ok { .. } | Outcome::Unknown { .. } => false,
-    };
-    findings.expect(places.is_empty() || !attempts.iter().all(is_before), || {
+    let before = attempts.iter().all(|it| refusal(it).is_some_and(is_before));
+    findings.expect(places.is_empty() || !before, || {
         format!("{:?} was refused before it was written; the log has it at {places:?}", first.call)
     });
 }

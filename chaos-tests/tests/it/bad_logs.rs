@@ -2,7 +2,7 @@
 
 use pinrail_chaos_tests::check::{Promise, Verdict, judge};
 use pinrail_chaos_tests::history::{
-    Answer, Call, Logged, LoggedCommand, MemberLog, Outcome, VersionFinal,
+    Answer, Call, InFlight, Logged, LoggedCommand, MemberLog, Outcome, VersionFinal,
 };
 
 use crate::story::{self, AGENT, Story, put, start};
@@ -299,6 +299,19 @@ fn a_refusal_that_was_applied_and_an_unknown_fate_that_the_log_decides_pass() {
         is_there(story, 50);
     });
     accepted(|story| drop(asks(story, unknown())));
+    // A repeat was told what the log had decided: a rollback leaves no version by which its effect would be seen.
+    accepted(|story| {
+        let (from_bundle_id, in_flight) = ("v9".to_owned(), InFlight::Restart);
+        let back = Call::Rollback { from_bundle_id, in_flight };
+        story.push(back, unknown());
+        let entry = story.evidence.history.last_mut().expect("it was just pushed");
+        entry.request_id = id(entry.operation);
+        let mut again = entry.clone();
+        again.outcome = refused("ROUTE_CHANGED");
+        let id = again.request_id.clone();
+        story.evidence.history.push(again);
+        logged(story, 50, &command("rollback", "", &id));
+    });
 }
 
 #[test]
