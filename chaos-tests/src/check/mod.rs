@@ -1,7 +1,8 @@
-//! The judge: one file a promise of the specification, each a function from the evidence to what breaks it.
+//! The judge: one file a promise of the specification, each a function from the evidence to what breaks it; beside them what
+//! the members' logs say (`log_order.rs`), and an order of the calls that no revision takes part in (`registers.rs`).
 //!
-//! It is linear in the history but for sorting and for the search of the second opinion, which is bound (`registers.rs`), and must never know the node, its state machine or the client
-//! library: what it believes about the rules it has from `model` alone.
+//! It is linear in the history but for sorting and for the search of that order, which is bound. It must never know the node, its
+//! state machine or the client library: what it believes about the rules it has from `model` alone.
 
 mod drain_counts;
 mod drain_ends;
