@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -64,6 +64,8 @@ pub struct Env {
     pub threads: bool,
     /// A fault ends the process; in the simulation it ends the node only.
     pub abort_on_fault: bool,
+    /// Where every entry that is applied is kept too, for tests; none: nowhere.
+    pub log_archive: Option<PathBuf>,
     rng: Arc<Mutex<StdRng>>,
 }
 
@@ -77,6 +79,7 @@ impl Env {
             engines: Arc::new(RocksEngines),
             threads: true,
             abort_on_fault: true,
+            log_archive: None,
             rng: Arc::new(Mutex::new(rand::make_rng::<StdRng>())),
         }
     }
@@ -90,7 +93,7 @@ impl Env {
         seed: u64,
     ) -> Self {
         let rng = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
-        Self { clock, net, engines, threads: false, abort_on_fault: false, rng }
+        Self { clock, net, engines, threads: false, abort_on_fault: false, log_archive: None, rng }
     }
 
     #[must_use]

@@ -7,6 +7,7 @@ pub mod config;
 pub mod driver;
 pub mod env;
 mod http;
+pub mod log_dump;
 pub mod raft;
 pub mod server;
 pub mod service;

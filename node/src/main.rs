@@ -1,4 +1,4 @@
-//! The one binary. The verbs that start a node are here (`command/`); every other verb is the client's.
+//! The one binary. The verbs that start a node or open its files are here (`command/`); every other verb is the client's.
 
 mod command;
 
@@ -24,6 +24,8 @@ struct Pinrail {
 enum Command {
     Dev(command::dev::DevArgs),
     Server(command::server::ServerArgs),
+    #[command(subcommand)]
+    Debug(command::dump_log::Debug),
     #[command(flatten)]
     Client(cli::Command),
 }
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
     match command {
         Command::Dev(args) => command::dev::run(&args),
         Command::Server(args) => command::server::run(&args),
+        Command::Debug(command::dump_log::Debug::DumpLog(args)) => {
+            command::dump_log::run(&args, &globals)
+        }
         Command::Client(cli::Command::Cluster(cli::Cluster::Recover(args))) => {
             command::recover::run(&args, &globals)
         }
@@ -59,7 +64,7 @@ mod tests {
     #[test]
     fn verbs_of_both_sides_are_there() {
         let command = Pinrail::command();
-        for verb in ["dev", "server", "switch", "rollback", "run", "status"] {
+        for verb in ["dev", "server", "debug", "switch", "rollback", "run", "status"] {
             assert!(command.find_subcommand(verb).is_some(), "{verb}");
         }
     }

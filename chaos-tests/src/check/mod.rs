@@ -1,13 +1,17 @@
-//! The judge: one file a promise of the specification, each a function from the evidence to what breaks it.
+//! The judge: one file a promise of the specification, each a function from the evidence to what breaks it; beside them what
+//! the members' logs say (`log_order.rs`), and an order of the calls that no revision takes part in (`registers.rs`).
 //!
-//! It is linear in the history but for sorting, and must never know the node, its state machine or the client
-//! library: what it believes about the rules it has from `model` alone.
+//! It is linear in the history but for sorting and for the search of that order, which is bound. It must never know the node, its
+//! state machine or the client library: what it believes about the rules it has from `model` alone.
 
 mod drain_counts;
 mod drain_ends;
 mod durable_steps;
 mod durable_writes;
+mod linearizable;
+mod log_order;
 mod memory;
+mod registers;
 mod rollback;
 mod route_order;
 mod steps_on_bundle;
@@ -59,6 +63,10 @@ pub struct Verdict {
     pub harness: Vec<String>,
     /// How many statements were compared, so that an empty history cannot pass for a good one.
     pub compared: u64,
+    /// Registers on which the search for an order was given up.
+    pub undecided: u64,
+    /// Registers on which it came to an end.
+    pub decided: u64,
 }
 
 impl Verdict {
@@ -132,6 +140,20 @@ pub fn judge(evidence: &Evidence) -> Verdict {
             verdict.compared += findings.compared;
             verdict.violations.extend(findings.violations);
         }
+        let (findings, undecided) = registers::check(&case);
+        verdict.decided += findings.compared;
+        verdict.undecided += undecided;
+        verdict.compared += findings.compared;
+        verdict.violations.extend(findings.violations);
+    }
+    if !evidence.logs.is_empty() {
+        let (findings, missing) = log_order::check(evidence);
+        verdict.compared += findings.compared;
+        verdict.violations.extend(findings.violations);
+        verdict.harness.extend(missing);
+    }
+    if verdict.undecided > 0 && verdict.decided == 0 {
+        verdict.harness.push("no register was decided by the search for an order".to_owned());
     }
     verdict.violations.sort_by(|a, b| (a.promise, &a.what).cmp(&(b.promise, &b.what)));
     verdict.violations.dedup();

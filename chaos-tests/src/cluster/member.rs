@@ -24,7 +24,9 @@ pub struct Member {
     pub http: String,
     pub peer: String,
     pub data: PathBuf,
-    launch: Launch,
+    /// Where it keeps every entry that it applies; none: nowhere.
+    pub(super) archive: Option<PathBuf>,
+    pub(super) launch: Launch,
     process: Option<Process>,
     frozen: bool,
     /// The file system that its data is on; none: the harness's. Dropped after the process.
@@ -71,6 +73,10 @@ impl Member {
             // Its address is not loopback, and nobody but this machine reaches it.
             args.push("--insecure".into());
         }
+        let archive = options.log_archive.then(|| folder.join(format!("{}.archive", place.name)));
+        if let Some(archive) = &archive {
+            args.extend(["--log-archive".into(), archive.into()]);
+        }
         let launch = Launch {
             what: place.name.clone(),
             program: options.binary.clone(),
@@ -86,6 +92,7 @@ impl Member {
             http: place.http,
             peer: place.peer,
             data,
+            archive,
             launch,
             process: None,
             frozen: false,

@@ -4,6 +4,7 @@
 //! It owns the processes: whatever happens to the owner, they end with it. It knows how to hurt them and how to see
 //! what they say about themselves, and nothing of what they should answer.
 
+mod archive;
 mod cut;
 mod disk;
 mod member;
@@ -75,6 +76,8 @@ pub struct Options {
     pub timings: Timings,
     /// Each member on a file system of its own, so that it can lose power. Needs root.
     pub disks: bool,
+    /// Each member keeps every entry that it applies, beside its data.
+    pub log_archive: bool,
     /// Where files go; none: a temporary folder, kept when something failed.
     pub folder: Option<PathBuf>,
     /// Ctrl-C in the terminal does not reach the members: whoever owns them hears it.
@@ -93,6 +96,7 @@ impl Options {
             ground: Ground::Loopback,
             timings: Timings::Shared,
             disks: false,
+            log_archive: false,
             folder: None,
             apart: false,
         }

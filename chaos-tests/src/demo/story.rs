@@ -265,7 +265,8 @@ impl<'a> Play<'a> {
             finals.push(read.await?);
         }
         self.timeline.say("final read done");
-        let evidence = Evidence { history, worker_log, faults: self.recorder.faults(), finals };
+        let (faults, logs) = (self.recorder.faults(), Vec::new());
+        let evidence = Evidence { history, worker_log, faults, finals, logs };
         keeper.write("evidence.json", &evidence)?;
         let cap_ms = self.stage.options.drain_cap * 1_000;
         Ok(Closing::of(&evidence, cap_ms, agreed.err().map(|error| format!("{error:#}"))))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Pin};
+use super::{Entry, MemberLog, Pin};
 
 /// Everything that a verdict rests on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Evidence {
     pub faults: Vec<Fault>,
     /// One for each agent, read after everything was healed.
     pub finals: Vec<AgentFinal>,
+    /// One for each member that kept what it applied; none: nobody did.
+    #[serde(default)]
+    pub logs: Vec<MemberLog>,
 }
 
 /// A line that a worker process wrote before or after it did something.

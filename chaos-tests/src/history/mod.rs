@@ -5,6 +5,7 @@
 //! It knows nothing of connections or of any rule of the system.
 
 mod evidence;
+mod member_log;
 mod recorder;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ pub use evidence::{
     AgentFinal, Evidence, Fault, FaultKind, Gap, Needs, RunFinal, StepFinal, VersionFinal,
     WorkerEvent, WorkerLine,
 };
+pub use member_log::{Logged, LoggedCommand, MemberLog};
 pub use recorder::Recorder;
 
 /// One attempt of one operation at one node.

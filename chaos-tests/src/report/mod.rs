@@ -70,6 +70,9 @@ pub struct Report {
     /// What the harness did not manage.
     pub harness: Vec<String>,
     pub compared: u64,
+    /// Registers for whose calls an order was looked for, and those of them for which the search was given up.
+    pub registers: u64,
+    pub undecided: u64,
     pub steps_executed: usize,
     pub runs: usize,
 }
@@ -110,6 +113,8 @@ impl Report {
             problems: Vec::new(),
             harness: verdict.harness,
             compared: verdict.compared,
+            registers: verdict.decided + verdict.undecided,
+            undecided: verdict.undecided,
             steps_executed: evidence.worker_log.iter().filter(began).count(),
             runs: evidence.finals.iter().map(|agent| agent.runs.len()).sum(),
         }
@@ -164,6 +169,11 @@ impl fmt::Display for Report {
             f,
             "  {} runs, {} steps executed, {} statements compared",
             self.runs, self.steps_executed, self.compared
+        )?;
+        writeln!(
+            f,
+            "  order of calls: {} registers, {} of them not decided",
+            self.registers, self.undecided
         )?;
         list(
             f,

@@ -35,25 +35,32 @@ pub(super) async fn conclude(
         Some(workers) => read_journals(&workers.stop().await?)?,
         None => Vec::new(),
     };
-    if let Err(error) = nemesis.cluster.nodes.agree(AGREE).await {
+    let applied = match nemesis.cluster.nodes.agree(AGREE).await {
+        Ok(agreed) => agreed.applied_index,
+        Err(error) => {
+            problems.push(format!("{error:#}"));
+            0
+        }
+    };
+    let finals = load.final_read(&worker_log).await.context("the final read")?;
+    if let Err(error) = nemesis.cluster.must_run() {
         problems.push(format!("{error:#}"));
     }
-    let finals = load.final_read(&worker_log).await.context("the final read")?;
-    let evidence = Evidence {
+    let mut evidence = Evidence {
         history: load.recorder.entries(),
         worker_log,
         faults: load.recorder.faults(),
         finals,
+        logs: Vec::new(),
     };
     keeper.write("evidence.json", &evidence)?;
+    // They lie in the same folder as they are.
+    evidence.logs = nemesis.cluster.logs(applied).await.context("the members' logs")?;
     let mut report = Report::of(&evidence, judge(&evidence));
     report.problems.extend(problems);
     let acked = evidence.history.iter().filter(|entry| entry.ok().is_some()).count();
     if acked < least_acked {
         report.harness.push(format!("only {acked} calls were acknowledged"));
-    }
-    if let Err(error) = nemesis.cluster.must_run() {
-        report.problems.push(format!("{error:#}"));
     }
     keeper.publish(&report, &evidence)?;
     Ok(report)

@@ -34,8 +34,11 @@ pub async fn kill_all(setting: &Setting, cycles: u32) -> Result<Report> {
 }
 
 async fn all_cycles(setting: &Setting, cycles: u32, keeper: &Keeper) -> Result<Report> {
-    let options =
-        Options { folder: Some(keeper.folder()), ..Options::three(&setting.binaries.pinrail) };
+    let options = Options {
+        folder: Some(keeper.folder()),
+        log_archive: true,
+        ..Options::three(&setting.binaries.pinrail)
+    };
     let bundles = [bundle(1), bundle(2)];
     let (mut load, mut nemesis) = open(setting, keeper, &options, AGENT, &bundles).await?;
     let mut problems = Vec::new();

@@ -264,6 +264,7 @@ pub async fn outages(
     let mut lines = Vec::new();
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         ground: group.ground(),
         timings: Timings::Production,
         disks: group == Group::Disks,

@@ -90,6 +90,7 @@ async fn all_cycles(
 ) -> Result<Report> {
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         disks: true,
         timings: Timings::Production,
         snapshot_log: Some(SNAPSHOT_LOG.to_owned()),

@@ -35,6 +35,7 @@ pub async fn snapshot(setting: &Setting) -> Result<Report> {
 async fn story(setting: &Setting, keeper: &Keeper) -> Result<Report> {
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         snapshot_log: Some(SNAPSHOT_LOG.to_owned()),
         keep_entries: Some(KEEP_ENTRIES),
         ..Options::three(&setting.binaries.pinrail)

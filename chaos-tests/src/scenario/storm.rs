@@ -40,6 +40,7 @@ pub async fn storm(setting: &Setting, plan: &Plan) -> Result<Report> {
 async fn weather(setting: &Setting, plan: &Plan, keeper: &Keeper) -> Result<Report> {
     let options = Options {
         folder: Some(keeper.folder()),
+        log_archive: true,
         ground: plan.ground(),
         disks: plan.needs(Needs::Disk),
         // A full disk is met when something new is written there, as a snapshot is.

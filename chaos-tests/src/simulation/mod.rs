@@ -16,17 +16,18 @@ mod weather;
 mod world;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use pinrail_node::log_dump;
 use pinrail_node::storage::memory::Disk;
 
 use crate::api::Nodes;
 use crate::api::setup::{Policy, code_of};
 use crate::check::judge;
-use crate::history::{Evidence, Recorder};
+use crate::history::{Evidence, MemberLog, Recorder};
 use crate::report::Report;
 use crate::scenario::Load;
 use crate::worker::{self, read_journals};
@@ -83,7 +84,7 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
     let disks: Vec<Disk> = (0..storm.nodes).map(|_| world.disk()).collect();
     let mut sim = world.simulation(LONGEST);
     for (number, disk) in disks.iter().enumerate() {
-        world.host(&mut sim, number, disk.clone());
+        world.host(&mut sim, number, disk.clone(), archive(folder, number));
     }
     let recorder = Recorder::in_memory();
     let begun = Rc::new(RefCell::new(None));
@@ -112,10 +113,11 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
             }
         }
     }
-    let Played { evidence, disagreement } =
+    let Played { mut evidence, disagreement } =
         finished.borrow_mut().take().context("the client did not end")??;
     let losses = disks.iter().map(Disk::losses).fold((0, 0), |sum, l| (sum.0 + l.0, sum.1 + l.1));
     let trace = trace(&evidence)?;
+    evidence.logs = (0..storm.nodes).map(|node| applied(folder, node)).collect::<Result<_>>()?;
     let mut report = Report::of(&evidence, judge(&evidence));
     report.problems.extend(disagreement);
     let acked = evidence.history.iter().filter(|entry| entry.ok().is_some()).count();
@@ -124,6 +126,18 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
     }
     let entries = (switch_at, last_index(&disks));
     Ok(Seed { report, trace, losses, entries, evidence })
+}
+
+/// Where a member keeps every entry that it applies. What it lost of its disk is there all the same.
+fn archive(folder: &Path, node: usize) -> PathBuf {
+    folder.join(format!("{}.archive", world::name(node)))
+}
+
+fn applied(folder: &Path, node: usize) -> Result<MemberLog> {
+    let mut dump = Vec::new();
+    log_dump::archive(&archive(folder, node), &(0..=u64::MAX), &mut dump)?;
+    let archive = MemberLog::parse(&String::from_utf8(dump)?)?;
+    Ok(MemberLog { node, archive, log: Vec::new() })
 }
 
 fn last_index(disks: &[Disk]) -> u64 {
@@ -188,5 +202,8 @@ async fn play(
     }
     let disagreement = nodes.agree(AGREE).await.err().map(|error| format!("{error:#}"));
     let (history, faults) = (recorder.entries(), recorder.faults());
-    Ok(Played { evidence: Evidence { history, worker_log, faults, finals }, disagreement })
+    Ok(Played {
+        evidence: Evidence { history, worker_log, faults, finals, logs: Vec::new() },
+        disagreement,
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,16 +61,23 @@ impl World {
     }
 
     /// Adds a node, which is started again whenever the host is.
-    pub(super) fn host(self, sim: &mut turmoil::Sim<'_>, node: usize, disk: Disk) {
+    pub(super) fn host(
+        self,
+        sim: &mut turmoil::Sim<'_>,
+        node: usize,
+        disk: Disk,
+        archive: PathBuf,
+    ) {
         sim.host(name(node), move || {
-            let disk = disk.clone();
+            let (disk, archive) = (disk.clone(), archive.clone());
             async move {
                 let started = now();
                 let clock = Arc::new(SimulatedClock::of(self.seed, node, started));
                 let started = u64::try_from(started.as_nanos()).unwrap_or(0);
                 let own =
                     self.seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
-                let env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+                let mut env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+                env.log_archive = Some(archive);
                 let server = Server::start(self.config(node), env).await?;
                 std::future::pending::<()>().await;
                 drop(server);

@@ -2,6 +2,8 @@
 //! real processes.
 
 mod bad_histories;
+mod bad_logs;
+mod bad_orders;
 mod processes;
 mod readme;
 #[cfg(feature = "simulation")]

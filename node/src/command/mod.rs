@@ -1,6 +1,7 @@
-//! The verbs that start a node. Every other verb is the client's.
+//! The verbs that start a node or open its files. Every other verb is the client's.
 
 pub(crate) mod dev;
+pub(crate) mod dump_log;
 mod hello;
 pub(crate) mod recover;
 pub(crate) mod server;

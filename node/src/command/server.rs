@@ -29,6 +29,9 @@ pub(crate) struct ServerArgs {
     /// Say what would be done, and whether the file is valid: exit 0 or 2
     #[arg(long)]
     check: bool,
+    /// For tests: append every entry that is applied to files in a directory, which snapshots do not shorten
+    #[arg(long, value_name = "DIR")]
+    log_archive: Option<PathBuf>,
 }
 
 /// Runs a server until SIGTERM or SIGINT.
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &ServerArgs) -> ExitCode {
     }
     telemetry::init_logs(&config.log);
     telemetry::init_metrics();
-    match serve(config) {
+    match serve(config, args.log_archive.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -57,12 +60,14 @@ pub(crate) fn run(args: &ServerArgs) -> ExitCode {
     }
 }
 
-fn serve(config: ServerConfig) -> anyhow::Result<()> {
+fn serve(config: ServerConfig, log_archive: Option<PathBuf>) -> anyhow::Result<()> {
     super::runtime()?.block_on(async {
         let (cluster, node) = (config.cluster.clone(), config.node.clone());
         let mut terminate =
             signal(SignalKind::terminate()).context("signals cannot be received")?;
-        let server = Server::start(config, Env::real()).await?;
+        let mut env = Env::real();
+        env.log_archive = log_archive;
+        let server = Server::start(config, env).await?;
         println!(
             "pinrail {node} of {cluster} listens: grpc {}  http {}  peer {}",
             server.grpc_addr, server.http_addr, server.peer_addr

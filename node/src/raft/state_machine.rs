@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,11 +23,11 @@ use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 
 use crate::env::Env;
-use crate::storage::{Files, Snapshot, StateEngine, damaged};
+use crate::storage::{Archive, Files, Record, Snapshot, StateEngine, damaged};
 
 use super::types::{
     Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, get_log_id, get_snapshot_meta,
-    get_stored_membership, put_log_id, put_snapshot_meta, put_stored_membership,
+    get_stored_membership, put_entry, put_log_id, put_snapshot_meta, put_stored_membership,
 };
 
 /// Applied batches that a subscriber may lag behind before it has to read the state anew.
@@ -62,6 +63,8 @@ pub(crate) struct StateShared {
     pub(crate) feed: broadcast::Sender<Arc<AppliedBatch>>,
     env: Env,
     position: Mutex<Position>,
+    /// Of a node under test.
+    archive: Option<Mutex<Archive>>,
     pub(super) snapshot: Mutex<Option<Snapshot>>,
 }
 
@@ -94,6 +97,35 @@ impl StateShared {
             Some(_) | None => Ok(()),
         }
     }
+
+    fn keep_entry(&self, entry: &Entry, revision: u64) {
+        if let Some(archive) = &self.archive {
+            let entry = Bytes::from(put_entry(entry).encode_to_vec());
+            archive.lock().add(&Record::Entry { revision, entry });
+        }
+    }
+
+    fn keep_snapshot(&self, meta: &SnapshotMeta, revision: u64) -> io::Result<()> {
+        if let (Some(archive), Some(last)) = (&self.archive, &meta.last_log_id) {
+            let position = Bytes::from(put_log_id(last).encode_to_vec());
+            archive.lock().add(&Record::Snapshot { revision, position });
+        }
+        self.write_archive()
+    }
+
+    /// A node under test that cannot keep what it applies proves nothing: it ends.
+    fn write_archive(&self) -> io::Result<()> {
+        let Some(archive) = &self.archive else { return Ok(()) };
+        let written = archive.lock().write();
+        written.map_err(|error| io::Error::new(error.kind(), format!("the log archive: {error}")))
+    }
+}
+
+/// Damage and a full disk there are none of the state's.
+fn begin_archive(directory: &Path) -> io::Result<Archive> {
+    Archive::begin(directory).map_err(|error| {
+        io::Error::other(format!("the log archive {}: {error}", directory.display()))
+    })
 }
 
 impl StateMachine {
@@ -117,12 +149,14 @@ impl StateMachine {
         })
         .map_err(fault)?;
         let snapshot = engine.newest_snapshot()?;
+        let archive = env.log_archive.as_deref().map(begin_archive).transpose()?;
         let shared = Arc::new(StateShared {
             engine,
             applied: watch::Sender::new(at),
             feed: broadcast::Sender::new(FEED),
             env: env.clone(),
             position: Mutex::new(position),
+            archive: archive.map(Mutex::new),
             snapshot: Mutex::new(snapshot),
         });
         Ok((Self { shared: Arc::clone(&shared) }, shared))
@@ -139,6 +173,7 @@ impl StateMachine {
                 let log_id = entry.log_id;
                 position.last = Some(log_id);
                 let batch = apply_entry(&mut machine, &mut position, &entry)?;
+                self.shared.keep_entry(&entry, batch.revision);
                 // On followers nobody waits.
                 if let Some(responder) = responder {
                     let outcome = |applied: &Applied| applied.outcome.clone();
@@ -156,6 +191,7 @@ impl StateMachine {
             now_ms: written.cluster.now_ms,
         };
         let row = encode_position(&position, self.shared.env.clock.wall_ms());
+        self.shared.write_archive().map_err(|error| Fault(error.to_string()))?;
         self.shared.engine.write(written.writes, row)?;
         *self.shared.position.lock() = position;
         self.shared.applied.send_replace(at);
@@ -237,6 +273,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     ) -> Result<(), io::Error> {
         let shared = Arc::clone(&self.shared);
         let installed = snapshot.clone();
+        self.shared.keep_snapshot(meta, snapshot.manifest.revision)?;
         self.shared.env.blocking(move || shared.engine.install(&installed)).await?;
         if is_planted(Mutant::SnapshotLosesRequestIds) {
             lose_request_ids(&*self.shared.engine)?;

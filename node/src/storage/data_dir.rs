@@ -117,6 +117,23 @@ impl DataDir {
         Ok(Self { identity, path: path.to_owned(), _lock: lock })
     }
 
+    /// Takes the directory of a member that is stopped, whoever that is and whatever became of it, to look at it: nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// When a process holds it, it is damaged, or its format is too new.
+    pub fn inspect(path: &Path) -> Result<Self, DataDirError> {
+        let io = |error| DataDirError::Io { path: path.to_owned(), error };
+        let lock = File::open(path.join("LOCK")).map_err(io)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(DataDirError::InUse(path.to_owned()));
+        }
+        let format = fs::read_to_string(path.join("format-version"))
+            .map_err(|error| damaged(path, &format!("format-version cannot be read: {error}")))?;
+        let identity = stored(path, check_format(path, &format)?)?;
+        Ok(Self { identity, path: path.to_owned(), _lock: lock })
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -199,8 +216,23 @@ fn damaged(path: &Path, what: &str) -> DataDirError {
     DataDirError::Damaged { path: path.to_owned(), what: what.to_owned() }
 }
 
-/// `node-id` holds the cluster, the node, its number and the directory's identity, a line each; then its own checksum.
+/// The identity of a directory, which must be what is wanted.
 fn existing(path: &Path, format: u32, wanted: &Identity) -> Result<Identity, DataDirError> {
+    let found = stored(path, format)?;
+    if found.cluster != wanted.cluster || found.node != wanted.node {
+        return Err(DataDirError::Foreign {
+            path: path.to_owned(),
+            theirs: found.node,
+            their_cluster: found.cluster,
+            ours: wanted.node.clone(),
+            our_cluster: wanted.cluster.clone(),
+        });
+    }
+    Ok(found)
+}
+
+/// `node-id` holds the cluster, the node, its number and the directory's identity, a line each; then its own checksum.
+fn stored(path: &Path, format: u32) -> Result<Identity, DataDirError> {
     let damaged = |what: &str| damaged(path, what);
     let text = fs::read_to_string(path.join("node-id"))
         .map_err(|error| damaged(&format!("node-id cannot be read: {error}")))?;
@@ -213,15 +245,6 @@ fn existing(path: &Path, format: u32, wanted: &Identity) -> Result<Identity, Dat
         return Err(damaged("node-id is too short"));
     };
     let node_id = number.parse().map_err(|_| damaged("node-id has no number"))?;
-    if cluster != wanted.cluster || node != wanted.node {
-        return Err(DataDirError::Foreign {
-            path: path.to_owned(),
-            theirs: node.to_owned(),
-            their_cluster: cluster.to_owned(),
-            ours: wanted.node.clone(),
-            our_cluster: wanted.cluster.clone(),
-        });
-    }
     let directory = lines.next().unwrap_or_default().to_owned();
     Ok(Identity { cluster: cluster.to_owned(), node: node.to_owned(), node_id, directory })
 }

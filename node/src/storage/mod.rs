@@ -7,8 +7,10 @@
 //!   raft/       the log: entries, vote, purge position. Every write is synced before it is acknowledged.
 //!   state/      the state: no WAL, the log is its WAL. Position and data are written together.
 //!   snapshots/  checkpoints of the state with a manifest, a checksum a file
+//!   (archive)   for tests, elsewhere: every entry that was applied
 //! ```
 
+mod archive;
 mod data_dir;
 mod hot_rows;
 #[cfg(feature = "simulation")]
@@ -27,6 +29,7 @@ use bytes::Bytes;
 use pinrail_proto::log::SnapshotManifest;
 use pinrail_state_machine::store::{Fault, Read};
 
+pub use archive::{Archive, Record, read as read_archive};
 pub use data_dir::{DataDir, DataDirError, Identity};
 pub use rocks_log::RocksLog;
 pub use rocks_state::Rocks;

@@ -24,7 +24,7 @@ impl RocksLog {
     /// # Errors
     /// When it cannot be opened or finds damage before its last synced record.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut options = Options::default();
+        let mut options = options();
         options.create_if_missing(is_new(path)?);
         options.set_max_background_jobs(2);
         options.set_write_buffer_size(16 << 20);
@@ -32,13 +32,28 @@ impl RocksLog {
         options.set_bytes_per_sync(1 << 20);
         options.set_wal_bytes_per_sync(1 << 20);
         options.set_keep_log_file_num(2);
-        options.set_max_open_files(64);
-        // Only a torn tail is forgiven; recycled files would force a mode that drops what lies behind a flipped bit.
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_recycle_log_file_num(0);
-        options.set_paranoid_checks(true);
         Ok(Self { db: Arc::new(DB::open(&options, path).map_err(rocks)?) })
     }
+
+    /// Opens a log that nobody uses to look at it: nothing of its directory changes, and nothing can be written.
+    ///
+    /// # Errors
+    /// As [`RocksLog::open`], and when there is none.
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        let db = DB::open_for_read_only(&options(), path, false).map_err(rocks)?;
+        Ok(Self { db: Arc::new(db) })
+    }
+}
+
+/// How a log is read, whoever opens it.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_max_open_files(64);
+    // Only a torn tail is forgiven; recycled files would force a mode that drops what lies behind a flipped bit.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_recycle_log_file_num(0);
+    options.set_paranoid_checks(true);
+    options
 }
 
 impl LogEngine for RocksLog {

@@ -12,6 +12,7 @@ mod dead_letter;
 mod doctor;
 mod drift;
 mod drills;
+mod dump_log;
 mod emit;
 mod eval_gate;
 mod evals;
