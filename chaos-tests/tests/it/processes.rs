@@ -12,7 +12,7 @@ use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
     Setting, degraded, kill_all, outages, power_loss, release_kills, rollback_cost, snapshot,
-    storm, switch_cost,
+    storm, switch_cost, upgrade,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
@@ -117,6 +117,38 @@ async fn a_member_that_is_cut_off_never_lies_and_the_others_serve() {
     must_pass(&found.report);
     assert_eq!(found.kinds(), 5, "one of each kind\n{found}");
     assert!(found.longest_us() < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn a_member_whose_disk_lets_it_down_ends_or_goes_on_and_loses_nothing() {
+    let found = outages::outages(&setting(24), Group::Disks, 1, None).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert_eq!(found.kinds(), 4, "one of each kind\n{found}");
+    assert!(found.longest_us() < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn links_that_are_slow_lossy_and_wild_break_no_promise() {
+    let found = outages::outages(&setting(25), Group::Weather, 1, None).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert_eq!(found.kinds(), 3, "one of each kind\n{found}");
+}
+
+#[tokio::test]
+async fn a_leader_short_of_processor_or_with_another_clock_breaks_no_promise() {
+    let found = outages::outages(&setting(26), Group::Strain, 1, None).await.expect(NEEDS_ROOT);
+    must_pass(&found.report);
+    assert_eq!(found.kinds(), 2, "one of each kind\n{found}");
+}
+
+#[tokio::test]
+async fn members_that_are_restarted_one_by_one_as_a_build_agree_throughout() {
+    let setting = setting(27);
+    let found = upgrade::upgrade(&setting, &setting.binaries.pinrail).await;
+    let found = found.expect("it is upgraded");
+    must_pass(&found.report);
+    assert_eq!(found.waits.count, 5, "{found}");
+    assert!(found.waits.max_us < LONGEST_GAP_US, "{found}");
 }
 
 #[tokio::test]
