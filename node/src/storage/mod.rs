@@ -30,6 +30,8 @@ use pinrail_state_machine::store::{Fault, Read};
 pub use data_dir::{DataDir, DataDirError, Identity};
 pub use rocks_log::RocksLog;
 pub use rocks_state::Rocks;
+#[cfg(feature = "testing")]
+pub(crate) use snapshot::checked as file_of;
 pub use snapshot::{Files, Incoming, Snapshot};
 pub(crate) use snapshot::{MANIFEST, sync_directory, write_durably};
 
