@@ -98,6 +98,28 @@ test: nextest programs host-programs porting ## all tests that CI runs; some mak
 	@cargo nextest run --workspace --all-targets --no-fail-fast
 	@.ci/compared
 
+# What libFuzzer needs to see of the code. Stable Rust can do that; nothing of it is built by any other command.
+FUZZ := $(CARGO_TARGET_DIR)/fuzz
+FUZZ_HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+FUZZ_FLAGS := -C target-cpu=x86-64-v2 --cfg tokio_unstable --cfg fuzzing -C passes=sancov-module \
+  $(addprefix -C llvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+FUZZ_FEATURES ?= node
+SECONDS ?= 60
+TARGETS ?= $(notdir $(wildcard chaos-tests/fuzz/corpora/*))
+.PHONY: fuzz
+fuzz: tools ## bytes that a decoder or the state machine does not survive, by libFuzzer: SECONDS=60 for each target, TARGETS="keys commands"
+	@cd chaos-tests/fuzz/libfuzzer && CARGO_TARGET_DIR=$(FUZZ) RUSTFLAGS="$(FUZZ_FLAGS)" \
+	  cargo build --release --locked --target $(FUZZ_HOST) --no-default-features --features "$(FUZZ_FEATURES)"
+	@for target in $(TARGETS); do \
+	  echo "fuzzing $$target for $(SECONDS) seconds"; \
+	  mkdir -p $(FUZZ)/corpora/$$target $(FUZZ)/found; \
+	  PINRAIL_FUZZ=$$target $(FUZZ)/$(FUZZ_HOST)/release/pinrail-libfuzzer -max_total_time=$(SECONDS) -timeout=10 \
+	    -rss_limit_mb=2048 -close_fd_mask=0 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(FUZZ)/found/$$target- \
+	    $(FUZZ)/corpora/$$target chaos-tests/fuzz/corpora/$$target || { \
+	    echo "$$target failed: copy the file that is named above to chaos-tests/fuzz/corpora/$$target, then cargo nextest run -p pinrail-fuzz"; \
+	    exit 1; }; \
+	done
+
 .PHONY: instructions
 instructions: ## instructions of applying a command, counted by callgrind: the same on every machine
 	@$(MAKE) programs PROGRAMS=valgrind:valgrind

@@ -1,11 +1,19 @@
 //! Durations and instants between the API (protobuf's types) and the state (milliseconds).
 
-/// Milliseconds of a duration; `None` when it is negative or too large.
+/// Nanoseconds that make another second: neither a duration nor an instant has so many.
+const SECOND_NANOS: i32 = 1_000_000_000;
+/// 9999-12-31T23:59:59Z, the last second that an instant of protobuf can be in.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// Milliseconds of a duration; `None` when it is negative, too large or malformed.
 #[must_use]
 pub fn millis(duration: &prost_types::Duration) -> Option<u64> {
     let seconds = u64::try_from(duration.seconds).ok()?;
-    let nanos = u64::try_from(duration.nanos).ok()?;
-    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+    seconds.checked_mul(1_000)?.checked_add(whole_millis(duration.nanos)?)
+}
+
+fn whole_millis(nanos: i32) -> Option<u64> {
+    u64::try_from(nanos).ok().filter(|_| nanos < SECOND_NANOS).map(|nanos| nanos / 1_000_000)
 }
 
 /// A duration of so many milliseconds.
@@ -26,13 +34,20 @@ pub fn timestamp(ms: u64) -> Option<prost_types::Timestamp> {
     })
 }
 
-/// Milliseconds since the epoch of an instant of the API; 0 when there is none or it lies before.
+/// Milliseconds since the epoch of an instant of the API; 0 when there is none, it lies before or is malformed.
 #[must_use]
 pub fn timestamp_millis(timestamp: Option<&prost_types::Timestamp>) -> u64 {
-    timestamp.map_or(0, |t| {
-        let seconds = u64::try_from(t.seconds).unwrap_or(0);
-        seconds * 1_000 + u64::try_from(t.nanos).unwrap_or(0) / 1_000_000
-    })
+    timestamp.and_then(instant_millis).unwrap_or(0)
+}
+
+/// Milliseconds since the epoch of an instant, 0 when it lies before; `None` when it is malformed or behind the year 9999.
+#[must_use]
+pub fn instant_millis(timestamp: &prost_types::Timestamp) -> Option<u64> {
+    let millis = whole_millis(timestamp.nanos)?;
+    if timestamp.seconds > LAST_SECOND {
+        return None;
+    }
+    Some(u64::try_from(timestamp.seconds).map_or(0, |seconds| seconds * 1_000 + millis))
 }
 
 #[cfg(test)]
@@ -46,5 +61,20 @@ mod tests {
         }
         assert_eq!(millis(&prost_types::Duration { seconds: -1, nanos: 0 }), None);
         assert_eq!(millis(&prost_types::Duration { seconds: i64::MAX, nanos: 0 }), None);
+        for nanos in [-1, SECOND_NANOS, i32::MAX] {
+            assert_eq!(millis(&prost_types::Duration { seconds: 1, nanos }), None);
+        }
+    }
+
+    #[test]
+    fn instants_that_are_none_are_told_from_old_ones() {
+        let instant = |seconds, nanos| instant_millis(&prost_types::Timestamp { seconds, nanos });
+        assert_eq!(instant(2, 3_000_000), Some(2_003));
+        assert_eq!(instant(-1, 0), Some(0));
+        for (seconds, nanos) in [(i64::MAX, 0), (LAST_SECOND + 1, 0), (1, -1), (1, SECOND_NANOS)] {
+            assert_eq!(instant(seconds, nanos), None, "{seconds} {nanos}");
+            let timestamp = prost_types::Timestamp { seconds, nanos };
+            assert_eq!(timestamp_millis(Some(&timestamp)), 0);
+        }
     }
 }

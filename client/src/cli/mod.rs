@@ -53,6 +53,8 @@ mod worker;
 
 pub use cluster::{Cluster, Recover};
 use context::{Context, Done};
+#[cfg(feature = "testing")]
+pub use eval::reads_eval_results;
 pub use offline::{Offline, Refusal};
 use pinrail_proto::json;
 use problem::Problem;

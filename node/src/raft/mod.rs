@@ -45,3 +45,5 @@ pub use settings::{MemberConfig, ReplicaConfig};
 pub use start::StartError;
 pub use state_machine::{AppliedAt, AppliedBatch};
 pub use status::{MemberStatus, ReplicaStatus};
+#[cfg(feature = "testing")]
+pub(crate) use types::read_twice;

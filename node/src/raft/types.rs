@@ -171,6 +171,18 @@ pub(super) fn decode_entry(bytes: Bytes) -> io::Result<Entry> {
     )
 }
 
+/// Reads an entry, and once more from what is written of it.
+///
+/// # Panics
+/// When that is another one.
+#[cfg(feature = "testing")]
+pub(crate) fn read_twice(bytes: Bytes) -> io::Result<()> {
+    let entry = decode_entry(bytes)?;
+    let again = decode_entry(put_entry(&entry).encode_to_vec().into())?;
+    assert_eq!(entry, again, "what is written of an entry is the entry");
+    Ok(())
+}
+
 pub(super) fn put_snapshot_meta(meta: &SnapshotMeta) -> pb::SnapshotMeta {
     pb::SnapshotMeta {
         last_log_id: meta.last_log_id.as_ref().map(put_log_id),

@@ -1,14 +1,13 @@
 //! AuditService.
 
-use pinrail_proto::time::timestamp_millis;
 use pinrail_proto::v1;
 use pinrail_proto::v1::audit_service_server::AuditService;
 use pinrail_state_machine::query::{self, AuditCheck, AuditFilter};
 use tonic::{Request, Response, Status};
 
-use super::Node;
 use super::event::{check, namespace_of};
 use super::read::timeout_of;
+use super::{Node, validate};
 
 #[derive(Debug)]
 pub(super) struct Audits(pub(super) Node);
@@ -22,12 +21,13 @@ impl AuditService for Audits {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         check(&it.namespace, &it.agent_id)?;
+        let since_ms = validate::instant("since", it.since.as_ref())?;
         let filter = AuditFilter {
             namespace: namespace_of(it.namespace, &it.agent_id),
             agent_id: it.agent_id,
             actor: it.actor,
             action: it.action,
-            since_ms: timestamp_millis(it.since.as_ref()),
+            since_ms,
         };
         let page = self.0.query(it.read.as_ref(), timeout, |read| {
             query::audit(read, &filter, it.page_size, &it.page_token)

@@ -71,13 +71,21 @@ where
 /// Gives a call that was refused by the codec the code and the reason that we document. It never reached a handler:
 /// nothing was done.
 fn refuse_unread(headers: &mut HeaderMap) {
-    /// How every error of prost's decoder begins.
-    const UNDECODED: &str = "failed to decode Protobuf message";
+    /// How errors begin that tonic gives a call whose message is none: of prost's decoder, of a frame that is broken or
+    /// ends too soon, of a call without a message.
+    const UNREAD: [&str; 4] = [
+        "failed to decode Protobuf message",
+        "protocol error: received message with",
+        "Unexpected EOF decoding stream",
+        "Missing request message",
+    ];
     /// How tonic says that a message is beyond the size that we set.
     const OVERSIZE: &str = "Error, decoded message length too large";
     let Some(status) = Status::from_header_map(headers) else { return };
     let reason = match status.code() {
-        Code::Internal if status.message().starts_with(UNDECODED) => reason::INVALID_REQUEST,
+        Code::Internal if UNREAD.iter().any(|begin| status.message().starts_with(begin)) => {
+            reason::INVALID_REQUEST
+        }
         Code::OutOfRange if status.message().starts_with(OVERSIZE) => reason::LIMIT_EXCEEDED,
         _ => return,
     };

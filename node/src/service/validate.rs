@@ -127,6 +127,16 @@ pub(super) fn optional(
     })
 }
 
+/// Milliseconds since the epoch, 0 when there is no instant.
+pub(super) fn instant(
+    what: &str,
+    timestamp: Option<&prost_types::Timestamp>,
+) -> Result<u64, Status> {
+    let Some(timestamp) = timestamp else { return Ok(0) };
+    time::instant_millis(timestamp)
+        .ok_or_else(|| refuse(reason::INVALID_REQUEST, format!("{what} is no instant")))
+}
+
 pub(super) fn memory_key(key: &str) -> Checked {
     id::check_memory_key(key).map_err(|error| invalid_id(&error))
 }

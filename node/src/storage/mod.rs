@@ -33,6 +33,8 @@ pub use archive::{Archive, Record, read as read_archive};
 pub use data_dir::{DataDir, DataDirError, Identity};
 pub use rocks_log::RocksLog;
 pub use rocks_state::Rocks;
+#[cfg(feature = "testing")]
+pub(crate) use snapshot::checked as file_of;
 pub use snapshot::{Files, Incoming, Snapshot};
 pub(crate) use snapshot::{MANIFEST, sync_directory, write_durably};
 

@@ -208,8 +208,9 @@ fn describe(directory: &Path, name: &str) -> io::Result<SnapshotFile> {
 }
 
 /// A name from another node must not lead out of the directory.
-fn checked(name: &str) -> io::Result<&str> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with("..") {
+/// The name of a file in a folder: it leads nowhere else, and is not the folder.
+pub(crate) fn checked(name: &str) -> io::Result<&str> {
+    if name.is_empty() || name.contains(['/', '\\']) || name == "." || name.starts_with("..") {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("file name {name:?}")));
     }
     Ok(name)

@@ -3,6 +3,7 @@
 //!
 //! It knows no client: a test brings `pinrail_client` and connects it to [`Cluster::endpoints`].
 
+pub mod decoded;
 mod ports;
 
 use std::sync::Arc;

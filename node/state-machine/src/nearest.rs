@@ -1,9 +1,13 @@
 //! The nearest name, for "did you mean".
 
 /// The name with the smallest edit distance, if it is near enough to be meant.
+///
+/// `wanted` may be as long as a message: what is much longer than a name is far from it, and is not compared.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let near = wanted.chars().count() / 3 + 1;
+    let length = wanted.chars().count();
+    let near = length / 3 + 1;
     names
+        .filter(|name| name.chars().count().abs_diff(length) <= near)
         .map(|name| (distance(wanted, name), name))
         .filter(|(distance, _)| *distance <= near)
         .min()
@@ -35,5 +39,12 @@ mod tests {
         assert_eq!(nearest("suport", names.into_iter()).as_deref(), Some("support"));
         assert_eq!(nearest("v42", names.into_iter()).as_deref(), Some("v41"));
         assert_eq!(nearest("payments", names.into_iter()), None);
+    }
+
+    #[test]
+    fn a_text_of_a_megabyte_is_compared_with_no_name() {
+        // Comparing would take minutes.
+        let (long, name) = ("x".repeat(1 << 20), "x".repeat(63));
+        assert_eq!(nearest(&long, std::iter::repeat_n(name.as_str(), 1_000)), None);
     }
 }

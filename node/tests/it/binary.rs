@@ -54,11 +54,11 @@ fn a_refused_file_names_file_line_and_key_and_exits_2() {
 }
 
 /// A running `pinrail server` of its own cluster.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
     /// Starts it and waits until its directory is taken and its port is open.
-    fn start(toml: &str, folder: &Path, port: u16) -> Self {
+    pub(crate) fn start(toml: &str, folder: &Path, port: u16) -> Self {
         let file = folder.join("running.toml");
         std::fs::write(&file, toml).expect("it can be written");
         let mut command = Command::new(BINARY);
@@ -89,7 +89,7 @@ fn health(port: u16) -> bool {
     sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
 }
 
-fn config(cluster: &str, data: &Path, grpc: u16, http: u16) -> String {
+pub(crate) fn config(cluster: &str, data: &Path, grpc: u16, http: u16) -> String {
     format!(
         "cluster = \"{cluster}\"\nnode = \"n\"\ndata = \"{}\"\n\
          listen = {{ grpc = \"127.0.0.1:{grpc}\", peer = \"127.0.0.1:{}\", http = \"127.0.0.1:{http}\" }}\n",

@@ -20,6 +20,7 @@ mod exec;
 mod families;
 mod fan_out;
 mod hooks;
+mod hostile;
 mod hosts;
 mod http;
 mod init;

@@ -75,6 +75,13 @@ fn permille(permille: impl Into<i64>) -> String {
 }
 
 /// A file as it lies there, or stdin.
+/// Whether a result file is read, for those who look for one that does harm.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn reads_eval_results(data: &[u8]) -> bool {
+    import::import(data, import::Format::Auto, &import::Choice::default()).is_ok()
+}
+
 fn read_file(path: &std::path::Path) -> Result<Vec<u8>, Problem> {
     use std::io::Read as _;
     let cannot = |error: std::io::Error| Problem::usage(format!("{}: {error}", path.display()));
