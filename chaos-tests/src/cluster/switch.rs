@@ -2,8 +2,7 @@
 //!
 //! Each port is a TAP device: whoever holds the other end sees an Ethernet card. Frames between members suffer; those of the
 //! harness, which is on the first port, never do. A damaged frame is thrown away by the receiver's kernel, as it is by real
-//! cards. The forwarding itself is a small program in Python: a TAP device is made by an ioctl, for which this workspace
-//! has no safe call that would not have RocksDB compiled anew.
+//! cards. The forwarding itself is a small program in Python: it can make a TAP device, which here would take unsafe code.
 
 use std::process::Stdio;
 use std::time::Duration;
