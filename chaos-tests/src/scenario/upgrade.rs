@@ -15,7 +15,7 @@ use crate::api::setup::Policy;
 use crate::cluster::{Cluster, Options, Timings};
 use crate::history::{Call, Fault, FaultKind, Gap, Recorder};
 use crate::report::{Keeper, Report, Spread, ms};
-use crate::workload::{AdminStep, Mix, Patience};
+use crate::workload::{Mix, Patience};
 
 const AGENT: &str = "alpha";
 const CLIENTS: u32 = 6;
@@ -97,13 +97,19 @@ async fn story(
     levels.0 = cluster.nodes.feature_level(0).await?;
     let patience =
         Patience { attempt: ATTEMPT, pause: Duration::from_millis(10), ..Patience::default() };
-    load.start_clients(AGENT, CLIENTS, Mix { get: 60, ..Mix::writes() }, patience);
-    load.start_admin(AGENT, Instant::now(), &switches());
     let mut nemesis = Nemesis { cluster, workers: None, recorder };
     // The first one goes back to the old build while the builds are mixed.
-    for (member, build) in [(0, new), (1, new), (0, old), (0, new), (2, new)] {
-        let name = if build == new { "new" } else { "old" };
-        let wait = change(&load, &mut nemesis, member, build).await?;
+    let changes =
+        [(0, new, "new"), (1, new, "new"), (0, old, "old"), (0, new, "new"), (2, new, "new")];
+    for (turn, (member, build, name)) in changes.into_iter().enumerate() {
+        load.start_clients(AGENT, CLIENTS, Mix { get: 60, ..Mix::writes() }, patience);
+        let window = change(&mut nemesis, member, build).await?;
+        // Routes, pins and drains are made by both builds; and a wait ends with a write behind its window.
+        let bundle_id = bundle(1 + (turn + 1) % BUNDLES);
+        load.operator().operate(AGENT, Call::Switch { bundle_id }).await;
+        let wait = load.recorder.longest_wait(window, Call::is_write).us;
+        // Only members that stand still can be compared.
+        load.finish().await;
         let agreed = nemesis.cluster.nodes.agree(AGREE).await.context("the builds differ")?;
         println!(
             "  pinrail-{member} runs the {name} build: longest wait for a write {} ms; all agree at index {}",
@@ -113,12 +119,11 @@ async fn story(
         waits.push(wait);
     }
     levels.1 = raised(&nemesis.cluster, new, old, levels.0).await?;
-    load.finish().await;
     conclude(load, nemesis, keeper, 100).await
 }
 
-/// Stops a member in order and starts it as another build. Gives the longest wait for a write.
-async fn change(load: &Load, nemesis: &mut Nemesis, member: usize, build: &Path) -> Result<u64> {
+/// Stops a member in order and starts it as another build. Gives the time in which clients may have waited for it.
+async fn change(nemesis: &mut Nemesis, member: usize, build: &Path) -> Result<Gap> {
     sleep(BETWEEN).await;
     let from_us = crate::clock::now_us();
     let server = &mut nemesis.cluster.members[member];
@@ -132,8 +137,7 @@ async fn change(load: &Load, nemesis: &mut Nemesis, member: usize, build: &Path)
     nemesis.recorder.record_fault(fault);
     nemesis.cluster.wait_leader(END).await?;
     sleep(BETWEEN).await;
-    let window = Gap { from_us, to_us: crate::clock::now_us() };
-    Ok(load.recorder.longest_wait(window, Call::is_write).us)
+    Ok(Gap { from_us, to_us: crate::clock::now_us() })
 }
 
 /// The feature level once all run the new build: the old one's only when the two are the same.
@@ -147,11 +151,4 @@ async fn raised(cluster: &Cluster, new: &Path, old: &Path, before: u32) -> Resul
         }
         sleep(Duration::from_millis(200)).await;
     }
-}
-
-/// A switch every second or so, so that routes, pins and drains are made by both builds.
-fn switches() -> Vec<(u64, AdminStep)> {
-    let to =
-        |number: u64| AdminStep::SwitchTo(bundle(1 + usize::try_from(number % 4).unwrap_or(0)));
-    (1..12).map(|number| (number * 1_100, to(number))).collect()
 }
