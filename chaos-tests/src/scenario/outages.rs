@@ -1,5 +1,6 @@
 //! What clients wait when a member fails under load, by the way it fails: it is killed, stopped, paused, cut off from the
-//! others, or its disk, processor or clock lets it down. And whether one that is paused or cut off ever answers with what is not true any more.
+//! others, or its disk, processor or clock lets it down. And whether one that is paused or cut off ever answers with what is
+//! not true any more.
 //!
 //! Clients reach every member all the time, also those that are cut off from the others: only so can one lie to them.
 
