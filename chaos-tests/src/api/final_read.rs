@@ -50,7 +50,7 @@ pub async fn read_agent(
     end.cluster_time_ms = cluster_time(nodes, agent).await?;
     end.runs = runs(nodes, agent).await?;
     end.code = code(nodes, agent).await?;
-    end.layers = layers(nodes, &end, history).await?;
+    end.layers = layers(&end, history);
     for key in keys(agent, history, worker_log) {
         for layer in &end.layers {
             end.versions.extend(versions(nodes, agent, *layer, &key).await?);
@@ -199,14 +199,10 @@ async fn code(nodes: &Nodes, agent: &str) -> Result<BTreeMap<String, String>> {
     Ok(code)
 }
 
-/// Layers that anything ever pointed at, those between them, for they are numbered in the order in which they were opened, and
-/// the newest of each bundle: no answer names a layer in which something was only deleted.
-async fn layers(nodes: &Nodes, end: &AgentFinal, history: &[Entry]) -> Result<Vec<u64>> {
+/// Layers that anything ever pointed at, and those between them: they are numbered in the order in which they were opened.
+fn layers(end: &AgentFinal, history: &[Entry]) -> Vec<u64> {
     use crate::history::Answer;
     let mut layers: BTreeSet<u64> = end.runs.iter().map(|run| run.pin.layer).collect();
-    for bundle_id in end.code.keys() {
-        layers.insert(newest_layer(nodes, &end.agent, bundle_id).await?);
-    }
     for entry in history.iter().filter(|entry| entry.agent == end.agent) {
         match entry.ok() {
             Some((_, Answer::Wrote { layer, .. } | Answer::Read { layer, .. })) => {
@@ -218,24 +214,7 @@ async fn layers(nodes: &Nodes, end: &AgentFinal, history: &[Entry]) -> Result<Ve
             Some(_) | None => {}
         }
     }
-    Ok((1..=layers.last().copied().unwrap_or(0)).collect())
-}
-
-async fn newest_layer(nodes: &Nodes, agent: &str, bundle_id: &str) -> Result<u64> {
-    let scope = v1::memory_scope::Scope::BundleId(bundle_id.to_owned());
-    let message = v1::GetMemoryRequest {
-        agent_id: agent.to_owned(),
-        scope: Some(v1::MemoryScope { scope: Some(scope) }),
-        key: "any".to_owned(),
-        ..v1::GetMemoryRequest::default()
-    };
-    let answer = until_ok(nodes, WITHIN, |mut stubs| {
-        let message = message.clone();
-        async move { stubs.memory.get_memory(request(message, CALL)).await }
-    })
-    .await
-    .with_context(|| format!("the newest layer of {bundle_id} of {agent}"))?;
-    Ok(answer.into_inner().layer)
+    (1..=layers.last().copied().unwrap_or(0)).collect()
 }
 
 fn keys(agent: &str, history: &[Entry], worker_log: &[WorkerLine]) -> BTreeSet<String> {
