@@ -41,14 +41,14 @@ fn index(line: &Json) -> u64 {
 }
 
 async fn start(config: &ServerConfig, archive: &Path) -> Server {
-    let deadline = tokio::time::Instant::now() + SOON;
+    let deadline = Instant::now() + SOON;
     loop {
         let mut env = Env::real();
         env.log_archive = Some(archive.to_owned());
         match Server::start(config.clone(), env).await {
             Ok(server) => return server,
             // In this process the last call may still hold the log for a moment.
-            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
         sleep(Duration::from_millis(50)).await;
     }
