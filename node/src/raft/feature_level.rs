@@ -45,6 +45,6 @@ async fn due(replica: &Replica) -> Option<u32> {
     if others.len() < replica.others().len() {
         return None;
     }
-    let level = others.iter().map(|it| it.feature_level).fold(FEATURE_LEVEL, u32::min);
+    let level = others.values().map(|it| it.feature_level).fold(FEATURE_LEVEL, u32::min);
     (level > known).then_some(level)
 }

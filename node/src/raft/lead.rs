@@ -100,11 +100,11 @@ async fn floor_ms(replica: &Replica) -> u64 {
         return now_ms;
     }
     let others = replica.ask_others().await;
-    let remembered = others.iter().filter(|it| it.remembers_time).map(|it| it.time_estimate_ms);
+    let remembered = others.values().filter(|it| it.remembers_time).map(|it| it.time_estimate_ms);
     if let Some(remembered) = remembered.max() {
         return now_ms.max(remembered);
     }
-    let mut guesses: Vec<u64> = others.iter().map(|it| it.time_estimate_ms).collect();
+    let mut guesses: Vec<u64> = others.values().map(|it| it.time_estimate_ms).collect();
     guesses.push(replica.time_estimate_ms());
     guesses.sort_unstable();
     let voters = replica.raft().voter_ids().count();

@@ -264,11 +264,13 @@ impl Replica {
         }
     }
 
-    /// What the other members say of themselves now.
-    pub(super) async fn ask_others(&self) -> Vec<peer::IdentifyResponse> {
+    /// What the other members that answer say of themselves now.
+    pub(super) async fn ask_others(&self) -> BTreeMap<u64, peer::IdentifyResponse> {
         let others = self.others();
         let calls = others.iter().map(|(_, node)| ask(self, &node.peer_address));
-        futures::future::join_all(calls).await.into_iter().flatten().collect()
+        let answers = futures::future::join_all(calls).await;
+        let answered = others.iter().zip(answers);
+        answered.filter_map(|((id, _), answer)| Some((*id, answer?))).collect()
     }
 
     pub(super) fn others(&self) -> Vec<(u64, PeerNode)> {
@@ -294,14 +296,9 @@ pub(super) struct Contact {
 /// Asks the other members who they are, again and again, so that any node can say who answers without a leader.
 pub(super) async fn watch_contacts(replica: Replica) {
     loop {
-        let others = replica.others();
-        let calls = others.iter().map(|(_, node)| ask(&replica, &node.peer_address));
-        let answers = futures::future::join_all(calls).await;
-        for ((id, _), answer) in others.into_iter().zip(answers) {
-            if let Some(answer) = answer {
-                let contact = Contact { at: Instant::now(), answer };
-                replica.inner.contacts.lock().insert(id, contact);
-            }
+        for (id, answer) in replica.ask_others().await {
+            let contact = Contact { at: Instant::now(), answer };
+            replica.inner.contacts.lock().insert(id, contact);
         }
         tokio::select! {
             () = sleep(CONTACT) => {}
