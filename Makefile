@@ -222,6 +222,22 @@ chaos-upgrade: tools ## a rolling upgrade under load from another build to this 
 	@$(MAKE) build
 	@$(BIN)/chaos upgrade --from $(CARGO_TARGET_DIR)/pinrail-old
 
+.PHONY: chaos-membership
+chaos-membership: build ## members taken out and replaced by empty ones under load: how long clients wait
+	@$(BIN)/chaos membership
+
+.PHONY: chaos-watchers
+chaos-watchers: build ## a thousand watchers, slow ones and ones that never read, while the leader is killed
+	@$(BIN)/chaos watchers
+
+.PHONY: chaos-late-workers
+chaos-late-workers: build ## workers that are killed, and workers that stand still for longer than their leases
+	@$(BIN)/chaos late-workers
+
+.PHONY: chaos-moves
+chaos-moves: build ## switches and rollbacks under full load with 10,000 open pins: until each is acknowledged
+	@$(BIN)/chaos moves
+
 .PHONY: chaos-degraded
 chaos-degraded: build ## every verb of the command line with one and with two of three members stopped
 	@$(BIN)/chaos degraded
@@ -269,3 +285,11 @@ sim-switch: tools ## one switch with a short cap, whose leader crashes at each e
 mutants: tools ## whether the simulation finds each of the bugs that are planted on purpose: SEEDS=200 on each
 	@cargo build --release -p pinrail-chaos-tests --features mutants --bin chaos-mutants
 	@$(BIN)/chaos-mutants --seeds $(SEEDS)
+
+# The server with bugs gets a name of its own, and the one without is put back in its place.
+.PHONY: chaos-mutants
+chaos-mutants: tools host-programs ## whether faults against real processes find the planted bugs of the log; needs root
+	@cargo build --release -p pinrail-node --bins --features mutants && cp $(BIN)/pinrail $(BIN)/pinrail-mutants
+	@cargo build --release -p pinrail-chaos-tests --features mutants --bin chaos-mutants
+	@$(MAKE) build
+	@$(BIN)/chaos-mutants processes --chaos $(BIN)/chaos --server $(BIN)/pinrail-mutants

@@ -19,6 +19,8 @@ pub mod config;
 pub mod console;
 pub mod demo;
 pub mod demo_release;
+#[cfg(feature = "mutants")]
+pub mod gate;
 pub mod history;
 pub mod model;
 pub mod report;

@@ -15,8 +15,9 @@ use pinrail_chaos_tests::history::FaultKind;
 use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, flood, kill_all, many_runs, memory_cost, outages, overload, power_loss,
-    release_kills, rollback_cost, shadow_cost, snapshot, storm, switch_cost, upgrade,
+    Setting, degraded, flood, kill_all, late_workers, many_runs, membership, memory_cost, moves,
+    outages, overload, power_loss, release_kills, rollback_cost, shadow_cost, snapshot, storm,
+    switch_cost, upgrade, watchers,
 };
 #[cfg(feature = "simulation")]
 use pinrail_chaos_tests::simulation::command;
@@ -170,6 +171,30 @@ enum Command {
         /// The server of the other build, which is upgraded from.
         #[arg(long)]
         from: PathBuf,
+    },
+    /// Members are taken out of the cluster, and empty ones put in their place, under load.
+    Membership {
+        #[arg(long, default_value_t = 6)]
+        changes: usize,
+    },
+    /// Very many watchers, slow ones and ones that never read, while the leader is killed again and again.
+    Watchers {
+        #[arg(long, default_value_t = 1_000)]
+        watchers: usize,
+        #[arg(long, default_value_t = 3)]
+        kills: usize,
+    },
+    /// Workers that are killed, and workers that stand still for longer than their leases.
+    LateWorkers {
+        #[arg(long, default_value_t = 6)]
+        trials: u32,
+    },
+    /// Switches and rollbacks under full load, with thousands of open pins.
+    Moves {
+        #[arg(long, default_value_t = 10_000)]
+        pins: usize,
+        #[arg(long, default_value_t = 100)]
+        moves: usize,
     },
     /// Every verb of the command line with one and with two members stopped.
     Degraded,
@@ -355,6 +380,27 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
         }
         Command::Upgrade { from } => {
             let found = upgrade::upgrade(setting, &from).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Membership { changes } => {
+            let found = membership::membership(setting, changes).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Watchers { watchers, kills } => {
+            let size = watchers::Size { watchers, kills };
+            let found = watchers::watchers(setting, size).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::LateWorkers { trials } => {
+            let found = late_workers::late_workers(setting, trials).await?;
+            print!("{found}");
+            found.passed()
+        }
+        Command::Moves { pins, moves } => {
+            let found = moves::moves(setting, moves::Size { pins, moves }).await?;
             print!("{found}");
             found.passed()
         }

@@ -9,8 +9,9 @@ use pinrail_proto::v1;
 
 use super::{Nodes, convert, request, until_ok};
 use crate::history::{
-    AgentFinal, Call, Entry, RunFinal, StepFinal, VersionFinal, WorkerEvent, WorkerLine,
+    AgentFinal, Call, Entry, EventFinal, RunFinal, StepFinal, VersionFinal, WorkerEvent, WorkerLine,
 };
+use crate::workload::event;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const CALL: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub async fn read_agent(
     end.cluster_time_ms = cluster_time(nodes, agent).await?;
     end.runs = runs(nodes, agent).await?;
     end.code = code(nodes, agent).await?;
-    end.layers = layers(&end, history);
+    end.layers = layers(nodes, &end, history).await?;
     for key in keys(agent, history, worker_log) {
         for layer in &end.layers {
             end.versions.extend(versions(nodes, agent, *layer, &key).await?);
@@ -75,6 +76,34 @@ async fn cluster_time(nodes: &Nodes, agent: &str) -> Result<u64> {
     })
     .await?;
     Ok(convert::ms(answer.into_inner().cluster_time.as_ref()))
+}
+
+/// All events from the first on.
+///
+/// # Errors
+/// When the healed cluster does not answer.
+pub async fn events(nodes: &Nodes, agent: &str) -> Result<Vec<EventFinal>> {
+    let (mut all, mut after_revision) = (Vec::new(), 0);
+    loop {
+        let message = v1::ListEventsRequest {
+            agent_id: agent.to_owned(),
+            after_revision,
+            limit: PAGE,
+            ..v1::ListEventsRequest::default()
+        };
+        let page = until_ok(nodes, WITHIN, |mut stubs| {
+            let message = message.clone();
+            async move { stubs.events.list_events(request(message, CALL)).await }
+        })
+        .await
+        .with_context(|| format!("list events of {agent}"))?
+        .into_inner();
+        all.extend(page.events.into_iter().map(event));
+        if page.next_after_revision <= after_revision || page.next_after_revision >= page.revision {
+            return Ok(all);
+        }
+        after_revision = page.next_after_revision;
+    }
 }
 
 /// All runs with their steps.
@@ -199,10 +228,14 @@ async fn code(nodes: &Nodes, agent: &str) -> Result<BTreeMap<String, String>> {
     Ok(code)
 }
 
-/// Layers that anything ever pointed at, and those between them: they are numbered in the order in which they were opened.
-fn layers(end: &AgentFinal, history: &[Entry]) -> Vec<u64> {
+/// Layers that anything ever pointed at, those between them, for they are numbered in the order in which they were opened, and
+/// the newest of each bundle: no answer names a layer in which something was only deleted.
+async fn layers(nodes: &Nodes, end: &AgentFinal, history: &[Entry]) -> Result<Vec<u64>> {
     use crate::history::Answer;
     let mut layers: BTreeSet<u64> = end.runs.iter().map(|run| run.pin.layer).collect();
+    for bundle_id in end.code.keys() {
+        layers.insert(newest_layer(nodes, &end.agent, bundle_id).await?);
+    }
     for entry in history.iter().filter(|entry| entry.agent == end.agent) {
         match entry.ok() {
             Some((_, Answer::Wrote { layer, .. } | Answer::Read { layer, .. })) => {
@@ -214,7 +247,24 @@ fn layers(end: &AgentFinal, history: &[Entry]) -> Vec<u64> {
             Some(_) | None => {}
         }
     }
-    (1..=layers.last().copied().unwrap_or(0)).collect()
+    Ok((1..=layers.last().copied().unwrap_or(0)).collect())
+}
+
+async fn newest_layer(nodes: &Nodes, agent: &str, bundle_id: &str) -> Result<u64> {
+    let scope = v1::memory_scope::Scope::BundleId(bundle_id.to_owned());
+    let message = v1::GetMemoryRequest {
+        agent_id: agent.to_owned(),
+        scope: Some(v1::MemoryScope { scope: Some(scope) }),
+        key: "any".to_owned(),
+        ..v1::GetMemoryRequest::default()
+    };
+    let answer = until_ok(nodes, WITHIN, |mut stubs| {
+        let message = message.clone();
+        async move { stubs.memory.get_memory(request(message, CALL)).await }
+    })
+    .await
+    .with_context(|| format!("the newest layer of {bundle_id} of {agent}"))?;
+    Ok(answer.into_inner().layer)
 }
 
 fn keys(agent: &str, history: &[Entry], worker_log: &[WorkerLine]) -> BTreeSet<String> {

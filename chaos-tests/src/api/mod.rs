@@ -67,6 +67,7 @@ pub struct Stubs {
     pub releases: v1::release_service_client::ReleaseServiceClient<Channel>,
     pub memory: v1::memory_service_client::MemoryServiceClient<Channel>,
     pub cluster: v1::cluster_service_client::ClusterServiceClient<Channel>,
+    pub events: v1::event_service_client::EventServiceClient<Channel>,
 }
 
 impl Stubs {
@@ -86,6 +87,8 @@ impl Stubs {
             memory: v1::memory_service_client::MemoryServiceClient::new(channel())
                 .max_decoding_message_size(MESSAGE_BYTES),
             cluster: v1::cluster_service_client::ClusterServiceClient::new(channel()),
+            events: v1::event_service_client::EventServiceClient::new(channel())
+                .max_decoding_message_size(MESSAGE_BYTES),
         }
     }
 }

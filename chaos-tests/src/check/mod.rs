@@ -15,6 +15,7 @@ mod registers;
 mod rollback;
 mod route_order;
 mod steps_on_bundle;
+mod watches;
 
 use std::fmt;
 
@@ -135,6 +136,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
             drain_counts::check,
             rollback::check,
             memory::check,
+            watches::check,
         ] {
             let findings = check(&case);
             verdict.compared += findings.compared;

@@ -24,6 +24,8 @@ pub struct Member {
     pub http: String,
     pub peer: String,
     pub data: PathBuf,
+    /// Its server.toml.
+    file: PathBuf,
     /// Where it keeps every entry that it applies; none: nowhere.
     pub(super) archive: Option<PathBuf>,
     pub(super) launch: Launch,
@@ -68,7 +70,7 @@ impl Member {
         fs::write(&file, server_toml(&place, &data, all, options))
             .with_context(|| format!("write {}", file.display()))?;
         let log = folder.join(format!("{}.log", place.name));
-        let mut args = vec!["server".into(), "-f".into(), file.into()];
+        let mut args = vec!["server".into(), "-f".into(), file.clone().into()];
         if place.namespace.is_some() {
             // Its address is not loopback, and nobody but this machine reaches it.
             args.push("--insecure".into());
@@ -92,6 +94,7 @@ impl Member {
             http: place.http,
             peer: place.peer,
             data,
+            file,
             archive,
             launch,
             process: None,
@@ -117,6 +120,21 @@ impl Member {
     /// When the program cannot be started.
     pub fn start_build(&mut self, program: &Path) -> Result<()> {
         self.launch.program = program.to_owned();
+        self.start()
+    }
+
+    /// Takes its data away and starts it as an empty member that asks another one to be let in.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub fn begin_anew(&mut self, join: &str) -> Result<()> {
+        fs::remove_dir_all(&self.data)
+            .with_context(|| format!("remove {}", self.data.display()))?;
+        let text = fs::read_to_string(&self.file)?;
+        let kept = text.lines().filter(|line| !line.starts_with("join = "));
+        let anew: String = kept.map(|line| format!("{line}\n")).collect();
+        // Before any table.
+        fs::write(&self.file, format!("join = [\"{join}\"]\n{anew}"))?;
         self.start()
     }
 

@@ -266,7 +266,8 @@ impl<'a> Play<'a> {
         }
         self.timeline.say("final read done");
         let (faults, logs) = (self.recorder.faults(), Vec::new());
-        let evidence = Evidence { history, worker_log, faults, finals, logs };
+        let evidence =
+            Evidence { history, worker_log, faults, finals, logs, ..Evidence::default() };
         keeper.write("evidence.json", &evidence)?;
         let cap_ms = self.stage.options.drain_cap * 1_000;
         Ok(Closing::of(&evidence, cap_ms, agreed.err().map(|error| format!("{error:#}"))))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, MemberLog, Pin};
+use super::{Entry, EventFinal, MemberLog, Pin, Watched};
 
 /// Everything that a verdict rests on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Evidence {
     pub faults: Vec<Fault>,
     /// One for each agent, read after everything was healed.
     pub finals: Vec<AgentFinal>,
+    /// What those heard who watched.
+    #[serde(default)]
+    pub watched: Vec<Watched>,
     /// One for each member that kept what it applied; none: nobody did.
     #[serde(default)]
     pub logs: Vec<MemberLog>,
@@ -272,6 +275,9 @@ pub struct AgentFinal {
     pub grace_ms: u64,
     /// Cluster time of the read.
     pub cluster_time_ms: u64,
+    /// All that there are, in order.
+    #[serde(default)]
+    pub events: Vec<EventFinal>,
 }
 
 /// A run as it was read in the end.

@@ -7,6 +7,7 @@
 mod evidence;
 mod member_log;
 mod recorder;
+mod watched;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub use evidence::{
 };
 pub use member_log::{Logged, LoggedCommand, MemberLog};
 pub use recorder::Recorder;
+pub use watched::{EventFinal, Watched, chain};
 
 /// One attempt of one operation at one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -162,6 +162,12 @@ impl Timeline {
     }
 
     fn add_memory(&mut self, agent: &AgentFinal) {
+        if let Some(last) = agent.layers.last() {
+            // Each switch opens one.
+            let is_switch =
+                |(_, change): &&(u64, Change)| matches!(change, Change::Switched { .. });
+            self.layers.end(*last, self.changes.iter().filter(is_switch).count());
+        }
         for version in &agent.versions {
             self.layers.infer(version.layer);
             match self.layers.ours(version.layer) {

@@ -103,6 +103,12 @@ impl LayerNames {
         }
     }
 
+    /// Takes the ends of both numberings for each other: with that, layers behind the last one that was named follow one by one,
+    /// too, if both sides have as many of them. `last`: the server's newest; `count`: how many we have.
+    pub fn end(&mut self, last: u64, count: usize) {
+        self.ours.entry(last + 1).or_insert(count);
+    }
+
     #[must_use]
     pub fn ours(&self, theirs: u64) -> Option<usize> {
         self.ours.get(&theirs).copied()
@@ -148,5 +154,8 @@ mod tests {
         names.infer(6);
         names.infer(10);
         assert_eq!([3, 6, 10].map(|theirs| names.ours(theirs)), [Some(2), None, None]);
+        names.end(11, 8);
+        names.infer(10);
+        assert_eq!(names.ours(10), Some(6), "both sides have two more");
     }
 }

@@ -42,7 +42,9 @@ pub(super) async fn conclude(
             0
         }
     };
-    let finals = load.final_read(&worker_log).await.context("the final read")?;
+    let mut finals = load.final_read(&worker_log).await.context("the final read")?;
+    let (watched, late) = load.heard(&mut finals).await.context("the events")?;
+    problems.extend(late);
     if let Err(error) = nemesis.cluster.must_run() {
         problems.push(format!("{error:#}"));
     }
@@ -51,6 +53,7 @@ pub(super) async fn conclude(
         worker_log,
         faults: load.recorder.faults(),
         finals,
+        watched,
         logs: Vec::new(),
     };
     keeper.write("evidence.json", &evidence)?;

@@ -7,14 +7,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::Nodes;
 use crate::api::setup::{self, Policy};
-use crate::history::{AgentFinal, Answer, Call, Outcome, Recorder, WorkerLine};
+use crate::api::{Nodes, final_read};
+use crate::history::{AgentFinal, Answer, Call, Outcome, Recorder, Watched, WorkerLine};
 use crate::workload::client::rng;
-use crate::workload::{AdminStep, Client, Known, Mix, Operator, Patience, administrate};
+use crate::workload::{AdminStep, Client, Known, Mix, Operator, Patience, Watcher, administrate};
 
 /// Drains that end later are not waited for.
 const FAR_MS: u64 = 60_000;
+/// Who watches has heard everything so long after the end, slow readers too.
+const HEARD: Duration = Duration::from_secs(90);
 
 /// Clients at work on one cluster.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub struct Load {
     clients: JoinSet<()>,
     administrators: JoinSet<()>,
     agents: Vec<Agent>,
+    watchers: Vec<Watcher>,
+    /// Dropped with the load.
+    watching: JoinSet<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +53,8 @@ impl Load {
             clients: JoinSet::new(),
             administrators: JoinSet::new(),
             agents: Vec::new(),
+            watchers: Vec::new(),
+            watching: JoinSet::new(),
         }
     }
 
@@ -109,6 +116,60 @@ impl Load {
             .map(|(at_ms, step)| (Duration::from_millis(*at_ms), step.clone()))
             .collect();
         self.administrators.spawn(administrate(agent.name, operator, agent.known, begin, schedule));
+    }
+
+    /// Starts watchers of an agent's events, each at another member; each takes so long over an answer.
+    pub fn start_watchers(&mut self, agent: &str, count: usize, reads_for: Duration) {
+        for _ in 0..count {
+            let number = self.watchers.len();
+            let (nodes, name) = (self.nodes.clone(), format!("watcher-{number}"));
+            let watcher = Watcher::new(nodes, &name, agent, number, reads_for);
+            self.watching.spawn(watcher.clone().run());
+            self.watchers.push(watcher);
+        }
+    }
+
+    /// What the watchers heard, once each has heard of the last event there was by now. Who has not in time is judged by what it
+    /// heard, and named. The events that there are become part of what was read in the end.
+    ///
+    /// # Errors
+    /// When the healed cluster does not answer.
+    pub async fn heard(
+        &mut self,
+        finals: &mut [AgentFinal],
+    ) -> Result<(Vec<Watched>, Vec<String>)> {
+        let mut late = Vec::new();
+        for end in finals.iter() {
+            let events = final_read::events(&self.nodes, &end.agent).await?;
+            let last = events.last().map_or(0, |event| event.revision);
+            late.extend(self.wait_heard(&end.agent, last).await);
+        }
+        self.watching.shutdown().await;
+        // Behind all that anybody heard: events go on while runs end.
+        for end in finals {
+            end.events = final_read::events(&self.nodes, &end.agent).await?;
+        }
+        Ok((self.watchers.iter().map(Watcher::heard).collect(), late))
+    }
+
+    async fn wait_heard(&self, agent: &str, last: u64) -> Vec<String> {
+        let deadline = Instant::now() + HEARD;
+        loop {
+            let heard = self.watchers.iter().map(Watcher::heard);
+            let late = heard.filter(|it| it.agent == agent && it.upto < last);
+            let late: Vec<String> = late
+                .map(|it| {
+                    let (name, upto) = (&it.watcher, it.upto);
+                    format!(
+                        "{name} has heard of nothing behind revision {upto}, long after the end"
+                    )
+                })
+                .collect();
+            if late.is_empty() || Instant::now() > deadline {
+                return late;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// After the policy of an agent was changed: what its next drains are judged by.
@@ -188,8 +249,7 @@ impl Load {
         let mut finals = Vec::new();
         for agent in &self.agents {
             let (name, grace) = (&agent.name, agent.policy.grace_ms);
-            let read =
-                crate::api::final_read::read_agent(&self.nodes, name, grace, &history, worker_log);
+            let read = final_read::read_agent(&self.nodes, name, grace, &history, worker_log);
             finals.push(read.await?);
         }
         Ok(finals)

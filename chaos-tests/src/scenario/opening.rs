@@ -1,5 +1,7 @@
 //! How scenarios with one agent and its workers begin: everything that is written down goes into the scenario's folder.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{Load, Nemesis, Setting};
@@ -9,7 +11,7 @@ use crate::history::Recorder;
 use crate::report::Keeper;
 use crate::worker::Workers;
 
-/// Starts a cluster with an agent, and a worker of each of its bundles.
+/// Starts a cluster with an agent that somebody watches at each member, and a worker of each of its bundles.
 ///
 /// # Errors
 /// When the harness failed.
@@ -24,6 +26,7 @@ pub(super) async fn open(
     let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
     let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
     load.add_agent(agent, Policy::default(), bundles).await?;
+    load.start_watchers(agent, cluster.members.len(), Duration::ZERO);
     let mut workers =
         Workers::new(&setting.binaries.worker, &keeper.folder(), &cluster.endpoints())?;
     for bundle_id in bundles {

@@ -11,13 +11,13 @@ use super::{Seed, run, run_switch};
 /// Processes at work at the same time.
 const AT_ONCE: usize = 2;
 /// How a process ends whose seed broke a promise. Another end is the harness failing.
-pub(super) const BROKEN: u8 = 3;
+pub(crate) const BROKEN: u8 = 3;
 
 /// Starts a seed in a process of its own.
 ///
 /// # Errors
 /// When that cannot be started.
-pub(super) fn begin(seed: u64, environment: Option<(&str, &str)>) -> Result<Child> {
+pub(crate) fn begin(seed: u64, environment: Option<(&str, &str)>) -> Result<Child> {
     start(&["sim-one", "--seed", &seed.to_string()], environment)
 }
 
@@ -36,7 +36,7 @@ fn start(args: &[&str], environment: Option<(&str, &str)>) -> Result<Child> {
 ///
 /// # Errors
 /// When one cannot be started.
-pub(super) fn each(
+pub(crate) fn each(
     all: impl Iterator<Item = u64>,
     begin: impl Fn(u64) -> Result<Child>,
     mut take: impl FnMut(u64, &Output) -> ControlFlow<()>,

@@ -1,5 +1,6 @@
 //! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was
-//! synced and may fail, a network that delays, holds back and parts, clocks that disagree, drift and jump. Every choice is drawn from a seed, Raft's election timeouts too, and
+//! synced and may fail, a network that delays, holds back, parts and
+//! brings Raft's messages twice and late, clocks that disagree, drift and jump. Every choice is drawn from a seed, Raft's election timeouts too, and
 //! there are no threads: the same seed gives the same trace. The clients, workers, history and judge are those of the faults against
 //! real processes.
 //!
@@ -9,8 +10,8 @@
 //! ```
 
 pub mod command;
-#[cfg(feature = "mutants")]
-pub mod gate;
+mod invariants;
+mod post;
 mod storm;
 mod weather;
 mod world;
@@ -33,6 +34,7 @@ use crate::scenario::Load;
 use crate::worker::{self, read_journals};
 use crate::workload::{AdminStep, Mix, Patience};
 
+use invariants::Invariants;
 use storm::Storm;
 use weather::Weather;
 use world::World;
@@ -100,9 +102,11 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
         });
     }
     let mut weather = Weather::new(storm, &disks, &recorder, crash_at);
+    let mut invariants = Invariants::default();
     let mut switch_at = 0;
     loop {
         let over = sim.step().map_err(|error| anyhow!("seed {seed}: {error}"))?;
+        invariants.look(&disks, sim.elapsed())?;
         if over {
             break;
         }
@@ -113,13 +117,14 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
             }
         }
     }
-    let Played { mut evidence, disagreement } =
+    let Played { mut evidence, problems } =
         finished.borrow_mut().take().context("the client did not end")??;
     let losses = disks.iter().map(Disk::losses).fold((0, 0), |sum, l| (sum.0 + l.0, sum.1 + l.1));
     let trace = trace(&evidence)?;
     evidence.logs = (0..storm.nodes).map(|node| applied(folder, node)).collect::<Result<_>>()?;
     let mut report = Report::of(&evidence, judge(&evidence));
-    report.problems.extend(disagreement);
+    report.problems.extend(problems);
+    report.problems.extend(invariants.end(&disks)?);
     let acked = evidence.history.iter().filter(|entry| entry.ok().is_some()).count();
     if acked < LEAST_ACKED {
         report.harness.push(format!("only {acked} calls were acknowledged"));
@@ -153,8 +158,8 @@ fn trace(evidence: &Evidence) -> Result<u64> {
 #[derive(Debug)]
 struct Played {
     evidence: Evidence,
-    /// How the members' states differ at the end.
-    disagreement: Option<String>,
+    /// How the members' states differ at the end, and who has not heard of everything.
+    problems: Vec<String>,
 }
 
 /// The clients' part: set up, load, and after the faults the final read.
@@ -188,6 +193,7 @@ async fn play(
     let begin = tokio::time::Instant::now();
     load.start_clients(WORKED, 3, Mix::everything(), Patience::default());
     load.start_clients(EXTERNAL, 1, Mix::external(), Patience::default());
+    load.start_watchers(WORKED, storm.nodes, Duration::ZERO);
     let admin: Vec<(u64, AdminStep)> = storm.admin.clone();
     load.start_admin(WORKED, begin, &admin);
     load.start_admin(EXTERNAL, begin, &admin);
@@ -196,14 +202,16 @@ async fn play(
     load.wait_drains(SLACK).await;
     workers.shutdown().await;
     let worker_log = read_journals(folder)?;
-    let finals = load.final_read(&worker_log).await.context("the final read")?;
+    let mut finals = load.final_read(&worker_log).await.context("the final read")?;
+    let (watched, late) = load.heard(&mut finals).await.context("the events")?;
     if recorder.is_empty() {
         bail!("nothing was recorded");
     }
-    let disagreement = nodes.agree(AGREE).await.err().map(|error| format!("{error:#}"));
+    let mut problems = late;
+    problems.extend(nodes.agree(AGREE).await.err().map(|error| format!("{error:#}")));
     let (history, faults) = (recorder.entries(), recorder.faults());
     Ok(Played {
-        evidence: Evidence { history, worker_log, faults, finals, logs: Vec::new() },
-        disagreement,
+        evidence: Evidence { history, worker_log, faults, finals, watched, logs: Vec::new() },
+        problems,
     })
 }

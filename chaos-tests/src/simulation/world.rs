@@ -13,6 +13,7 @@ use pinrail_node::storage::memory::Disk;
 use rand::RngExt as _;
 use tonic::transport::Channel;
 
+use super::post::Post;
 use super::weather::QUICK;
 use crate::workload::client::rng;
 
@@ -76,7 +77,8 @@ impl World {
                 let started = u64::try_from(started.as_nanos()).unwrap_or(0);
                 let own =
                     self.seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
-                let mut env = Env::simulated(clock, Arc::new(SimulatedNet), Arc::new(disk), own);
+                let net = SimulatedNet { post: Post::of(self.seed, own) };
+                let mut env = Env::simulated(clock, Arc::new(net), Arc::new(disk), own);
                 env.log_archive = Some(archive);
                 let server = Server::start(self.config(node), env).await?;
                 std::future::pending::<()>().await;
@@ -159,7 +161,9 @@ impl Clock for SimulatedClock {
 }
 
 #[derive(Debug)]
-struct SimulatedNet;
+struct SimulatedNet {
+    post: Post,
+}
 
 impl Net for SimulatedNet {
     fn listen(&self, address: SocketAddr) -> BoxFuture<io::Result<Listener>> {
@@ -175,6 +179,6 @@ impl Net for SimulatedNet {
     }
 
     fn connect(&self, address: &str) -> Channel {
-        crate::api::simulated_channel(address)
+        self.post.channel(address)
     }
 }

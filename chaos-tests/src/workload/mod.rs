@@ -7,11 +7,13 @@ mod admin;
 pub mod client;
 mod mix;
 mod operate;
+mod watcher;
 
 pub use admin::{AdminStep, administrate};
 pub use client::Client;
 pub use mix::Mix;
 pub use operate::{Operator, Patience};
+pub use watcher::{Watcher, event};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,7 @@
 mod bad_histories;
 mod bad_logs;
 mod bad_orders;
+mod bad_watches;
 mod processes;
 mod readme;
 #[cfg(feature = "simulation")]

@@ -11,8 +11,8 @@ use pinrail_chaos_tests::scenario::outages::Group;
 use pinrail_chaos_tests::scenario::plan::Plan;
 use pinrail_chaos_tests::scenario::switch_cost::Size;
 use pinrail_chaos_tests::scenario::{
-    Setting, degraded, kill_all, outages, power_loss, release_kills, rollback_cost, snapshot,
-    storm, switch_cost, upgrade,
+    Setting, degraded, kill_all, late_workers, membership, moves, outages, power_loss,
+    release_kills, rollback_cost, snapshot, storm, switch_cost, upgrade, watchers,
 };
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
@@ -171,4 +171,32 @@ async fn three_servers_are_measured_by_the_command_line() {
     let words = ["start", "step", "--clients", "4", "--duration", "300ms", "--warm-up", "0s"];
     let words = words.map(str::to_owned);
     assert!(bench::own(&setting(1), &words).await.expect("the servers run"), "it fails");
+}
+
+#[tokio::test]
+async fn a_member_is_replaced_by_an_empty_one_under_load() {
+    let found = membership::membership(&setting(31), 2).await.expect("the changes are made");
+    must_pass(&found.report);
+    assert!(found.waits.max_us < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn watchers_hear_every_event_once_while_the_leader_is_killed() {
+    let size = watchers::Size { watchers: 60, kills: 1 };
+    let found = watchers::watchers(&setting(32), size).await.expect("they watch");
+    must_pass(&found.report);
+    assert!(found.waits.max_us < LONGEST_GAP_US, "{found}");
+}
+
+#[tokio::test]
+async fn what_a_worker_says_too_late_is_refused() {
+    let found = late_workers::late_workers(&setting(33), 1).await.expect("the faults are made");
+    must_pass(&found.report);
+}
+
+#[tokio::test]
+async fn runs_start_on_the_live_bundle_at_every_member_after_each_move() {
+    let size = moves::Size { pins: 200, moves: 5 };
+    let found = moves::moves(&setting(34), size).await.expect("the moves are made");
+    assert!(found.is_exact(), "{found}");
 }

@@ -254,5 +254,6 @@ fn final_read() -> AgentFinal {
         layers: vec![1, 2],
         grace_ms: GRACE_MS,
         cluster_time_ms: 30_000,
+        events: Vec::new(),
     }
 }

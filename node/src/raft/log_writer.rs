@@ -135,7 +135,7 @@ struct Step {
 impl Step {
     /// Writes what came together and syncs it. Answers whether it may go on.
     fn run(&mut self, jobs: Vec<Job>) -> bool {
-        let written = self.write(&jobs, !is_planted(Mutant::AcknowledgesUnsynced));
+        let written = self.write(&jobs, is_synced(&jobs));
         self.finish(jobs, written)
     }
 
@@ -146,6 +146,7 @@ impl Step {
 
     /// Tells whoever waits, in order.
     fn finish(&self, jobs: Vec<Job>, written: io::Result<()>) -> bool {
+        let written = if is_planted(Mutant::IgnoresFailedWrites) { Ok(()) } else { written };
         if let Err(error) = &written {
             tracing::error!(%error, "the log cannot be written: the node stops");
             if self.abort {
@@ -164,6 +165,14 @@ impl Step {
         }
         written.is_ok()
     }
+}
+
+/// Whether a write is synced before it is acknowledged: always, but for bugs that are planted.
+fn is_synced(jobs: &[Job]) -> bool {
+    let mut ops = jobs.iter().flat_map(|job| &job.ops);
+    let is_forgotten = is_planted(Mutant::AcknowledgesUnsynced)
+        || (is_planted(Mutant::VotesUnsynced) && ops.all(|op| matches!(op, LogOp::Vote(_))));
+    !is_forgotten
 }
 
 fn index_of(op: &LogOp) -> Option<u64> {
@@ -206,7 +215,7 @@ async fn run_task(mut step: Step, queue: Receiver<Job>, wake: Arc<Notify>) {
         };
         jobs.extend(queue.try_iter().take(DRAIN));
         let mut written = step.write(&jobs, false);
-        if written.is_ok() && !is_planted(Mutant::AcknowledgesUnsynced) {
+        if written.is_ok() && is_synced(&jobs) {
             tokio::time::sleep(SIMULATED_SYNC).await;
             written = step.write(&[], true);
         }

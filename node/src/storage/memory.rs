@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use pinrail_proto::log::SnapshotManifest;
+use pinrail_state_machine::invariants;
 use pinrail_state_machine::store::{Fault, MemoryStore, Read};
 
 use crate::env::Engines;
@@ -46,10 +47,20 @@ impl Failure {
     pub const ALL: [Self; 4] = [Self::LogWrite, Self::LogSync, Self::LogRead, Self::StateWrite];
 }
 
+/// What was written to a log, synced or not.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub votes: Vec<Bytes>,
+    /// Each with its index.
+    pub entries: Vec<(u64, Bytes)>,
+}
+
 #[derive(Debug, Default)]
 struct Log {
     written: Rows,
     synced: Rows,
+    /// What nobody has asked for yet.
+    fresh: Written,
     /// Changes that a crash may forget, one write after the other.
     unsynced: Vec<Vec<LogOp>>,
     failure: Option<Failure>,
@@ -124,6 +135,27 @@ impl Disk {
         self.log.lock().written.entries.keys().next_back().copied().unwrap_or(0)
     }
 
+    /// What was written to the log since this was last asked.
+    #[must_use]
+    pub fn take_written(&self) -> Written {
+        std::mem::take(&mut self.log.lock().fresh)
+    }
+
+    /// The vote that no crash takes away.
+    #[must_use]
+    pub fn synced_vote(&self) -> Option<Bytes> {
+        self.log.lock().synced.vote.clone()
+    }
+
+    /// What the state breaks of what is promised of it at every moment.
+    ///
+    /// # Errors
+    /// When a row of it does not decode.
+    pub fn broken_promises(&self) -> Result<Vec<String>, Fault> {
+        let broken = invariants::check(&self.state.lock().current)?;
+        Ok(broken.iter().map(|broken| format!("{}: {}", broken.promise, broken.detail)).collect())
+    }
+
     /// How often crashes lost unsynced log writes and unflushed state.
     #[must_use]
     pub fn losses(&self) -> (u64, u64) {
@@ -142,6 +174,16 @@ impl Engines for Disk {
 
     fn is_durable(&self) -> bool {
         false
+    }
+}
+
+impl Written {
+    fn add(&mut self, op: &LogOp) {
+        match op {
+            LogOp::Put { index, entry } => self.entries.push((*index, entry.clone())),
+            LogOp::Vote(vote) => self.votes.push(vote.clone()),
+            LogOp::TruncateFrom { .. } | LogOp::PurgeTo { .. } => {}
+        }
     }
 }
 
@@ -191,7 +233,10 @@ impl LogEngine for MemoryLog {
             fails(Failure::LogWrite)?;
         }
         let synced = if sync { fails(Failure::LogSync) } else { Ok(()) };
-        ops.iter().for_each(|op| log.written.apply(op));
+        for op in ops {
+            log.written.apply(op);
+            log.fresh.add(op);
+        }
         if !ops.is_empty() {
             log.unsynced.push(ops.to_vec());
         }

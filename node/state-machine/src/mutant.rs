@@ -32,6 +32,10 @@ macro_rules! mutants {
 mutants! {
     /// A write to the log is acknowledged before it was synced.
     AcknowledgesUnsynced = "acknowledges-unsynced",
+    /// A vote is given before it was synced.
+    VotesUnsynced = "votes-unsynced",
+    /// A write to the log that failed is acknowledged.
+    IgnoresFailedWrites = "ignores-failed-writes",
     /// Reads that ask for the latest are answered from what this member has.
     ReadsWithoutQuorum = "reads-without-quorum",
     /// The time of entries is the leader's own wall clock.

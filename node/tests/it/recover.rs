@@ -1,19 +1,24 @@
 //! A cluster of three loses two members for good: the third goes on alone, and the lost ones never take part again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use pinrail_client::v1;
 use pinrail_node::config::ServerConfig;
-use pinrail_node::env::Env;
+use pinrail_node::env::{Engines, Env};
 use pinrail_node::raft::{RecoverError, Survivor};
 use pinrail_node::server::{Server, replica_config};
+use pinrail_node::storage::{LogEngine, LogLoaded, LogOp, LogRead, StateEngine};
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message;
 use tokio::time::{Instant, sleep};
 
 use crate::backup::{client, members, put, serves};
+use crate::damage::copy;
 use crate::nodes::{SOON, Stream, agent, hello, start};
 
 async fn run(config: &ServerConfig) -> Server {
@@ -42,7 +47,7 @@ async fn stopped(folder: &Path) -> (Vec<ServerConfig>, u64) {
 
 /// The same member with an empty directory, which waits to be added.
 fn joins(config: &ServerConfig, at: &ServerConfig) -> ServerConfig {
-    std::fs::remove_dir_all(&config.data).expect("its old data is there");
+    fs::remove_dir_all(&config.data).expect("its old data is there");
     ServerConfig { join: vec![at.listen.peer.to_string()], ..config.clone() }
 }
 
@@ -149,7 +154,7 @@ async fn a_lost_member_that_comes_back_is_refused_until_it_begins_anew() {
     assert_eq!(server.replica.status().members.len(), 1, "nothing of it touched the new cluster");
 
     // With an empty directory, but the number that its name gives.
-    std::fs::remove_dir_all(&configs[1].data).expect("its old data is there");
+    fs::remove_dir_all(&configs[1].data).expect("its old data is there");
     let empty = run(&configs[1]).await;
     let peer = configs[1].listen.peer.to_string();
     let deadline = Instant::now() + SOON;
@@ -218,6 +223,80 @@ async fn where_nothing_is_lost_nothing_is_recovered() {
     let running = open(&configs[1]).expect_err("a server runs").to_string();
     assert!(running.contains("another process uses"), "{running}");
     other.shutdown().await;
+}
+
+/// A disk on which the log cannot be written.
+#[derive(Debug)]
+struct Full(Arc<dyn Engines>);
+
+#[derive(Debug)]
+struct FullLog(Box<dyn LogEngine>);
+
+impl Engines for Full {
+    fn open_log(&self, directory: &Path) -> io::Result<Box<dyn LogEngine>> {
+        Ok(Box::new(FullLog(self.0.open_log(directory)?)))
+    }
+
+    fn open_state(&self, directory: &Path, memory: u64) -> io::Result<Arc<dyn StateEngine>> {
+        self.0.open_state(directory, memory)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.0.is_durable()
+    }
+}
+
+impl LogEngine for FullLog {
+    fn load(&self) -> io::Result<LogLoaded> {
+        self.0.load()
+    }
+
+    fn reader(&self) -> Box<dyn LogRead> {
+        self.0.reader()
+    }
+
+    fn write(&mut self, _ops: &[LogOp], _sync: bool) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::StorageFull))
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_that_broke_off_is_finished_by_the_start_wherever_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (configs, written) = stopped(folder.path()).await;
+    let data = &configs[0].data;
+    let [before, broken, kept] = ["before", "broken", "kept"].map(|name| folder.path().join(name));
+    copy(data, &before);
+    let mut full = Env::real();
+    full.engines = Arc::new(Full(full.engines));
+    let survivor = Survivor::open(&replica_config(&configs[0], configs[0].listen.grpc), &full);
+    let survivor = survivor.expect("it is whole");
+    survivor.carry_out(&full, "ann", "rack 2 burnt").expect_err("the log cannot be written");
+    copy(data, &broken);
+    let plan = fs::read(data.join("recovery.pb")).expect("it stays until all is done");
+    drop(open(&configs[0]).expect("whoever opens it finishes it"));
+    copy(data, &kept);
+
+    // Nothing but the plan was written; the member had its new number too; all was written, and the plan not yet removed.
+    let mut numbers = BTreeSet::new();
+    for stage in [&before, &broken, &kept] {
+        fs::remove_dir_all(data).expect("it is there");
+        copy(stage, data);
+        fs::write(data.join("recovery.pb"), &plan).expect("it is written");
+        let server = run(&configs[0]).await;
+        let new = client(std::slice::from_ref(&server));
+        assert!(serves(&new).await > written, "{}: revisions go on", stage.display());
+        let status = server.replica.status();
+        assert_eq!(status.members.len(), 1, "{}: it is alone", stage.display());
+        numbers.extend(status.members.iter().map(|member| member.node_id));
+        let audit =
+            new.audit().list_all(v1::ListAuditRequest::default()).await.expect("it is read");
+        let recovered = audit.entries.iter().filter(|it| it.action == "cluster recover").count();
+        assert_eq!(recovered, 1, "{}", stage.display());
+        assert!(!data.join("recovery.pb").exists(), "{}", stage.display());
+        server.shutdown().await;
+    }
+    assert_eq!(numbers.len(), 1, "the plan gives the number");
 }
 
 fn recover(file: &Path, flags: &[&str]) -> Output {
