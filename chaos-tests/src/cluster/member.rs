@@ -259,13 +259,22 @@ impl Member {
     /// When that cannot be done.
     pub(super) async fn release(&mut self) -> Result<()> {
         self.starved = None;
-        if let Some(tracer) = self.tracer.take() {
-            tracer.detach().await?;
-        }
+        self.untrace().await?;
         if std::mem::take(&mut self.is_ahead) {
             self.kill().await?;
         }
         Ok(())
+    }
+
+    /// Takes away what stands between it and the kernel.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) async fn untrace(&mut self) -> Result<()> {
+        match self.tracer.take() {
+            Some(tracer) => tracer.detach().await,
+            None => Ok(()),
+        }
     }
 
     /// Its file system, when it has one of its own.

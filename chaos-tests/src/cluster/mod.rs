@@ -208,11 +208,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// All members lose power at the same moment: what was not synced is gone.
+    /// All members lose power at the same moment: what was not synced is gone. They are frozen first: a sync that is under way while
+    /// the kernel shuts its file system down may succeed and keep nothing, and no process outlives a loss of power to say so.
     ///
     /// # Errors
     /// When they have no file systems of their own, or one still takes writes.
     pub async fn cut_power(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.untrace().await?;
+            member.freeze().await?;
+        }
         let mut disks: Vec<&mut Disk> =
             self.members.iter_mut().filter_map(Member::disk_mut).collect();
         ensure!(!disks.is_empty(), "the members have no file systems of their own");

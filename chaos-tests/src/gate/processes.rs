@@ -11,8 +11,8 @@ use super::{Engine, Found, first_complaint};
 /// Each run is another seed of a schedule that takes less than three minutes.
 const RUNS: u64 = 3;
 /// The schedule that is to find each bug: arguments of `chaos`. A vote that was not synced is lost only within the two
-/// milliseconds before the first entry of its term is, and RocksDB itself takes no write behind one that failed: those bugs are
-/// for the simulation.
+/// milliseconds before the first entry of its term is, and RocksDB itself takes no write behind a sync that failed: those bugs
+/// are for the simulation.
 const SCHEDULES: [(Mutant, &[&str]); 1] =
     [(Mutant::AcknowledgesUnsynced, &["power-loss", "--cycles", "3"])];
 

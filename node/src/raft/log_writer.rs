@@ -141,12 +141,15 @@ impl Step {
 
     fn write(&mut self, jobs: &[Job], sync: bool) -> io::Result<()> {
         let ops: Vec<LogOp> = jobs.iter().flat_map(|job| job.ops.iter().cloned()).collect();
-        self.engine.write(&ops, sync)
+        let written = self.engine.write(&ops, sync);
+        if sync && written.is_err() && is_planted(Mutant::RetriesFailedSyncs) {
+            return self.engine.write(&[], true);
+        }
+        written
     }
 
     /// Tells whoever waits, in order.
     fn finish(&self, jobs: Vec<Job>, written: io::Result<()>) -> bool {
-        let written = if is_planted(Mutant::IgnoresFailedWrites) { Ok(()) } else { written };
         if let Err(error) = &written {
             tracing::error!(%error, "the log cannot be written: the node stops");
             if self.abort {

@@ -36,7 +36,8 @@ pub struct Disk {
 pub enum Failure {
     /// The next write of the log fails and leaves nothing.
     LogWrite,
-    /// The next write of the log is there, and its sync fails.
+    /// The next sync of the log fails, and what it was for no later one makes durable, though they succeed: the kernel has given it
+    /// up ([Can Applications Recover from fsync Failures?](https://www.usenix.org/conference/atc20/presentation/rebello)).
     LogSync,
     /// Entries cannot be read.
     LogRead,
@@ -240,7 +241,11 @@ impl LogEngine for MemoryLog {
         if !ops.is_empty() {
             log.unsynced.push(ops.to_vec());
         }
-        synced?;
+        if let Err(error) = synced {
+            log.unsynced.clear();
+            log.failure = None;
+            return Err(error);
+        }
         if sync {
             for op in std::mem::take(&mut log.unsynced).iter().flatten() {
                 log.synced.apply(op);

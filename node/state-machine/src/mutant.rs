@@ -34,8 +34,8 @@ mutants! {
     AcknowledgesUnsynced = "acknowledges-unsynced",
     /// A vote is given before it was synced.
     VotesUnsynced = "votes-unsynced",
-    /// A write to the log that failed is acknowledged.
-    IgnoresFailedWrites = "ignores-failed-writes",
+    /// A sync that failed is asked for once more, and believed.
+    RetriesFailedSyncs = "retries-failed-syncs",
     /// Reads that ask for the latest are answered from what this member has.
     ReadsWithoutQuorum = "reads-without-quorum",
     /// The time of entries is the leader's own wall clock.
