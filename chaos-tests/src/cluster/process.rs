@@ -163,7 +163,8 @@ impl Process {
     pub async fn freeze(&mut self) -> Result<()> {
         kill_process(self.pid, Signal::STOP).with_context(|| format!("freeze {}", self.what))?;
         let deadline = Instant::now() + EFFECT;
-        while self.kernel_state() != Some('T') {
+        // One that is traced stands still in a state of its own.
+        while !matches!(self.kernel_state(), Some('T' | 't')) {
             if Instant::now() > deadline {
                 bail!("{} was not stopped by SIGSTOP", self.what);
             }

@@ -42,7 +42,7 @@ use world::World;
 /// Simulated time after which a seed has failed, whatever it was doing.
 const LONGEST: Duration = Duration::from_secs(180);
 /// Fewer acknowledged calls prove nothing.
-const LEAST_ACKED: usize = 100;
+const LEAST_ACKED: usize = 50;
 /// Drains may end so long after their bound; the judge knows the exact figure.
 const SLACK: Duration = Duration::from_secs(4);
 /// Without faults the members come together sooner.

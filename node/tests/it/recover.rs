@@ -42,7 +42,22 @@ async fn stopped(folder: &Path) -> (Vec<ServerConfig>, u64) {
     for server in servers {
         server.shutdown().await;
     }
+    for config in &configs {
+        let_go(config).await;
+    }
     (configs, written)
+}
+
+/// In this process the last call may still hold the log for a moment.
+async fn let_go(config: &ServerConfig) -> Survivor {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match open(config) {
+            Ok(survivor) => return survivor,
+            Err(error) => assert!(Instant::now() < deadline, "it is whole: {error}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The same member with an empty directory, which waits to be added.
@@ -82,15 +97,7 @@ async fn the_last_member_goes_on_and_what_was_leased_before_is_void() {
         server.shutdown().await;
     }
 
-    // In this process the last call may still hold the log for a moment.
-    let deadline = Instant::now() + SOON;
-    let survivor = loop {
-        match open(&configs[0]) {
-            Ok(survivor) => break survivor,
-            Err(error) => assert!(Instant::now() < deadline, "it is whole: {error}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    };
+    let survivor = let_go(&configs[0]).await;
     survivor.judge(&Env::real()).await.expect("nobody else is there");
     assert!(survivor.revision >= written);
     let lost: Vec<String> = survivor.given_up().into_iter().map(|(name, _, _)| name).collect();
