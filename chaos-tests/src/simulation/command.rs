@@ -154,8 +154,8 @@ fn tell(seed: u64, result: &Seed) -> Result<ExitCode> {
     }
     let (log, state) = result.losses;
     println!(
-        "seed {seed}: {} runs, {} steps, {} comparisons, crashes lost log {log}x state {state}x, trace {:016x}",
-        report.runs, report.steps_executed, report.compared, result.trace
+        "seed {seed}: {} runs, {} steps, {} comparisons, crashes lost log {log}x state {state}x, {} messages came again, trace {:016x}",
+        report.runs, report.steps_executed, report.compared, result.copies, result.trace
     );
     Ok(if report.passed() {
         ExitCode::SUCCESS

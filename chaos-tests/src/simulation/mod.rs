@@ -1,8 +1,7 @@
-//! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was
-//! synced and may fail, a network that delays, holds back, parts and
-//! brings Raft's messages twice and late, clocks that disagree, drift and jump. Every choice is drawn from a seed, Raft's election timeouts too, and
-//! there are no threads: the same seed gives the same trace. The clients, workers, history and judge are those of the faults against
-//! real processes.
+//! Whole nodes in one process under simulated time: the real server over an in-memory disk that knows what was synced and may fail,
+//! a network that delays, holds back, parts, and brings Raft's messages twice and late, clocks that disagree, drift and jump. Every
+//! choice is drawn from a seed, Raft's election timeouts too, and there are no threads: the same seed gives the same trace. The
+//! clients, workers, history and judge are those of the faults against real processes.
 //!
 //! ```text
 //!   seed ──> storm (faults) ──> turmoil: n0 n1 n2 (Server over Disk) · client host (load, workers)
@@ -19,6 +18,8 @@ mod world;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -59,6 +60,8 @@ pub struct Seed {
     pub trace: u64,
     /// How often crashes lost unsynced log writes and unflushed state.
     pub losses: (u64, u64),
+    /// Old messages of Raft that came once more and were answered.
+    pub copies: u64,
     /// Index of the last entry when a single switch was asked for, and at the end.
     pub entries: (u64, u64),
     /// What the verdict rests on.
@@ -82,7 +85,7 @@ pub fn run_switch(seed: u64, crash_at: Option<u64>, folder: &Path) -> Result<See
 }
 
 fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Result<Seed> {
-    let world = World { seed, nodes: storm.nodes };
+    let world = World { seed, nodes: storm.nodes, copies: Arc::default() };
     let disks: Vec<Disk> = (0..storm.nodes).map(|_| world.disk()).collect();
     let mut sim = world.simulation(LONGEST);
     for (number, disk) in disks.iter().enumerate() {
@@ -130,7 +133,8 @@ fn played(seed: u64, storm: &Storm, crash_at: Option<u64>, folder: &Path) -> Res
         report.harness.push(format!("only {acked} calls were acknowledged"));
     }
     let entries = (switch_at, last_index(&disks));
-    Ok(Seed { report, trace, losses, entries, evidence })
+    let copies = world.copies.load(Ordering::Relaxed);
+    Ok(Seed { report, trace, losses, copies, entries, evidence })
 }
 
 /// Where a member keeps every entry that it applies. What it lost of its disk is there all the same.

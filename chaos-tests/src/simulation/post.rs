@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -45,13 +46,15 @@ const BUFFER: usize = 64 << 10;
 pub(super) struct Post {
     copied_permille: u32,
     dice: Arc<Mutex<StdRng>>,
+    /// Copies that a member has answered.
+    copies: Arc<AtomicU64>,
 }
 
 impl Post {
     /// What a seed says of copies, and a node's own luck.
-    pub(super) fn of(seed: u64, own: u64) -> Self {
+    pub(super) fn of(seed: u64, own: u64, copies: Arc<AtomicU64>) -> Self {
         let copied_permille = COPIED[rng(seed, u32::MAX - 20).random_range(0..COPIED.len())];
-        Self { copied_permille, dice: Arc::new(Mutex::new(rng(own, u32::MAX - 21))) }
+        Self { copied_permille, dice: Arc::new(Mutex::new(rng(own, u32::MAX - 21))), copies }
     }
 
     /// A channel to another node by way of the post, which is on this node: what parts the two parts it from the other node, too.
@@ -133,11 +136,13 @@ impl Copier {
         *request.version_mut() = http::Version::HTTP_2;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
-        let onward = self.onward.clone();
+        let (onward, copies) = (self.onward.clone(), Arc::clone(&self.post.copies));
         async move {
             tokio::time::sleep(late).await;
-            // Nobody waits for an answer to a copy.
-            let _ = call(onward, request).await;
+            // Nobody else waits for an answer to a copy.
+            if call(onward, request).await.is_ok() {
+                copies.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pinrail_node::config::{Listen, Member, Profile, ServerConfig};
@@ -35,14 +36,16 @@ pub(super) fn grpc_address(node: usize) -> String {
 }
 
 /// What all nodes of a simulation share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) nodes: usize,
+    /// Copies of old messages that a member has answered.
+    pub(super) copies: Arc<AtomicU64>,
 }
 
 impl World {
-    pub(super) fn simulation(self, longest: Duration) -> turmoil::Sim<'static> {
+    pub(super) fn simulation(&self, longest: Duration) -> turmoil::Sim<'static> {
         turmoil::Builder::new()
             .rng_seed(self.seed)
             .simulation_duration(longest)
@@ -56,31 +59,33 @@ impl World {
     }
 
     /// A disk whose state is flushed now and then by itself, or only when that is asked for.
-    pub(super) fn disk(self) -> Disk {
+    pub(super) fn disk(&self) -> Disk {
         let mut rng = rng(self.seed, u32::MAX - 3);
         Disk::flushed_every([0, 7, 100][rng.random_range(0..3)])
     }
 
     /// Adds a node, which is started again whenever the host is.
     pub(super) fn host(
-        self,
+        &self,
         sim: &mut turmoil::Sim<'_>,
         node: usize,
         disk: Disk,
         archive: PathBuf,
     ) {
+        let world = self.clone();
         sim.host(name(node), move || {
-            let (disk, archive) = (disk.clone(), archive.clone());
+            let (world, disk, archive) = (world.clone(), disk.clone(), archive.clone());
             async move {
                 let started = now();
-                let clock = Arc::new(SimulatedClock::of(self.seed, node, started));
+                let clock = Arc::new(SimulatedClock::of(world.seed, node, started));
                 let started = u64::try_from(started.as_nanos()).unwrap_or(0);
                 let own =
-                    self.seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
-                let net = SimulatedNet { post: Post::of(self.seed, own) };
+                    world.seed.wrapping_mul(31).wrapping_add(node as u64).wrapping_add(started);
+                let copies = Arc::clone(&world.copies);
+                let net = SimulatedNet { post: Post::of(world.seed, own, copies) };
                 let mut env = Env::simulated(clock, Arc::new(net), Arc::new(disk), own);
                 env.log_archive = Some(archive);
-                let server = Server::start(self.config(node), env).await?;
+                let server = Server::start(world.config(node), env).await?;
                 std::future::pending::<()>().await;
                 drop(server);
                 Ok(())
@@ -88,7 +93,7 @@ impl World {
         });
     }
 
-    fn config(self, node: usize) -> ServerConfig {
+    fn config(&self, node: usize) -> ServerConfig {
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let mut config = ServerConfig::local("simulated", &name(node), Path::new("unused"), GRPC);
         config.listen = Listen { grpc: any(GRPC), http: any(HTTP), peer: any(PEER) };
