@@ -19,8 +19,10 @@ use crate::cluster::{Cluster, Options, Timings};
 use crate::report::{Spread, ms};
 
 const AGENT: &str = "alpha";
-/// Callers that start runs, each as soon as its last one was acknowledged.
+/// Callers that write memory, each as soon as its last write was acknowledged, and the keys of each. Runs would soon be more than an
+/// agent may have open.
 const CALLERS: usize = 64;
+const KEYS: usize = 100;
 const REST: Duration = Duration::from_millis(100);
 /// At the 99th percentile of the moves.
 const BOUND_US: u64 = 100_000;
@@ -40,8 +42,8 @@ pub struct Moves {
     size: Size,
     switches: Spread,
     rollbacks: Spread,
-    /// Runs that were started meanwhile, in a second.
-    starts: u64,
+    /// Writes meanwhile, in a second.
+    writes: u64,
     /// Runs that started on a bundle that had lost its traffic before.
     astray: Vec<String>,
 }
@@ -55,14 +57,14 @@ impl Moves {
     /// Every run started where it must, whatever the time it took.
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        self.astray.is_empty() && self.starts > 0
+        self.astray.is_empty() && self.writes > 0
     }
 }
 
 impl fmt::Display for Moves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pins, starts) = (self.size.pins, self.starts);
-        writeln!(f, "  {pins} open pins or more on what is left, {starts} starts in a second")?;
+        let (pins, writes) = (self.size.pins, self.writes);
+        writeln!(f, "  {pins} open pins or more on what is left, {writes} writes in a second")?;
         for (what, acked) in [("switch", &self.switches), ("rollback", &self.rollbacks)] {
             let verdict = if acked.p99_us <= BOUND_US { "kept" } else { "MISSED" };
             writeln!(
@@ -101,9 +103,9 @@ pub async fn moves(setting: &Setting, size: Size) -> Result<Moves> {
     go_live(&client, AGENT, &bundle(1)).await?;
     println!("  {} runs are open on each of two bundles", size.pins);
 
-    let (stop, started) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {
-        let callers = (0..CALLERS).map(|caller| calls(&client, caller, &stop, &started));
+        let callers = (0..CALLERS).map(|caller| calls(&client, caller, &stop, &written));
         let mut callers: FuturesUnordered<_> = callers.collect();
         while let Some(done) = callers.next().await {
             done?;
@@ -125,24 +127,31 @@ pub async fn moves(setting: &Setting, size: Size) -> Result<Moves> {
         size,
         switches: Spread::of(switches),
         rollbacks: Spread::of(rollbacks),
-        starts: started.load(Ordering::Relaxed) / seconds,
+        writes: written.load(Ordering::Relaxed) / seconds,
         astray,
     })
 }
 
-/// Starts runs one after the other.
+/// Writes one key after the other.
 async fn calls(
     client: &Client,
     caller: usize,
     stop: &AtomicBool,
-    started: &AtomicU64,
+    written: &AtomicU64,
 ) -> Result<()> {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        start(client, AGENT, format!("load-{caller}-{number}")).await?;
-        started.fetch_add(1, Ordering::Relaxed);
+        let data = number.to_string().into();
+        let request = v1::PutMemoryRequest {
+            agent_id: AGENT.to_owned(),
+            key: format!("load/{caller}/{}", number % KEYS),
+            value: Some(v1::Payload { content_type: "text/plain".to_owned(), data }),
+            ..v1::PutMemoryRequest::default()
+        };
+        client.memory().put(request).await?;
+        written.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
