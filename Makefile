@@ -18,7 +18,7 @@ PROGRAMS := python3:python3 node:nodejs
 # Programs that give members a network and a file system of their own, likewise.
 HOST_PROGRAMS := ip:iproute2 nft:nftables nsenter:util-linux bash:bash mkfs.ext4:e2fsprogs strace:strace python3:python3
 SEEDS ?= 200
-MINUTES ?= 10
+MINUTES ?= 15
 SEED ?= 1
 NAMESPACES ?= $(if $(filter 0,$(shell id -u)),--namespaces)
 
@@ -141,7 +141,7 @@ fix: tools ## format and apply what clippy can apply
 	@cargo fmt --all
 
 .PHONY: chaos
-chaos: build host-programs ## faults against real processes, partitions among them when it runs as root: SEED=1 MINUTES=10
+chaos: build host-programs ## faults against real processes, partitions among them when it runs as root: SEED=1 MINUTES=15
 	@$(BIN)/chaos run --seed $(SEED) --minutes $(MINUTES) $(NAMESPACES)
 
 .PHONY: chaos-kill-all
