@@ -3,7 +3,7 @@
 use pinrail_proto::v1;
 use prost_types::{Duration, Timestamp};
 
-use crate::history::{InFlight, Pin, Scope};
+use crate::history::{EventFinal, InFlight, Pin, Scope};
 
 /// Milliseconds since the epoch; 0 when unset.
 #[must_use]
@@ -100,4 +100,10 @@ fn word(name: &str, prefix: &str) -> String {
 pub fn read(local: bool) -> Option<v1::ReadOptions> {
     let consistency = if local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
     Some(v1::ReadOptions { consistency: consistency.into(), min_revision: 0 })
+}
+
+/// An event, as far as it is compared.
+#[must_use]
+pub fn event(it: v1::Event) -> EventFinal {
+    EventFinal { revision: it.revision, index: it.index, kind: it.r#type, run_id: it.run_id }
 }

@@ -11,7 +11,6 @@ use super::{Nodes, convert, request, until_ok};
 use crate::history::{
     AgentFinal, Call, Entry, EventFinal, RunFinal, StepFinal, VersionFinal, WorkerEvent, WorkerLine,
 };
-use crate::workload::event;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const CALL: Duration = Duration::from_secs(5);
@@ -98,7 +97,7 @@ pub async fn events(nodes: &Nodes, agent: &str) -> Result<Vec<EventFinal>> {
         .await
         .with_context(|| format!("list events of {agent}"))?
         .into_inner();
-        all.extend(page.events.into_iter().map(event));
+        all.extend(page.events.into_iter().map(convert::event));
         if page.next_after_revision <= after_revision || page.next_after_revision >= page.revision {
             return Ok(all);
         }

@@ -26,8 +26,6 @@ pub struct Watched {
     pub count: u64,
     /// See [`chain`].
     pub chain: u64,
-    /// Streams that were opened.
-    pub streams: u64,
     /// Events that came twice or too late.
     pub problems: Vec<String>,
     /// Revision and place of the last one.

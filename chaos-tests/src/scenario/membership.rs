@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use pinrail_proto::v1;
 use tokio::time::{Instant, sleep};
 
+use super::Setting;
 use super::conclude::conclude;
+use super::opening::open_external;
 use super::plan::bundle;
-use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
 use crate::api::{request, until_ok};
 use crate::cluster::{Cluster, Options, Timings};
-use crate::history::{Call, Gap, Recorder};
+use crate::history::{Call, Gap};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -84,16 +84,12 @@ async fn story(
         keep_entries: Some(KEEP_ENTRIES),
         ..Options::three(&setting.binaries.pinrail)
     };
-    let cluster = Cluster::start(&options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
-    let policy = Policy { external: true, ..Policy::default() };
-    load.add_agent(AGENT, policy, &[bundle(1), bundle(2)]).await?;
-    load.start_watchers(AGENT, cluster.members.len(), Duration::ZERO);
+    let bundles = [bundle(1), bundle(2)];
+    let (mut load, mut nemesis) = open_external(setting, keeper, &options, AGENT, &bundles).await?;
+    load.start_watchers(AGENT, nemesis.cluster.members.len(), Duration::ZERO);
     let patience =
         Patience { attempt: ATTEMPT, pause: Duration::from_millis(10), ..Patience::default() };
     load.start_clients(AGENT, CLIENTS, Mix { get: 60, ..Mix::writes() }, patience);
-    let mut nemesis = Nemesis { cluster, workers: None, recorder };
     for change in 0..changes {
         sleep(BETWEEN).await;
         // The leader among them: it hands over first.

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result};
 use tokio::time::sleep;
 
 use super::conclude::conclude;
+use super::opening::open_external;
 use super::plan::bundle;
 use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
-use crate::cluster::{Cluster, Ground, Options, Timings};
-use crate::history::{Call, FaultKind, Gap, Recorder};
+use crate::cluster::{Ground, Options, Timings};
+use crate::history::{Call, FaultKind, Gap};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -273,25 +273,21 @@ pub async fn outages(
         snapshot_log: (group == Group::Disks).then(|| SNAPSHOT_LOG.to_owned()),
         ..Options::three(&setting.binaries.pinrail)
     };
-    let result = all_trials(setting.seed, &options, trials, &targets, &keeper, &mut lines).await;
+    let result = all_trials(setting, &options, trials, &targets, &keeper, &mut lines).await;
     let report = keeper.settle(result)?;
     Ok(Outages { lines, report })
 }
 
 async fn all_trials(
-    seed: u64,
+    setting: &Setting,
     options: &Options,
     trials: u32,
     targets: &[Target],
     keeper: &Keeper,
     lines: &mut Vec<Line>,
 ) -> Result<Report> {
-    let cluster = Cluster::start(options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), seed);
-    let policy = Policy { external: true, ..Policy::default() };
-    load.add_agent(AGENT, policy, &[bundle(1), bundle(2)]).await?;
-    let mut nemesis = Nemesis { cluster, workers: None, recorder };
+    let bundles = [bundle(1), bundle(2)];
+    let (mut load, mut nemesis) = open_external(setting, keeper, options, AGENT, &bundles).await?;
     let patience =
         Patience { attempt: ATTEMPT, pause: Duration::from_millis(10), ..Patience::default() };
     load.start_clients(AGENT, CLIENTS, Mix { get: 60, ..Mix::writes() }, patience);

@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::time::{Instant, sleep};
 
 use super::conclude::conclude;
+use super::opening::open_external;
 use super::plan::{BUNDLES, bundle};
-use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
+use super::{Nemesis, Setting};
 use crate::cluster::{Cluster, Options, Timings};
-use crate::history::{Call, Fault, FaultKind, Gap, Recorder};
+use crate::history::{Call, Fault, FaultKind, Gap};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -88,16 +88,11 @@ async fn story(
         timings: Timings::Production,
         ..Options::three(old)
     };
-    let cluster = Cluster::start(&options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
-    let policy = Policy { external: true, ..Policy::default() };
     let bundles: Vec<String> = (1..=BUNDLES).map(bundle).collect();
-    load.add_agent(AGENT, policy, &bundles).await?;
-    levels.0 = cluster.nodes.feature_level(0).await?;
+    let (mut load, mut nemesis) = open_external(setting, keeper, &options, AGENT, &bundles).await?;
+    levels.0 = nemesis.cluster.nodes.feature_level(0).await?;
     let patience =
         Patience { attempt: ATTEMPT, pause: Duration::from_millis(10), ..Patience::default() };
-    let mut nemesis = Nemesis { cluster, workers: None, recorder };
     // The first one goes back to the old build while the builds are mixed.
     let changes =
         [(0, new, "new"), (1, new, "new"), (0, old, "old"), (0, new, "new"), (2, new, "new")];

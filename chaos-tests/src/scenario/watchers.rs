@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use pinrail_proto::v1;
 use tokio::time::sleep;
 
+use super::Setting;
 use super::conclude::conclude;
+use super::opening::open_external;
 use super::plan::bundle;
-use super::{Load, Nemesis, Setting};
-use crate::api::setup::Policy;
 use crate::api::{Nodes, request};
-use crate::cluster::{Cluster, Options};
-use crate::history::{Call, FaultKind, Gap, Recorder};
+use crate::cluster::Options;
+use crate::history::{Call, FaultKind, Gap};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -85,18 +85,14 @@ async fn story(
 ) -> Result<Report> {
     let options =
         Options { folder: Some(keeper.folder()), ..Options::three(&setting.binaries.pinrail) };
-    let cluster = Cluster::start(&options).await?;
-    let recorder = Recorder::to_file(&keeper.folder().join("history.jsonl"))?;
-    let mut load = Load::new(cluster.nodes.clone(), recorder.clone(), setting.seed);
-    let policy = Policy { external: true, ..Policy::default() };
-    load.add_agent(AGENT, policy, &[bundle(1), bundle(2)]).await?;
+    let bundles = [bundle(1), bundle(2)];
+    let (mut load, mut nemesis) = open_external(setting, keeper, &options, AGENT, &bundles).await?;
     let slow = size.watchers / 10;
     load.start_watchers(AGENT, size.watchers - slow, Duration::ZERO);
     load.start_watchers(AGENT, slow, SLOW);
     // They have a connection of their own: what is not read there is not in anybody's way.
-    let addresses = cluster.members.iter().map(|member| member.grpc.as_str());
+    let addresses = nemesis.cluster.members.iter().map(|member| member.grpc.as_str());
     let dead = dead(&Nodes::connect(addresses)?, size.watchers / 20).await?;
-    let mut nemesis = Nemesis { cluster, workers: None, recorder };
     load.start_clients(AGENT, CLIENTS, Mix::external(), Patience::default());
     for _ in 0..size.kills {
         sleep(BETWEEN).await;

@@ -13,7 +13,7 @@ pub use admin::{AdminStep, administrate};
 pub use client::Client;
 pub use mix::Mix;
 pub use operate::{Operator, Patience};
-pub use watcher::{Watcher, event};
+pub use watcher::Watcher;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,7 +7,7 @@ use pinrail_proto::v1;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
-use crate::api::{Nodes, request};
+use crate::api::{Nodes, convert, request};
 use crate::history::{EventFinal, Watched};
 
 /// How long a member may take to open a stream.
@@ -50,8 +50,7 @@ impl Watcher {
 
     async fn watch(&self, node: usize) -> Result<(), Status> {
         let message = {
-            let mut heard = self.lock();
-            heard.streams += 1;
+            let heard = self.lock();
             v1::WatchEventsRequest {
                 agent_id: heard.agent.clone(),
                 after_revision: heard.upto,
@@ -64,7 +63,7 @@ impl Watcher {
         loop {
             let answer = timeout(SILENT, stream.message()).await.map_err(|_| silent())??;
             let Some(answer) = answer else { return Ok(()) };
-            let events: Vec<EventFinal> = answer.events.into_iter().map(event).collect();
+            let events: Vec<EventFinal> = answer.events.into_iter().map(convert::event).collect();
             self.lock().hear(&events, answer.revision);
             sleep(self.reads_for).await;
         }
@@ -77,10 +76,4 @@ impl Watcher {
 
 fn silent() -> Status {
     Status::deadline_exceeded("the member is silent")
-}
-
-/// An event, as far as it is compared.
-#[must_use]
-pub fn event(it: v1::Event) -> EventFinal {
-    EventFinal { revision: it.revision, index: it.index, kind: it.r#type, run_id: it.run_id }
 }
