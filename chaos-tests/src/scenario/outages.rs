@@ -26,7 +26,7 @@ const ATTEMPT: Duration = Duration::from_millis(250);
 /// Load between two faults, and how long most last.
 const BETWEEN: Duration = Duration::from_millis(1_500);
 const LASTS: Duration = Duration::from_millis(2_500);
-const SNAPSHOT_LOG: &str = "256KiB";
+const SNAPSHOT_LOG: &str = "64KiB";
 /// The return of a member may disturb too: it is watched for so long.
 const AFTER: Duration = Duration::from_millis(1_000);
 /// A client that waits is served again by then.
