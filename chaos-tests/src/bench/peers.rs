@@ -57,7 +57,7 @@ pub async fn peers(setting: &Setting, options: &Options) -> Result<Report> {
                 continue;
             }
             let row = report.rows[at].row;
-            eprintln!("round {round}: {}, clients: {}", row.name, row.clients);
+            eprintln!("round {round}: {}, clients: {}", row.name, row.both_clients());
             let ours = harness.ours(&row).await?;
             let peer = harness.peer(&row, &mut report).await?;
             eprintln!(
@@ -84,9 +84,9 @@ struct Harness<'h> {
 }
 
 impl Harness<'_> {
-    fn load(&self, row: &Row) -> Load {
+    fn load(&self, clients: usize) -> Load {
         let Options { warm_up, duration, .. } = *self.options;
-        Load { clients: row.clients, rate: None, warm_up, duration }
+        Load { clients, rate: None, warm_up, duration }
     }
 
     fn out(&self) -> Option<&Path> {
@@ -106,13 +106,13 @@ impl Harness<'_> {
 
     async fn ours(&self, row: &Row) -> Result<Figures> {
         let mut pinrail = Pinrail::start(&self.setting.binaries.pinrail, self.out()).await?;
-        let figures = pinrail.measure(row.ours, self.load(row)).await?;
+        let figures = pinrail.measure(row.ours, self.load(row.clients)).await?;
         pinrail.cluster.kill_all().await?;
         Ok(figures.unwrap_or_default())
     }
 
     async fn peer(&self, row: &Row, report: &mut Report) -> Result<Figures> {
-        let load = self.load(row);
+        let load = self.load(row.peer_clients());
         let figures = match (row.peer, &self.peers) {
             (Peer::Etcd(call), Peers { etcd: Some(binary), .. }) => {
                 let mut etcd = Etcd::start(binary, self.out()).await?;

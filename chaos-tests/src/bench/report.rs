@@ -86,6 +86,7 @@ impl Compared {
         json!({
             "row": name,
             "clients": clients,
+            "peer_clients": self.row.peer_clients(),
             "peer": peer.name(),
             "ratio": { "per_second": ratios.per_second, "p99": ratios.p99, "server_cpu": ratios.cpu },
             "wanted": { "goal": goal, "must": must, "p99_at_most": p99, "server_cpu_at_most": cpu },
@@ -180,7 +181,7 @@ impl fmt::Display for Report {
 
 fn line(f: &mut fmt::Formatter<'_>, it: &Compared) -> fmt::Result {
     let row = &it.row;
-    write!(f, "{:<7} {:>7}  {:<21} ", row.name, row.clients, row.peer.name())?;
+    write!(f, "{:<7} {:>7}  {:<21} ", row.name, row.both_clients(), row.peer.name())?;
     if it.lacks.is_some() {
         return writeln!(f, "{}", it.verdict());
     }
