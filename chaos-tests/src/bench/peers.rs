@@ -7,12 +7,14 @@ use anyhow::Result;
 use pinrail_client::bench::{Figures, Load};
 use tokio::time::Duration;
 
+use super::compared::Compared;
 use super::etcd::Etcd;
 use super::folder;
 use super::machine::{Machine, syncs_per_second};
 use super::pinrail::Pinrail;
 use super::postgres::Postgres;
-use super::report::{Compared, Report};
+use super::report::Report;
+use super::restate::Restate;
 use super::row::{Peer, ROWS, Row};
 use crate::config::Peers;
 use crate::scenario::Setting;
@@ -29,7 +31,7 @@ pub struct Options {
     /// Before each measurement.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
-    /// Only rows of this name: start, put, read, lookup, step, job. May be repeated.
+    /// Only rows of this name: start, put, read, lookup, step, run, chain, job. May be repeated.
     #[arg(long)]
     only: Vec<String>,
     /// Where the report goes as JSON.
@@ -95,13 +97,18 @@ impl Harness<'_> {
 
     /// What cannot be had here for this peer.
     fn lacks(&self, peer: Peer) -> Option<String> {
-        let (program, how) = match peer {
-            Peer::Etcd(_) => (&self.peers.etcd, "PINRAIL_ETCD names no etcd program"),
-            Peer::Postgres(_) => {
-                (&self.peers.postgres, "PINRAIL_POSTGRES names no folder with postgres and initdb")
-            }
+        let (is_here, how) = match peer {
+            Peer::Etcd(_) => (self.peers.etcd.is_some(), "PINRAIL_ETCD names no etcd program"),
+            Peer::Postgres(_) => (
+                self.peers.postgres.is_some(),
+                "PINRAIL_POSTGRES names no folder with postgres and initdb",
+            ),
+            Peer::Restate(_) => (
+                self.peers.restate.is_some(),
+                "PINRAIL_RESTATE names no restate-server, or PINRAIL_RESTATE_SERVICE no pinrail-restate",
+            ),
         };
-        program.is_none().then(|| how.to_owned())
+        (!is_here).then(|| how.to_owned())
     }
 
     async fn ours(&self, row: &Row) -> Result<Figures> {
@@ -124,7 +131,12 @@ impl Harness<'_> {
                 report.versions.insert("PostgreSQL".to_owned(), postgres.version.clone());
                 postgres.measure(call, load).await?
             }
-            (Peer::Etcd(_) | Peer::Postgres(_), _) => None,
+            (Peer::Restate(call), Peers { restate: Some(programs), .. }) => {
+                let mut restate = Restate::start(programs, self.out()).await?;
+                report.versions.insert("Restate".to_owned(), restate.version.clone());
+                restate.measure(call, load).await?
+            }
+            (Peer::Etcd(_) | Peer::Postgres(_) | Peer::Restate(_), _) => None,
         };
         Ok(figures.unwrap_or_default())
     }

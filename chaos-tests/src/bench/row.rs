@@ -2,13 +2,29 @@
 
 use pinrail_client::bench::Workload;
 
-use super::{etcd, postgres};
+use super::{etcd, postgres, restate};
 
 /// What a peer does in our workload's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
     Etcd(etcd::Call),
     Postgres(postgres::Call),
+    Restate(restate::Call),
+}
+
+/// The ratios that are wanted. Latencies are compared with the peer's of the same name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Wanted {
+    /// Operations in a second: at least so many times the peer's.
+    pub(super) goal: Option<f64>,
+    /// What it is a failure to miss.
+    pub(super) must: Option<f64>,
+    /// Latency that half of all operations keep: at most so much of the peer's.
+    pub(super) p50: Option<f64>,
+    /// Latency that 99 in 100 keep, likewise.
+    pub(super) p99: Option<f64>,
+    /// CPU time of the servers for one operation, likewise.
+    pub(super) cpu: Option<f64>,
 }
 
 /// A comparison.
@@ -21,40 +37,46 @@ pub(super) struct Row {
     pub(super) peer_clients: Option<usize>,
     pub(super) ours: Workload,
     pub(super) peer: Peer,
-    /// Operations in a second: at least so many times the peer's.
-    pub(super) goal: f64,
-    /// What it is a failure to miss.
-    pub(super) must: Option<f64>,
-    /// Latency that 99 in 100 operations keep: at most so much of the peer's.
-    pub(super) p99: Option<f64>,
-    /// CPU time of the servers for one operation: at most so much of the peer's.
-    pub(super) cpu: Option<f64>,
+    pub(super) wanted: Wanted,
 }
 
-/// Without any bound but the goal.
+const NOTHING: Wanted = Wanted { goal: None, must: None, p50: None, p99: None, cpu: None };
+
+/// What most rows are like.
 const PLAIN: Row = Row {
-    name: "",
+    name: "start",
     clients: 64,
     peer_clients: None,
     ours: Workload::Start,
     peer: Peer::Etcd(etcd::Call::Transaction),
-    goal: 1.0,
-    must: None,
-    p99: None,
-    cpu: None,
+    wanted: NOTHING,
 };
 
+/// Nothing but operations in a second.
+const fn faster(goal: f64) -> Wanted {
+    Wanted { goal: Some(goal), ..NOTHING }
+}
+
 /// All of them. PostgreSQL is one node, which replicates nothing: a start there shows what replication costs a single caller.
-pub(super) const ROWS: [Row; 9] = [
-    Row { name: "start", clients: 1, goal: 1.5, p99: Some(0.6), ..PLAIN },
-    Row { name: "start", goal: 3.0, must: Some(2.0), p99: Some(0.4), cpu: Some(0.35), ..PLAIN },
-    Row { name: "start", clients: 256, goal: 3.0, ..PLAIN },
-    Row { name: "put", ours: Workload::Put, peer: Peer::Etcd(etcd::Call::Put), goal: 3.0, ..PLAIN },
+pub(super) const ROWS: [Row; 11] = [
+    Row { clients: 1, wanted: Wanted { p99: Some(0.6), ..faster(1.5) }, ..PLAIN },
+    Row {
+        wanted: Wanted { must: Some(2.0), p99: Some(0.4), cpu: Some(0.35), ..faster(3.0) },
+        ..PLAIN
+    },
+    Row { clients: 256, wanted: faster(3.0), ..PLAIN },
+    Row {
+        name: "put",
+        ours: Workload::Put,
+        peer: Peer::Etcd(etcd::Call::Put),
+        wanted: faster(3.0),
+        ..PLAIN
+    },
     Row {
         name: "read",
         ours: Workload::Read,
         peer: Peer::Etcd(etcd::Call::Get),
-        goal: 1.5,
+        wanted: faster(1.5),
         ..PLAIN
     },
     Row {
@@ -62,7 +84,7 @@ pub(super) const ROWS: [Row; 9] = [
         clients: 256,
         ours: Workload::Lookup,
         peer: Peer::Etcd(etcd::Call::Serializable),
-        goal: 1.5,
+        wanted: faster(1.5),
         ..PLAIN
     },
     // A worker's stream carries many steps at once, where etcd takes a caller for each write.
@@ -71,24 +93,31 @@ pub(super) const ROWS: [Row; 9] = [
         clients: 1_024,
         peer_clients: Some(64),
         ours: Workload::Step,
-        goal: 15.0,
-        must: Some(6.0),
+        wanted: Wanted { must: Some(6.0), ..faster(15.0) },
+        ..PLAIN
+    },
+    Row {
+        name: "run",
+        ours: Workload::Run,
+        peer: Peer::Restate(restate::Call::One),
+        wanted: Wanted { p50: Some(0.1), ..faster(10.0) },
+        ..PLAIN
+    },
+    Row {
+        name: "chain",
+        ours: Workload::Chain,
+        peer: Peer::Restate(restate::Call::Ten),
+        wanted: Wanted { must: Some(10.0), ..faster(20.0) },
         ..PLAIN
     },
     Row {
         name: "job",
         ours: Workload::Run,
         peer: Peer::Postgres(postgres::Call::Job),
-        goal: 5.0,
+        wanted: faster(5.0),
         ..PLAIN
     },
-    Row {
-        name: "start",
-        clients: 1,
-        peer: Peer::Postgres(postgres::Call::Insert),
-        goal: 0.45,
-        ..PLAIN
-    },
+    Row { clients: 1, peer: Peer::Postgres(postgres::Call::Insert), wanted: faster(0.45), ..PLAIN },
 ];
 
 impl Row {
@@ -116,6 +145,8 @@ impl Peer {
             Peer::Etcd(etcd::Call::Serializable) => "etcd serializable get",
             Peer::Postgres(postgres::Call::Insert) => "PostgreSQL insert",
             Peer::Postgres(postgres::Call::Job) => "PostgreSQL job",
+            Peer::Restate(restate::Call::One) => "Restate, 1 step",
+            Peer::Restate(restate::Call::Ten) => "Restate, 10 steps",
         }
     }
 }

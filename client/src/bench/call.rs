@@ -42,7 +42,11 @@ impl Calls {
             match self.workload {
                 Workload::Read | Workload::Lookup => self.start(self.client(0), number).await,
                 Workload::Get => self.put(self.client(0), number).await,
-                Workload::Start | Workload::Put | Workload::Step | Workload::Run => Ok(()),
+                Workload::Start
+                | Workload::Put
+                | Workload::Step
+                | Workload::Run
+                | Workload::Chain => Ok(()),
             }
         });
         made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -144,7 +148,7 @@ impl Calls {
             Workload::Lookup => self.pin(client, number, v1::Consistency::Local).await,
             Workload::Get => self.get(client, number).await,
             // Steps are no calls: workers have them.
-            Workload::Step | Workload::Run => self.run(client, number).await,
+            Workload::Step | Workload::Run | Workload::Chain => self.run(client, number).await,
         }
     }
 }

@@ -15,6 +15,7 @@ mod session;
 mod steps;
 mod tally;
 mod window;
+mod workers;
 mod workload;
 
 pub use call::{READ_IN_TURN, VALUE_BYTES, value};

@@ -11,12 +11,14 @@ use super::figures::Figures;
 use super::ground::Ground;
 use super::load::{self, Load, Operation};
 use super::meter::meter;
-use super::steps::{self, Workers};
+use super::steps;
 use super::window::Window;
+use super::workers::{Workers, echo, relay};
 use super::workload::Workload;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::worker::WorkerBuilder;
 
 /// Clients of a load that share a connection, and connections of a load at most.
 const CLIENTS_OF_A_CONNECTION: usize = 16;
@@ -210,8 +212,18 @@ impl Subject<'_> {
             value: value(),
         };
         calls.prepare().await?;
-        let workers = (workload == Workload::Run)
-            .then(|| Workers::start(&self.connections, agent, load.clients, steps::echo));
+        let serve = match workload {
+            Workload::Run => Some(echo as fn(WorkerBuilder) -> WorkerBuilder),
+            Workload::Chain => Some(relay as fn(WorkerBuilder) -> WorkerBuilder),
+            Workload::Start
+            | Workload::Put
+            | Workload::Read
+            | Workload::Lookup
+            | Workload::Get
+            | Workload::Step => None,
+        };
+        let workers =
+            serve.map(|serve| Workers::start(&self.connections, agent, load.clients, serve));
         let figures = measure(load, Arc::new(calls), self.servers, stop).await;
         let stopped = match workers {
             Some(workers) => workers.stop().await,

@@ -13,80 +13,25 @@ use parking_lot::Mutex;
 use pinrail_proto::v1;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::call::VALUE_BYTES;
-use super::ground::{CODE, MEASURED};
 use super::load::Load;
 use super::tally::Tally;
 use super::window::Window;
+use super::workers::{STEP, STEPS, Workers};
 use crate::client::Client;
 use crate::error::Result;
 use crate::payload;
-use crate::worker::{Next, StepContext, StepResult, Worker, WorkerBuilder};
+use crate::worker::{Next, StepContext, StepResult};
 
-/// Steps of a run.
-const STEPS: u32 = 10;
 /// Bytes of an input beside its text.
 const PLACE_BYTES: usize = 40;
 /// How long a step may take to be seen after the window has closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Reason of steps that were not seen by then.
 const NOT_SEEN: &str = "NOT_SEEN";
-/// The one step of the bundles.
-const STEP: &str = "main";
-
-/// Workers of an agent, one for each client, which share so many slots.
-pub(super) struct Workers {
-    stop: CancellationToken,
-    tasks: JoinSet<Result<()>>,
-}
-
-impl Workers {
-    /// Starts them; `serve` gives them their handlers.
-    pub(super) fn start(
-        clients: &[Client],
-        agent: &str,
-        slots: usize,
-        serve: impl Fn(WorkerBuilder) -> WorkerBuilder,
-    ) -> Workers {
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let each = u32::try_from(slots.div_ceil(clients.len())).unwrap_or(u32::MAX);
-        for client in clients {
-            let worker = Worker::builder(client.clone())
-                .agent(agent)
-                .bundle(MEASURED)
-                .code(CODE)
-                .slots(each)
-                .shutdown_grace(Duration::ZERO);
-            tasks.spawn(serve(worker).run_until(stop.clone().cancelled_owned()));
-        }
-        Workers { stop, tasks }
-    }
-
-    /// Stops them; what they hold is handed back.
-    ///
-    /// # Errors
-    /// Why the cluster did not want one of them.
-    pub(super) async fn stop(mut self) -> Result<()> {
-        self.stop.cancel();
-        let mut first = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Ok(Err(error)) = ended {
-                first = first.and(Err(error));
-            }
-        }
-        first
-    }
-}
-
-/// The only step of a run: it answers with what it was asked.
-pub(super) fn echo(worker: WorkerBuilder) -> WorkerBuilder {
-    worker.step(STEP, |_: StepContext, input: String| async { Ok(Next::done(input)) })
-}
 
 /// Where a chain is.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -19,11 +19,25 @@ pub enum Workload {
     Step,
     /// A run of one step is started and its result waited for.
     Run,
+    /// A run of ten steps is started and its result waited for.
+    Chain,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 7] = [
+    pub const ALL: [Workload; 8] = [
+        Workload::Start,
+        Workload::Put,
+        Workload::Read,
+        Workload::Lookup,
+        Workload::Get,
+        Workload::Step,
+        Workload::Run,
+        Workload::Chain,
+    ];
+
+    /// What is measured where none is named: one of each kind.
+    pub const USUAL: [Workload; 7] = [
         Workload::Start,
         Workload::Put,
         Workload::Read,
@@ -44,6 +58,7 @@ impl Workload {
             Workload::Get => "get",
             Workload::Step => "step",
             Workload::Run => "run",
+            Workload::Chain => "chain",
         }
     }
 
@@ -58,6 +73,9 @@ impl Workload {
             Workload::Get => "get a value of memory, linearizably",
             Workload::Step => "complete a step: runs of ten, and workers in this process",
             Workload::Run => "start a run of one step and wait for its result",
+            Workload::Chain => {
+                "start a run of ten steps, one after the other, and wait for its result"
+            }
         }
     }
 
@@ -75,7 +93,9 @@ impl Workload {
             Workload::Start | Workload::Put | Workload::Lookup | Workload::Get => {
                 v1::Execution::External
             }
-            Workload::Read | Workload::Step | Workload::Run => v1::Execution::Workers,
+            Workload::Read | Workload::Step | Workload::Run | Workload::Chain => {
+                v1::Execution::Workers
+            }
         }
     }
 }
