@@ -31,7 +31,7 @@ pub struct Options {
     /// Before each measurement.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
-    /// Only rows of this name: start, put, read, lookup, step, run, chain, job. May be repeated.
+    /// Only rows of this name: start, put, read, lookup, step, run, chain, job, watch. May be repeated.
     #[arg(long)]
     only: Vec<String>,
     /// Where the report goes as JSON.
@@ -86,9 +86,9 @@ struct Harness<'h> {
 }
 
 impl Harness<'_> {
-    fn load(&self, clients: usize) -> Load {
+    fn load(&self, row: &Row, clients: usize) -> Load {
         let Options { warm_up, duration, .. } = *self.options;
-        Load { clients, rate: None, warm_up, duration }
+        Load { clients, rate: row.rate, warm_up, duration }
     }
 
     fn out(&self) -> Option<&Path> {
@@ -113,13 +113,13 @@ impl Harness<'_> {
 
     async fn ours(&self, row: &Row) -> Result<Figures> {
         let mut pinrail = Pinrail::start(&self.setting.binaries.pinrail, self.out()).await?;
-        let figures = pinrail.measure(row.ours, self.load(row.clients)).await?;
+        let figures = pinrail.measure(row.ours, self.load(row, row.clients)).await?;
         pinrail.cluster.kill_all().await?;
         Ok(figures.unwrap_or_default())
     }
 
     async fn peer(&self, row: &Row, report: &mut Report) -> Result<Figures> {
-        let load = self.load(row.peer_clients());
+        let load = self.load(row, row.peer_clients());
         let figures = match (row.peer, &self.peers) {
             (Peer::Etcd(call), Peers { etcd: Some(binary), .. }) => {
                 let mut etcd = Etcd::start(binary, self.out()).await?;

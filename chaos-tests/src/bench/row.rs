@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub(super) clients: usize,
     /// Of the peer, where they are not as many.
     pub(super) peer_clients: Option<usize>,
+    /// Of both sides, in a second; none: a client asks again when it has its answer.
+    pub(super) rate: Option<f64>,
     pub(super) ours: Workload,
     pub(super) peer: Peer,
     pub(super) wanted: Wanted,
@@ -47,6 +49,7 @@ const PLAIN: Row = Row {
     name: "start",
     clients: 64,
     peer_clients: None,
+    rate: None,
     ours: Workload::Start,
     peer: Peer::Etcd(etcd::Call::Transaction),
     wanted: NOTHING,
@@ -58,7 +61,7 @@ const fn faster(goal: f64) -> Wanted {
 }
 
 /// All of them. PostgreSQL is one node, which replicates nothing: a start there shows what replication costs a single caller.
-pub(super) const ROWS: [Row; 11] = [
+pub(super) const ROWS: &[Row] = &[
     Row { clients: 1, wanted: Wanted { p99: Some(0.6), ..faster(1.5) }, ..PLAIN },
     Row {
         wanted: Wanted { must: Some(2.0), p99: Some(0.4), cpu: Some(0.35), ..faster(3.0) },
@@ -118,6 +121,15 @@ pub(super) const ROWS: [Row; 11] = [
         ..PLAIN
     },
     Row { clients: 1, peer: Peer::Postgres(postgres::Call::Insert), wanted: faster(0.45), ..PLAIN },
+    Row {
+        name: "watch",
+        clients: 100,
+        rate: Some(50.0),
+        ours: Workload::Watch,
+        peer: Peer::Etcd(etcd::Call::Watch),
+        wanted: Wanted { p50: Some(0.7), p99: Some(0.7), ..NOTHING },
+        ..PLAIN
+    },
 ];
 
 impl Row {
@@ -143,6 +155,7 @@ impl Peer {
             Peer::Etcd(etcd::Call::Put) => "etcd put",
             Peer::Etcd(etcd::Call::Get) => "etcd get",
             Peer::Etcd(etcd::Call::Serializable) => "etcd serializable get",
+            Peer::Etcd(etcd::Call::Watch) => "etcd watch",
             Peer::Postgres(postgres::Call::Insert) => "PostgreSQL insert",
             Peer::Postgres(postgres::Call::Job) => "PostgreSQL job",
             Peer::Restate(restate::Call::One) => "Restate, 1 step",

@@ -7,6 +7,7 @@ use pinrail_proto::v1;
 
 use super::ground::{MEASURED, scope};
 use super::load::Operation;
+use super::watch::{Board, Watched, number_of, numbered};
 use super::workload::Workload;
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ use crate::payload::JSON;
 pub const VALUE_BYTES: usize = 256;
 /// Runs or keys that are read in turn.
 pub const READ_IN_TURN: u64 = 1_000;
+/// The key that is watched.
+const WATCHED: &str = "bench/watched";
 /// Calls under way while those are made.
 const AT_ONCE: usize = 64;
 
@@ -46,7 +49,8 @@ impl Calls {
                 | Workload::Put
                 | Workload::Step
                 | Workload::Run
-                | Workload::Chain => Ok(()),
+                | Workload::Chain
+                | Workload::Watch => Ok(()),
             }
         });
         made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -92,14 +96,22 @@ impl Calls {
     }
 
     async fn put(&self, client: &Client, number: u64) -> Result<()> {
+        self.put_at(client, Self::key(number), self.value.clone()).await
+    }
+
+    async fn put_at(&self, client: &Client, key: String, data: Bytes) -> Result<()> {
         let request = v1::PutMemoryRequest {
             agent_id: self.agent.clone(),
             scope: Some(scope()),
-            key: Self::key(number),
-            value: self.payload(),
+            key,
+            value: Some(v1::Payload { content_type: JSON.to_owned(), data }),
             ..Default::default()
         };
         client.memory().put(request).await.map(drop)
+    }
+
+    async fn put_watched(&self, client: &Client, number: u64) -> Result<()> {
+        self.put_at(client, WATCHED.to_owned(), numbered(number)).await
     }
 
     async fn pin(&self, client: &Client, number: u64, fresh: v1::Consistency) -> Result<()> {
@@ -147,6 +159,7 @@ impl Calls {
             Workload::Read => self.pin(client, number, v1::Consistency::Linearizable).await,
             Workload::Lookup => self.pin(client, number, v1::Consistency::Local).await,
             Workload::Get => self.get(client, number).await,
+            Workload::Watch => self.put_watched(client, number).await,
             // Steps are no calls: workers have them.
             Workload::Step | Workload::Run | Workload::Chain => self.run(client, number).await,
         }
@@ -161,6 +174,37 @@ impl Operation for Calls {
     ) -> BoxFuture<'_, std::result::Result<(), String>> {
         Box::pin(async move {
             self.call(client, number).await.map_err(|error| error.reason().to_owned())
+        })
+    }
+}
+
+impl Watched for Calls {
+    fn write(&self, number: u64) -> BoxFuture<'_, std::result::Result<(), String>> {
+        self.perform(0, number)
+    }
+
+    fn follow<'w>(&'w self, watcher: usize, board: &'w Board) -> BoxFuture<'w, String> {
+        Box::pin(async move {
+            let request = v1::WatchMemoryRequest {
+                agent_id: self.agent.clone(),
+                scope: Some(scope()),
+                prefix: WATCHED.to_owned(),
+                ..Default::default()
+            };
+            let mut watch = self.client(watcher).memory().watch(request);
+            let mut is_open = false;
+            loop {
+                let answer = match watch.next().await {
+                    Ok(answer) => answer,
+                    Err(error) => return error.to_string(),
+                };
+                // The first answer says what it has come to: there is nothing yet.
+                if !std::mem::replace(&mut is_open, true) {
+                    board.opened();
+                }
+                let values = answer.versions.iter().filter_map(|version| version.value.as_ref());
+                values.filter_map(|value| number_of(&value.data)).for_each(|it| board.sees(it));
+            }
         })
     }
 }

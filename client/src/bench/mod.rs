@@ -1,8 +1,8 @@
 //! Load, and what it comes to: how many operations a cluster does in a second, how long each takes, what that costs.
 //!
 //! [`run`] carries out a [`Plan`]. Every measurement has an agent of its own in a namespace of its own ([`Ground`]), of which nothing
-//! is left; [`load`] generates the operations, [`Figures`] say what they came to. [`measure`] takes any [`Operation`], so that another
-//! system is measured by the same generator. It must not know how the cluster works inside, nor how figures are shown.
+//! is left; [`load`] generates the operations, [`Figures`] say what they came to. [`measure`] takes any [`Operation`] and
+//! [`measure_watch`] anything [`Watched`], so that another system is measured by the same generator. It must not know how the cluster works inside, nor how figures are shown.
 
 mod alarm;
 mod call;
@@ -14,6 +14,7 @@ mod process;
 mod session;
 mod steps;
 mod tally;
+mod watch;
 mod window;
 mod workers;
 mod workload;
@@ -24,4 +25,5 @@ pub use ground::{Ground, PREFIX};
 pub use load::{Load, NOT_BEGUN, Operation};
 pub use process::Usage;
 pub use session::{Measurement, Outcome, Plan, Progress, Subject, connections, measure, run};
+pub use watch::{Board, Watched, measure_watch, number_of, numbered};
 pub use workload::Workload;

@@ -12,6 +12,7 @@ use super::ground::Ground;
 use super::load::{self, Load, Operation};
 use super::meter::meter;
 use super::steps;
+use super::watch::measure_watch;
 use super::window::Window;
 use super::workers::{Workers, echo, relay};
 use super::workload::Workload;
@@ -212,6 +213,9 @@ impl Subject<'_> {
             value: value(),
         };
         calls.prepare().await?;
+        if workload == Workload::Watch {
+            return measure_watch(load, Arc::new(calls), self.servers, stop).await;
+        }
         let serve = match workload {
             Workload::Run => Some(echo as fn(WorkerBuilder) -> WorkerBuilder),
             Workload::Chain => Some(relay as fn(WorkerBuilder) -> WorkerBuilder),
@@ -220,7 +224,8 @@ impl Subject<'_> {
             | Workload::Read
             | Workload::Lookup
             | Workload::Get
-            | Workload::Step => None,
+            | Workload::Step
+            | Workload::Watch => None,
         };
         let workers =
             serve.map(|serve| Workers::start(&self.connections, agent, load.clients, serve));
@@ -250,6 +255,6 @@ pub async fn measure(
     Ok(Figures::of(&tally, &cost.map_err(gone)?))
 }
 
-fn gone(error: std::io::Error) -> Error {
+pub(super) fn gone(error: std::io::Error) -> Error {
     Error::invalid(format!("a server process cannot be read: {error}"))
 }

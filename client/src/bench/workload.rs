@@ -21,11 +21,13 @@ pub enum Workload {
     Run,
     /// A run of ten steps is started and its result waited for.
     Chain,
+    /// A key of memory is written again and again, and each client is a watcher: a write is seen by one of them.
+    Watch,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 8] = [
+    pub const ALL: [Workload; 9] = [
         Workload::Start,
         Workload::Put,
         Workload::Read,
@@ -34,6 +36,7 @@ impl Workload {
         Workload::Step,
         Workload::Run,
         Workload::Chain,
+        Workload::Watch,
     ];
 
     /// What is measured where none is named: one of each kind.
@@ -59,6 +62,7 @@ impl Workload {
             Workload::Step => "step",
             Workload::Run => "run",
             Workload::Chain => "chain",
+            Workload::Watch => "watch",
         }
     }
 
@@ -73,9 +77,8 @@ impl Workload {
             Workload::Get => "get a value of memory, linearizably",
             Workload::Step => "complete a step: runs of ten, and workers in this process",
             Workload::Run => "start a run of one step and wait for its result",
-            Workload::Chain => {
-                "start a run of ten steps, one after the other, and wait for its result"
-            }
+            Workload::Chain => "start a run of ten steps and wait for its result",
+            Workload::Watch => "see a write: each client watches the key that is written",
         }
     }
 
@@ -90,9 +93,11 @@ impl Workload {
     #[must_use]
     pub fn execution(self) -> v1::Execution {
         match self {
-            Workload::Start | Workload::Put | Workload::Lookup | Workload::Get => {
-                v1::Execution::External
-            }
+            Workload::Start
+            | Workload::Put
+            | Workload::Lookup
+            | Workload::Get
+            | Workload::Watch => v1::Execution::External,
             Workload::Read | Workload::Step | Workload::Run | Workload::Chain => {
                 v1::Execution::Workers
             }

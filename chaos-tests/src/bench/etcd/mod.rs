@@ -1,5 +1,6 @@
 //! etcd: three processes on fresh data, with the settings that they have by default, which sync every write.
 
+mod watch;
 mod wire;
 
 use std::path::Path;
@@ -9,7 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use pinrail_client::bench::{Figures, Load, Operation, READ_IN_TURN, connections, measure, value};
+use pinrail_client::bench::{
+    Figures, Load, Operation, READ_IN_TURN, connections, measure, measure_watch, value,
+};
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,8 @@ pub(super) enum Call {
     Get,
     /// From the state of the member that is asked.
     Serializable,
+    /// Clients watch a key that is written meanwhile.
+    Watch,
 }
 
 /// Three members.
@@ -147,7 +152,13 @@ impl Etcd {
             puts.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
         let pids: Vec<u32> = self.processes.iter().map(Process::pid).collect();
-        let figures = measure(load, Arc::new(calls), &pids, &CancellationToken::new()).await?;
+        let (calls, never) = (Arc::new(calls), CancellationToken::new());
+        let figures = match call {
+            Call::Watch => measure_watch(load, calls, &pids, &never).await?,
+            Call::Transaction | Call::Put | Call::Get | Call::Serializable => {
+                measure(load, calls, &pids, &never).await?
+            }
+        };
         self.processes.iter_mut().try_for_each(Process::must_run)?;
         Ok(figures)
     }
@@ -202,7 +213,8 @@ impl Operation for Calls {
         Box::pin(async move {
             let done = match self.call {
                 Call::Transaction => self.create(client, number).await,
-                Call::Put => self.put(client, number).await,
+                // What watchers see is measured by itself.
+                Call::Put | Call::Watch => self.put(client, number).await,
                 Call::Get => self.get(client, number, false).await,
                 Call::Serializable => self.get(client, number, true).await,
             };

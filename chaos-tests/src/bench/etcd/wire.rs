@@ -2,10 +2,12 @@
 //! own client: what differs between the two sides is the server.
 
 use bytes::Bytes;
+use futures::stream::Stream;
 use pinrail_client::connection::tune;
+use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -85,10 +87,46 @@ pub(super) struct State {
     pub(super) leader: u64,
 }
 
+/// Opens one watch.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Watch {
+    #[prost(message, optional, tag = "1")]
+    pub(super) create: Option<CreateWatch>,
+}
+
+/// Of one key, from now on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CreateWatch {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) key: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Changes {
+    /// The watch is there.
+    #[prost(bool, tag = "3")]
+    pub(super) created: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) events: Vec<Change>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Change {
+    #[prost(message, optional, tag = "2")]
+    pub(super) now: Option<Value>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Value {
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(super) value: Bytes,
+}
+
 /// Methods.
 pub(super) const PUT: &str = "/etcdserverpb.KV/Put";
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 pub(super) const TRANSACTION: &str = "/etcdserverpb.KV/Txn";
+pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub(super) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// A channel as our client has them.
@@ -109,9 +147,33 @@ where
     Q: prost::Message + Send + Sync + 'static,
     R: prost::Message + Default + Send + Sync + 'static,
 {
-    let mut client = tonic::client::Grpc::new(channel.clone());
-    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let codec: ProstCodec<Q, R> = ProstCodec::default();
     let path = PathAndQuery::from_static(method);
+    let mut client = ready(channel).await?;
     Ok(client.unary(Request::new(request), path, codec).await?.into_inner())
+}
+
+/// A stream of answers to a stream of requests.
+///
+/// # Errors
+/// What the server answers, or that it does not.
+pub(super) async fn stream<Q, R>(
+    channel: &Channel,
+    method: &'static str,
+    requests: impl Stream<Item = Q> + Send + 'static,
+) -> Result<Streaming<R>, Status>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    R: prost::Message + Default + Send + Sync + 'static,
+{
+    let codec: ProstCodec<Q, R> = ProstCodec::default();
+    let path = PathAndQuery::from_static(method);
+    let mut client = ready(channel).await?;
+    Ok(client.streaming(Request::new(requests), path, codec).await?.into_inner())
+}
+
+async fn ready(channel: &Channel) -> Result<Grpc<Channel>, Status> {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(client)
 }
