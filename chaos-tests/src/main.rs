@@ -204,7 +204,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Ours beside etcd, PostgreSQL and Restate, by turns: ratios of operations in a second, latency and CPU time.
+    /// Ours beside etcd, PostgreSQL and Restate, by turns: ratios of operations in a second, latency, CPU time and memory.
+    #[command(
+        after_help = "Examples:\n  chaos bench-peers --json report.json\n  chaos bench-peers --only start --only step --rounds 5 --duration 10s\n  chaos bench-peers --only memory --only flat --keys 100000 --rounds 1"
+    )]
     BenchPeers(bench::Options),
     /// SIGKILL of the leader to the next acknowledged write, ours beside etcd, by turns.
     BenchFailover {
@@ -400,7 +403,7 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             found.passed()
         }
         Command::Moves { pins, moves } => {
-            let found = moves::moves(setting, moves::Size { pins, moves }).await?;
+            let found = moves::moves(setting, moves::Size { pins, moves }, None).await?;
             print!("{found}");
             found.passed()
         }

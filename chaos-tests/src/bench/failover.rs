@@ -34,6 +34,11 @@ pub struct Failover {
 }
 
 impl Failover {
+    /// Of ours, and of etcd's where it is here.
+    pub(super) fn medians_us(&self) -> (u64, Option<u64>) {
+        (self.ours.median_us, self.etcd.map(|etcd| etcd.median_us))
+    }
+
     fn ratio(&self) -> Option<f64> {
         let etcd = self.etcd.filter(|etcd| etcd.median_us > 0)?;
         Some(self.ours.median_us as f64 / etcd.median_us as f64)

@@ -6,9 +6,11 @@
 //! peers      for each round and row: ours, the peer; each on fresh data, with nothing else running
 //! failover   likewise, with a leader that is killed
 //! ```
-//! `row` says what is compared, `peers` measures it, `compared` holds both sides of a row, `report` shows all. The systems are in `pinrail`, `etcd`, `postgres`
-//! and `restate`; none of them knows the others.
+//! `row` says what is compared under load, `amount` which single numbers are; `peers` and `amounts` measure them, `compared` holds both
+//! sides of a row, `report` shows all. The systems are in `pinrail`, `etcd`, `postgres` and `restate`; none of them knows the others.
 
+mod amount;
+mod amounts;
 mod compared;
 mod etcd;
 mod failover;
@@ -21,6 +23,7 @@ mod postgres;
 mod report;
 mod restate;
 mod row;
+mod size;
 
 pub use failover::failover;
 pub use own::own;

@@ -1,12 +1,14 @@
 //! Ours and a peer by turns: for each round and row our servers are started, measured and ended, then the peer's. So whatever changes
 //! on the machine meanwhile meets both, and no measurement has another one's data or work beside it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use pinrail_client::bench::{Figures, Load};
+use pinrail_client::bench::{Figures, Load, Workload};
 use tokio::time::Duration;
 
+use super::amount::{Amount, Group, Weighed};
 use super::compared::Compared;
 use super::etcd::Etcd;
 use super::folder;
@@ -15,7 +17,7 @@ use super::pinrail::Pinrail;
 use super::postgres::Postgres;
 use super::report::Report;
 use super::restate::Restate;
-use super::row::{Peer, ROWS, Row};
+use super::row::{Own, Peer, ROWS, Row};
 use crate::config::Peers;
 use crate::scenario::Setting;
 
@@ -31,12 +33,36 @@ pub struct Options {
     /// Before each measurement.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
-    /// Only rows of this name: start, put, read, lookup, step, run, chain, job, watch. May be repeated.
-    #[arg(long)]
+    /// Runs that are open, or keys, in rows about many of them.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_900_000))]
+    pub(super) keys: u64,
+    /// Only rows of this name: start, put, read, lookup, step, run, chain, job, watch, dispatch, flat, memory,
+    /// failover, moves. May be repeated.
+    #[arg(long, value_parser = known)]
     only: Vec<String>,
     /// Where the report goes as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// Open runs that are few.
+const FEW: u64 = 1_000;
+
+/// The names of all rows.
+fn names() -> Vec<&'static str> {
+    let groups = Group::ALL.into_iter().map(Group::name);
+    let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).chain(groups).collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    names
+}
+
+fn known(name: &str) -> Result<String, String> {
+    let all = names();
+    if all.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("no row has this name; there are {}", all.join(", ")))
 }
 
 /// Measures every row whose peer is here, and says which are left out and why.
@@ -49,27 +75,20 @@ pub async fn peers(setting: &Setting, options: &Options) -> Result<Report> {
     let mut report = Report::new(Machine::here());
     report.syncs_before = syncs_per_second(probe.path())?;
     eprintln!("{}", report.machine());
-    let rows = ROWS
-        .iter()
-        .filter(|row| options.only.is_empty() || options.only.iter().any(|name| name == row.name));
+    let rows = ROWS.iter().filter(|row| harness.is_wanted(row.name));
     report.rows = rows.map(|row| Compared::new(*row, harness.lacks(row.peer))).collect();
+    let amounts = Amount::ALL.into_iter().filter(|it| harness.is_wanted(it.group().name()));
+    report.amounts = amounts.map(Weighed::new).collect();
     for round in 1..=options.rounds {
-        for at in 0..report.rows.len() {
-            if report.rows[at].lacks.is_some() {
-                continue;
+        harness.loads(round, &mut report).await?;
+        for group in Group::ALL.into_iter().filter(|group| harness.is_wanted(group.name())) {
+            eprintln!("round {round}: {}", group.name());
+            for pair in harness.amounts(group).await? {
+                for weighed in report.amounts.iter_mut().filter(|it| it.amount == pair.amount) {
+                    weighed.ours.push(pair.ours);
+                    weighed.etcd.extend(pair.etcd);
+                }
             }
-            let row = report.rows[at].row;
-            eprintln!("round {round}: {}, clients: {}", row.name, row.both_clients());
-            let ours = harness.ours(&row).await?;
-            let peer = harness.peer(&row, &mut report).await?;
-            eprintln!(
-                "  ours {:.0}/s, {} {:.0}/s",
-                ours.per_second,
-                row.peer.name(),
-                peer.per_second
-            );
-            report.rows[at].ours.push(ours);
-            report.rows[at].peer.push(peer);
         }
     }
     report.syncs_after = syncs_per_second(probe.path())?;
@@ -79,19 +98,46 @@ pub async fn peers(setting: &Setting, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-struct Harness<'h> {
-    setting: &'h Setting,
-    options: &'h Options,
-    peers: Peers,
+/// What measures.
+pub(super) struct Harness<'h> {
+    pub(super) setting: &'h Setting,
+    pub(super) options: &'h Options,
+    pub(super) peers: Peers,
 }
 
 impl Harness<'_> {
+    fn is_wanted(&self, name: &str) -> bool {
+        self.options.only.is_empty() || self.options.only.iter().any(|only| only == name)
+    }
+
+    /// One round of the rows that have a load.
+    async fn loads(&self, round: usize, report: &mut Report) -> Result<()> {
+        for at in 0..report.rows.len() {
+            if report.rows[at].lacks.is_some() {
+                continue;
+            }
+            let row = report.rows[at].row;
+            eprintln!("round {round}: {}, clients: {}", row.name, row.both_clients());
+            let ours = self.ours(&row).await?;
+            let peer = self.peer(&row, report).await?;
+            eprintln!(
+                "  ours {:.0}/s, {} {:.0}/s",
+                ours.per_second,
+                row.peer.name(),
+                peer.per_second
+            );
+            report.rows[at].ours.push(ours);
+            report.rows[at].peer.push(peer);
+        }
+        Ok(())
+    }
+
     fn load(&self, row: &Row, clients: usize) -> Load {
         let Options { warm_up, duration, .. } = *self.options;
         Load { clients, rate: row.rate, warm_up, duration }
     }
 
-    fn out(&self) -> Option<&Path> {
+    pub(super) fn out(&self) -> Option<&Path> {
         self.setting.out.as_deref()
     }
 
@@ -103,6 +149,7 @@ impl Harness<'_> {
                 self.peers.postgres.is_some(),
                 "PINRAIL_POSTGRES names no folder with postgres and initdb",
             ),
+            Peer::Own(_) => return None,
             Peer::Restate(_) => (
                 self.peers.restate.is_some(),
                 "PINRAIL_RESTATE names no restate-server, or PINRAIL_RESTATE_SERVICE no pinrail-restate",
@@ -112,8 +159,17 @@ impl Harness<'_> {
     }
 
     async fn ours(&self, row: &Row) -> Result<Figures> {
+        let open = if row.among_many { self.options.keys } else { 0 };
+        self.own(row.ours, self.load(row, row.clients), open).await
+    }
+
+    /// Ours, with so many runs open beside it.
+    async fn own(&self, workload: Workload, load: Load, open: u64) -> Result<Figures> {
         let mut pinrail = Pinrail::start(&self.setting.binaries.pinrail, self.out()).await?;
-        let figures = pinrail.measure(row.ours, self.load(row, row.clients)).await?;
+        if open > 0 {
+            pinrail.open_runs(open).await?;
+        }
+        let figures = pinrail.measure(workload, load).await?;
         pinrail.cluster.kill_all().await?;
         Ok(figures.unwrap_or_default())
     }
@@ -136,8 +192,28 @@ impl Harness<'_> {
                 report.versions.insert("Restate".to_owned(), restate.version.clone());
                 restate.measure(call, load).await?
             }
+            (Peer::Own(Own::Start), _) => {
+                return self.own(Workload::Start, load, 0).await;
+            }
+            (Peer::Own(Own::StepAmongFew), _) => {
+                return self.own(Workload::Step, load, FEW.min(self.options.keys)).await;
+            }
             (Peer::Etcd(_) | Peer::Postgres(_) | Peer::Restate(_), _) => None,
         };
         Ok(figures.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_named_once_and_a_name_that_none_has_is_refused_with_those_that_are() {
+        let all = names();
+        assert_eq!(all.iter().filter(|name| **name == "start").count(), 1);
+        assert_eq!(known("memory").as_deref(), Ok("memory"));
+        let refused = known("stat").expect_err("no such row");
+        assert!(refused.contains("start, put"), "{refused}");
     }
 }

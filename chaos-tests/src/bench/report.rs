@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Value as Json, json};
 
+use super::amount::Weighed;
 use super::compared::Compared;
 use super::machine::Machine;
 
@@ -18,12 +19,19 @@ pub struct Report {
     pub(super) syncs_before: f64,
     pub(super) syncs_after: f64,
     pub(super) rows: Vec<Compared>,
+    pub(super) amounts: Vec<Weighed>,
 }
 
 impl Report {
     pub(super) fn new(machine: Machine) -> Self {
-        let versions = BTreeMap::new();
-        Self { machine, versions, syncs_before: 0.0, syncs_after: 0.0, rows: Vec::new() }
+        Self {
+            machine,
+            versions: BTreeMap::new(),
+            syncs_before: 0.0,
+            syncs_after: 0.0,
+            rows: Vec::new(),
+            amounts: Vec::new(),
+        }
     }
 
     pub(super) fn machine(&self) -> String {
@@ -34,6 +42,7 @@ impl Report {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.rows.iter().all(Compared::has_its_must)
+            && self.amounts.iter().all(Weighed::has_its_must)
     }
 
     pub(super) fn json(&self) -> Json {
@@ -43,6 +52,7 @@ impl Report {
             "peers": self.versions,
             "syncs_per_second": { "before": self.syncs_before, "after": self.syncs_after },
             "rows": self.rows.iter().map(Compared::json).collect::<Vec<Json>>(),
+            "amounts": self.amounts.iter().map(Weighed::json).collect::<Vec<Json>>(),
         })
     }
 }
@@ -58,13 +68,21 @@ impl fmt::Display for Report {
         for (name, version) in &self.versions {
             writeln!(f, "{name} {version}")?;
         }
-        Compared::head(f)?;
-        self.rows.iter().try_for_each(|it| it.line(f))
+        if !self.rows.is_empty() {
+            Compared::head(f)?;
+            self.rows.iter().try_for_each(|it| it.line(f))?;
+        }
+        if !self.amounts.is_empty() {
+            Weighed::head(f)?;
+            self.amounts.iter().try_for_each(|it| it.line(f))?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::amount::Amount;
     use super::super::compared::tests::{side, strict};
     use super::*;
 
@@ -79,5 +97,20 @@ mod tests {
         report.rows.push(slow);
         assert!(!report.passed());
         assert!(report.to_string().contains("skipped: no etcd"), "{report}");
+    }
+
+    #[test]
+    fn a_report_fails_by_an_amount_that_it_must_have_too() {
+        let mut report = Report::new(Machine::here());
+        report.amounts.push(Weighed { ours: vec![99.0], ..Weighed::new(Amount::Idle) });
+        assert!(report.passed(), "a goal");
+        let slow = Weighed { ours: vec![2.0], etcd: vec![1.0], ..Weighed::new(Amount::Failover) };
+        report.amounts.push(slow);
+        assert!(!report.passed());
+        let json = report.json();
+        let verdicts = json["amounts"].as_array().expect("a list").iter();
+        let verdicts: Vec<&str> = verdicts.filter_map(|it| it["verdict"].as_str()).collect();
+        assert_eq!(verdicts, ["missed", "missed MUST"]);
+        assert_eq!(report.to_string().matches("missed").count(), 2, "{report}");
     }
 }

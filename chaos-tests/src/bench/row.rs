@@ -10,6 +10,16 @@ pub(super) enum Peer {
     Etcd(etcd::Call),
     Postgres(postgres::Call),
     Restate(restate::Call),
+    Own(Own),
+}
+
+/// What we do on the other side of a row that has no peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// A write that a majority has: a run is started.
+    Start,
+    /// Steps, while few runs are open.
+    StepAmongFew,
 }
 
 /// The ratios that are wanted. Latencies are compared with the peer's of the same name.
@@ -37,6 +47,8 @@ pub(super) struct Row {
     pub(super) peer_clients: Option<usize>,
     /// Of both sides, in a second; none: a client asks again when it has its answer.
     pub(super) rate: Option<f64>,
+    /// As many runs are open as the options say, while ours is measured.
+    pub(super) among_many: bool,
     pub(super) ours: Workload,
     pub(super) peer: Peer,
     pub(super) wanted: Wanted,
@@ -50,10 +62,14 @@ const PLAIN: Row = Row {
     clients: 64,
     peer_clients: None,
     rate: None,
+    among_many: false,
     ours: Workload::Start,
     peer: Peer::Etcd(etcd::Call::Transaction),
     wanted: NOTHING,
 };
+
+/// A step may take 1.3 times as long.
+const FLAT: f64 = 1.0 / 1.3;
 
 /// Nothing but operations in a second.
 const fn faster(goal: f64) -> Wanted {
@@ -130,6 +146,22 @@ pub(super) const ROWS: &[Row] = &[
         wanted: Wanted { p50: Some(0.7), p99: Some(0.7), ..NOTHING },
         ..PLAIN
     },
+    Row {
+        name: "dispatch",
+        clients: 1,
+        ours: Workload::Dispatch,
+        peer: Peer::Own(Own::Start),
+        wanted: Wanted { p50: Some(1.5), ..NOTHING },
+        ..PLAIN
+    },
+    Row {
+        name: "flat",
+        among_many: true,
+        ours: Workload::Step,
+        peer: Peer::Own(Own::StepAmongFew),
+        wanted: Wanted { must: Some(FLAT), cpu: Some(1.3), ..faster(FLAT) },
+        ..PLAIN
+    },
 ];
 
 impl Row {
@@ -160,6 +192,8 @@ impl Peer {
             Peer::Postgres(postgres::Call::Job) => "PostgreSQL job",
             Peer::Restate(restate::Call::One) => "Restate, 1 step",
             Peer::Restate(restate::Call::Ten) => "Restate, 10 steps",
+            Peer::Own(Own::Start) => "own start",
+            Peer::Own(Own::StepAmongFew) => "own, few runs open",
         }
     }
 }

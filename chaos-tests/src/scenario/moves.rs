@@ -2,6 +2,7 @@
 //! acknowledged, and whether the next run at every member starts where it must.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ pub struct Size {
 #[derive(Debug)]
 pub struct Moves {
     size: Size,
-    switches: Spread,
-    rollbacks: Spread,
+    pub switches: Spread,
+    pub rollbacks: Spread,
     /// Writes meanwhile, in a second.
     writes: u64,
     /// Runs that started on a bundle that had lost its traffic before.
@@ -81,11 +82,16 @@ impl fmt::Display for Moves {
     }
 }
 
+/// The members' data is in this folder, or in a temporary one.
+///
 /// # Errors
 /// When the harness failed.
-pub async fn moves(setting: &Setting, size: Size) -> Result<Moves> {
-    let options =
-        Options { timings: Timings::Production, ..Options::three(&setting.binaries.pinrail) };
+pub async fn moves(setting: &Setting, size: Size, folder: Option<&Path>) -> Result<Moves> {
+    let options = Options {
+        timings: Timings::Production,
+        folder: folder.map(Path::to_owned),
+        ..Options::three(&setting.binaries.pinrail)
+    };
     let mut cluster = Cluster::start(&options).await?;
     let client = client(&cluster)?;
     let members = cluster.members.iter().map(|member| {
@@ -101,7 +107,7 @@ pub async fn moves(setting: &Setting, size: Size) -> Result<Moves> {
     go_live(&client, AGENT, &bundle(2)).await?;
     each(size.pins, |number| start(&client, AGENT, format!("two-{number}"))).await?;
     go_live(&client, AGENT, &bundle(1)).await?;
-    println!("  {} runs are open on each of two bundles", size.pins);
+    eprintln!("  {} runs are open on each of two bundles", size.pins);
 
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let load = async {

@@ -197,6 +197,6 @@ async fn what_a_worker_says_too_late_is_refused() {
 #[tokio::test]
 async fn runs_start_on_the_live_bundle_at_every_member_after_each_move() {
     let size = moves::Size { pins: 200, moves: 5 };
-    let found = moves::moves(&setting(34), size).await.expect("the moves are made");
+    let found = moves::moves(&setting(34), size, None).await.expect("the moves are made");
     assert!(found.is_exact(), "{found}");
 }

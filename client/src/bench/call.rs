@@ -50,7 +50,8 @@ impl Calls {
                 | Workload::Step
                 | Workload::Run
                 | Workload::Chain
-                | Workload::Watch => Ok(()),
+                | Workload::Watch
+                | Workload::Dispatch => Ok(()),
             }
         });
         made.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
@@ -69,7 +70,7 @@ impl Calls {
         Ok(())
     }
 
-    fn client(&self, number: usize) -> &Client {
+    pub(super) fn client(&self, number: usize) -> &Client {
         &self.clients[number % self.clients.len()]
     }
 
@@ -77,7 +78,7 @@ impl Calls {
         Some(v1::Payload { content_type: JSON.to_owned(), data: self.value.clone() })
     }
 
-    fn run_id(number: u64) -> String {
+    pub(super) fn run_id(number: u64) -> String {
         format!("bench-{number:012}")
     }
 
@@ -85,7 +86,7 @@ impl Calls {
         format!("bench/{number:012}")
     }
 
-    async fn start(&self, client: &Client, number: u64) -> Result<()> {
+    pub(super) async fn start(&self, client: &Client, number: u64) -> Result<()> {
         let request = v1::StartRunRequest {
             agent_id: self.agent.clone(),
             run_id: Self::run_id(number),
@@ -161,7 +162,9 @@ impl Calls {
             Workload::Get => self.get(client, number).await,
             Workload::Watch => self.put_watched(client, number).await,
             // Steps are no calls: workers have them.
-            Workload::Step | Workload::Run | Workload::Chain => self.run(client, number).await,
+            Workload::Step | Workload::Run | Workload::Chain | Workload::Dispatch => {
+                self.run(client, number).await
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod call;
+mod dispatch;
 mod figures;
 mod ground;
 mod load;

@@ -7,11 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::call::{Calls, value};
+use super::dispatch;
 use super::figures::Figures;
 use super::ground::Ground;
 use super::load::{self, Load, Operation};
 use super::meter::meter;
 use super::steps;
+use super::tally::Tally;
 use super::watch::measure_watch;
 use super::window::Window;
 use super::workers::{Workers, echo, relay};
@@ -200,12 +202,6 @@ impl Subject<'_> {
         let agent = workload.name();
         let measured = load.warm_up + load.duration;
         self.ground.agent(agent, workload.execution(), measured).await?;
-        if workload == Workload::Step {
-            let window = Window::starting_now(&load);
-            let steps = steps::drive(load, window, &self.connections, agent, stop);
-            let (tally, cost) = tokio::join!(steps, meter(window, self.servers, stop));
-            return Ok(Figures::of(&tally?, &cost.map_err(gone)?));
-        }
         let calls = Calls {
             workload,
             agent: agent.to_owned(),
@@ -213,28 +209,45 @@ impl Subject<'_> {
             value: value(),
         };
         calls.prepare().await?;
-        if workload == Workload::Watch {
-            return measure_watch(load, Arc::new(calls), self.servers, stop).await;
+        match workload {
+            Workload::Start | Workload::Put | Workload::Read | Workload::Lookup | Workload::Get => {
+                measure(load, Arc::new(calls), self.servers, stop).await
+            }
+            Workload::Run => self.with_workers(echo, load, calls, stop).await,
+            Workload::Chain => self.with_workers(relay, load, calls, stop).await,
+            Workload::Watch => measure_watch(load, Arc::new(calls), self.servers, stop).await,
+            Workload::Step => {
+                let window = Window::starting_now(&load);
+                self.metered(window, steps::drive(load, window, &calls, stop), stop).await
+            }
+            Workload::Dispatch => {
+                let window = Window::starting_now(&load);
+                self.metered(window, dispatch::drive(load, window, &calls, stop), stop).await
+            }
         }
-        let serve = match workload {
-            Workload::Run => Some(echo as fn(WorkerBuilder) -> WorkerBuilder),
-            Workload::Chain => Some(relay as fn(WorkerBuilder) -> WorkerBuilder),
-            Workload::Start
-            | Workload::Put
-            | Workload::Read
-            | Workload::Lookup
-            | Workload::Get
-            | Workload::Step
-            | Workload::Watch => None,
-        };
-        let workers =
-            serve.map(|serve| Workers::start(&self.connections, agent, load.clients, serve));
+    }
+
+    /// Calls beside workers that serve what they ask for.
+    async fn with_workers(
+        &self,
+        serve: fn(WorkerBuilder) -> WorkerBuilder,
+        load: Load,
+        calls: Calls,
+        stop: &CancellationToken,
+    ) -> Result<Option<Figures>> {
+        let workers = Workers::start(&self.connections, &calls.agent, load.clients, serve);
         let figures = measure(load, Arc::new(calls), self.servers, stop).await;
-        let stopped = match workers {
-            Some(workers) => workers.stop().await,
-            None => Ok(()),
-        };
-        stopped.and(figures)
+        workers.stop().await.and(figures)
+    }
+
+    async fn metered(
+        &self,
+        window: Window,
+        driven: impl Future<Output = Result<Tally>>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Figures>> {
+        let (tally, cost) = tokio::join!(driven, meter(window, self.servers, stop));
+        Ok(Figures::of(&tally?, &cost.map_err(gone)?))
     }
 }
 

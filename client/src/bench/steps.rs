@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::call::VALUE_BYTES;
+use super::call::{Calls, VALUE_BYTES};
 use super::load::Load;
 use super::tally::Tally;
 use super::window::Window;
@@ -116,17 +116,17 @@ impl Chains {
     }
 }
 
-/// Lets chains of steps go until the window closes or `stop` is asked for. `clients` have a worker each.
+/// Lets chains of steps go until the window closes or `stop` is asked for. Connections have a worker each.
 ///
 /// # Errors
 /// Why a chain could not begin, or why the cluster did not want a worker.
 pub(super) async fn drive(
     load: Load,
     window: Window,
-    clients: &[Client],
-    agent: &str,
+    calls: &Calls,
     stop: &CancellationToken,
 ) -> Result<Tally> {
+    let Calls { clients, agent, .. } = calls;
     let chains = Arc::new(Chains::new(window, load.clients));
     let workers = Workers::start(clients, agent, load.clients, |worker| {
         let chains = Arc::clone(&chains);

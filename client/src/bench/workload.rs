@@ -23,11 +23,13 @@ pub enum Workload {
     Chain,
     /// A key of memory is written again and again, and each client is a watcher: a write is seen by one of them.
     Watch,
+    /// A worker has a step that is ready.
+    Dispatch,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 9] = [
+    pub const ALL: [Workload; 10] = [
         Workload::Start,
         Workload::Put,
         Workload::Read,
@@ -37,6 +39,7 @@ impl Workload {
         Workload::Run,
         Workload::Chain,
         Workload::Watch,
+        Workload::Dispatch,
     ];
 
     /// What is measured where none is named: one of each kind.
@@ -63,6 +66,7 @@ impl Workload {
             Workload::Run => "run",
             Workload::Chain => "chain",
             Workload::Watch => "watch",
+            Workload::Dispatch => "dispatch",
         }
     }
 
@@ -79,13 +83,14 @@ impl Workload {
             Workload::Run => "start a run of one step and wait for its result",
             Workload::Chain => "start a run of ten steps and wait for its result",
             Workload::Watch => "see a write: each client watches the key that is written",
+            Workload::Dispatch => "get a step that is ready to a worker: nothing else is under way",
         }
     }
 
     /// Whether each operation follows another one, so that they cannot be asked for at a rate.
     #[must_use]
     pub fn is_chained(self) -> bool {
-        self == Workload::Step
+        matches!(self, Workload::Step | Workload::Dispatch)
     }
 
     /// Who executes the runs. A run that workers execute has a pin that may move, so that reading it takes a quorum; the
@@ -98,9 +103,11 @@ impl Workload {
             | Workload::Lookup
             | Workload::Get
             | Workload::Watch => v1::Execution::External,
-            Workload::Read | Workload::Step | Workload::Run | Workload::Chain => {
-                v1::Execution::Workers
-            }
+            Workload::Read
+            | Workload::Step
+            | Workload::Run
+            | Workload::Chain
+            | Workload::Dispatch => v1::Execution::Workers,
         }
     }
 }

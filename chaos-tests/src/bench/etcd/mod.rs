@@ -1,5 +1,6 @@
 //! etcd: three processes on fresh data, with the settings that they have by default, which sync every write.
 
+mod size;
 mod watch;
 mod wire;
 
@@ -50,6 +51,8 @@ pub(super) enum Call {
 /// Three members.
 pub(super) struct Etcd {
     processes: Vec<Process>,
+    /// What each was started with.
+    launches: Vec<Launch>,
     addresses: Vec<String>,
     pub(super) version: String,
     /// Goes after the processes.
@@ -65,7 +68,7 @@ impl Etcd {
         let peer = |index: usize| format!("http://127.0.0.1:{}", ports[2 * index + 1]);
         let all: Vec<String> =
             (0..3).map(|index| format!("{}={}", name(index), peer(index))).collect();
-        let mut processes = Vec::new();
+        let mut launches = Vec::new();
         for index in 0..3 {
             let url = format!("http://{}", client(index));
             let data = folder.path().join(name(index)).display().to_string();
@@ -83,7 +86,7 @@ impl Etcd {
                 ("--log-level", "error".to_owned()),
             ];
             let args = flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]);
-            processes.push(Process::start(&Launch {
+            launches.push(Launch {
                 what: name(index),
                 program: binary.to_owned(),
                 args: args.collect(),
@@ -91,12 +94,17 @@ impl Etcd {
                 log: folder.path().join(format!("{}.log", name(index))),
                 namespace: None,
                 apart: false,
-            })?);
+            });
         }
-        let addresses = (0..3).map(client).collect();
-        let mut etcd = Self { processes, addresses, version: String::new(), _folder: folder };
+        let processes = launches.iter().map(Process::start).collect::<Result<_>>()?;
+        let (addresses, version) = ((0..3).map(client).collect(), String::new());
+        let mut etcd = Self { processes, launches, addresses, version, _folder: folder };
         etcd.leader().await.context("etcd did not form a cluster")?;
         Ok(etcd)
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
     }
 
     /// The place of the member that leads.
@@ -151,7 +159,7 @@ impl Etcd {
             let puts = stream::iter(0..READ_IN_TURN).map(|number| calls.put(0, number));
             puts.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
-        let pids: Vec<u32> = self.processes.iter().map(Process::pid).collect();
+        let pids = self.pids();
         let (calls, never) = (Arc::new(calls), CancellationToken::new());
         let figures = match call {
             Call::Watch => measure_watch(load, calls, &pids, &never).await?,

@@ -111,7 +111,7 @@ fn plan(args: &Bench) -> Result<Plan, Problem> {
         && let Some(chained) = workloads.iter().find(|it| it.is_chained())
     {
         let message =
-            format!("--rate does not go with {}: a step follows the one before it", chained.name());
+            format!("--rate does not go with {}: each follows the one before it", chained.name());
         return Err(Problem::usage(message));
     }
     if args.duration.is_zero() {

@@ -1,5 +1,7 @@
 //! Our side: three server processes with the settings that they have by default, on fresh data.
 
+mod size;
+
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -39,14 +41,10 @@ impl Pinrail {
     /// Kills the leader once the cluster has settled; microseconds until one of the others acknowledges a write.
     pub(super) async fn lose_leader(&mut self, settle: Duration) -> Result<u64> {
         let leader = self.cluster.wait_leader(LEADER).await?;
-        let at = |node: usize| {
-            let endpoints = vec![self.cluster.members[node].grpc.clone()];
-            let config = Config { endpoints, timeout: ATTEMPT, ..Config::default() };
-            Client::builder(config).learn_members(false).build()
-        };
         let others = (0..self.cluster.members.len()).filter(|node| *node != leader);
-        let others: Vec<Client> = others.map(at).collect::<pinrail_client::Result<_>>()?;
-        let ground = Ground::make(&at(leader)?.with_timeout(LEADER)).await?;
+        let others: Vec<Client> =
+            others.map(|node| self.at(node, ATTEMPT)).collect::<Result<_>>()?;
+        let ground = Ground::make(&self.at(leader, LEADER)?).await?;
         let agent = Workload::Start.name();
         ground.agent(agent, Workload::Start.execution(), settle).await?;
         let start = |caller: usize, number: usize| {

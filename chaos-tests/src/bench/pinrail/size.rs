@@ -1,0 +1,79 @@
+//! Very many open runs of an agent that executes them itself.
+
+use anyhow::{Context as _, Result};
+use pinrail_client::bench::{Ground, connections, value};
+use pinrail_client::{Client, Config, v1};
+use tokio::time::{Duration, Instant};
+
+use super::super::size::{Size, back, fill, weigh};
+use super::{LEADER, Pinrail};
+
+const AGENT: &str = "open";
+/// A cluster that does nothing else may let a start wait for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a member that begins anew may hold one question.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Clients whose connections are enough for a fill.
+const CALLERS: usize = 256;
+
+impl Pinrail {
+    /// Starts so many runs, which stay open.
+    pub(in super::super) async fn open_runs(&mut self, count: u64) -> Result<Ground> {
+        let leader = self.cluster.wait_leader(LEADER).await?;
+        let ground = Ground::make(&self.at(leader, PATIENCE)?).await?;
+        ground.agent(AGENT, v1::Execution::External, PATIENCE).await?;
+        let clients: Vec<Client> = (0..connections(CALLERS))
+            .map(|_| Ok(self.at(leader, PATIENCE)?.with_namespace(ground.name())))
+            .collect::<Result<_>>()?;
+        let input = v1::Payload { content_type: "application/json".to_owned(), data: value() };
+        let start = |number: u64| {
+            let request = v1::StartRunRequest {
+                agent_id: AGENT.to_owned(),
+                run_id: format!("bench-{number:012}"),
+                input: Some(input.clone()),
+                ..Default::default()
+            };
+            let client = &clients[number as usize % clients.len()];
+            async move { client.runs().start(request).await.map(drop) }
+        };
+        fill("open runs", count, start).await?;
+        Ok(ground)
+    }
+
+    /// Weighs the members, empty and with so many open runs, and starts one of them anew.
+    pub(in super::super) async fn size(&mut self, count: u64) -> Result<Size> {
+        let idle_bytes = weigh(&self.cluster.pids()).await?;
+        let ground = self.open_runs(count).await?;
+        let full_bytes = weigh(&self.cluster.pids()).await?;
+        let restart = self.restart(&ground).await?;
+        self.cluster.must_run()?;
+        Ok(Size { idle_bytes, full_bytes, restart })
+    }
+
+    /// Kills a follower and starts it; until it answers from its own state with all that was acknowledged.
+    async fn restart(&mut self, ground: &Ground) -> Result<Duration> {
+        let leader = self.cluster.wait_leader(LEADER).await?;
+        let follower = self.cluster.follower().await.context("nobody follows")?;
+        let leads = self.at(leader, PATIENCE)?.with_namespace(ground.name());
+        let asked = |read: Option<v1::ReadOptions>| v1::GetAgentRequest {
+            agent_id: AGENT.to_owned(),
+            read,
+            ..Default::default()
+        };
+        let min_revision = leads.agents().get(asked(None)).await?.revision;
+        self.cluster.members[follower].kill().await?;
+        let since = Instant::now();
+        self.cluster.members[follower].start()?;
+        let client = self.at(follower, ANSWER)?.with_namespace(ground.name());
+        let consistency = v1::Consistency::Local.into();
+        let read = Some(v1::ReadOptions { consistency, min_revision });
+        back(since, || async { client.agents().get(asked(read)).await.is_ok() }).await
+    }
+
+    /// A client of one member alone.
+    pub(super) fn at(&self, member: usize, timeout: Duration) -> Result<Client> {
+        let endpoints = vec![self.cluster.members[member].grpc.clone()];
+        let config = Config { endpoints, timeout, ..Config::default() };
+        Ok(Client::builder(config).learn_members(false).build()?)
+    }
+}
