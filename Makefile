@@ -278,6 +278,11 @@ bench-peers: build peers ## the same beside etcd, PostgreSQL and Restate, by tur
 	  $(BIN)/chaos bench-peers --json $(PEERS)/report.json $(BENCH)
 	@echo "the report as JSON: $(PEERS)/report.json"
 
+CURVES ?= $(CARGO_TARGET_DIR)/curves
+.PHONY: bench-curves
+bench-curves: build ## throughput and latency along clients, open runs, keys, watchers, payloads, as SVG: BENCH="--only put-bytes"
+	@$(BIN)/chaos bench-curves --folder $(CURVES) $(BENCH)
+
 .PHONY: bench-failover
 bench-failover: build peers ## SIGKILL of the leader to the next acknowledged write, beside etcd, by turns
 	@PINRAIL_ETCD=$(PEERS)/etcd $(BIN)/chaos bench-failover --trials 10

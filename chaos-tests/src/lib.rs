@@ -27,5 +27,6 @@ pub mod report;
 pub mod scenario;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod svg;
 pub mod worker;
 pub mod workload;

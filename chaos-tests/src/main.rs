@@ -209,6 +209,11 @@ enum Command {
         after_help = "Examples:\n  chaos bench-peers --json report.json\n  chaos bench-peers --only start --only step --rounds 5 --duration 10s\n  chaos bench-peers --only memory --only flat --keys 100000 --rounds 1"
     )]
     BenchPeers(bench::Options),
+    /// Throughput and latency while clients, open runs, keys, watchers or values grow: JSON, and a picture of each curve.
+    #[command(
+        after_help = "Examples:\n  chaos bench-curves --folder docs/curves --rounds 3\n  chaos bench-curves --only start-clients --duration 2s\n  chaos bench-curves --only put-keys --keys 100000"
+    )]
+    BenchCurves(bench::CurveOptions),
     /// SIGKILL of the leader to the next acknowledged write, ours beside etcd, by turns.
     BenchFailover {
         #[arg(long, default_value_t = 10)]
@@ -416,6 +421,10 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             let report = bench::peers(setting, &options).await?;
             print!("{report}");
             report.passed()
+        }
+        Command::BenchCurves(options) => {
+            bench::curves(setting, &options).await?;
+            true
         }
         Command::BenchFailover { trials } => {
             let found = bench::failover(setting, trials).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use pinrail_client::bench::{Figures, Load, Workload};
+use pinrail_client::bench::{Figures, Load, Workload, value};
 use tokio::time::Duration;
 
 use super::amount::{Amount, Group, Weighed};
@@ -169,7 +169,7 @@ impl Harness<'_> {
         if open > 0 {
             pinrail.open_runs(open).await?;
         }
-        let figures = pinrail.measure(workload, load).await?;
+        let figures = pinrail.measure(workload, load, value()).await?;
         pinrail.cluster.kill_all().await?;
         Ok(figures.unwrap_or_default())
     }

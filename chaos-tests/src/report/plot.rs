@@ -1,9 +1,8 @@
 //! Availability over time as a picture: acknowledged writes and linearizable reads in each slot of time, and the faults behind
 //! them.
 
-use std::fmt::Write as _;
-
 use crate::history::{Entry, Evidence, Fault};
+use crate::svg::Svg;
 
 const SLOT_US: u64 = 100_000;
 const WIDTH: f64 = 1_000.0;
@@ -21,18 +20,14 @@ pub(super) fn availability(evidence: &Evidence) -> String {
     let reads =
         scale.slots(evidence, |entry| entry.call.is_linearizable() && !entry.call.is_write());
     let height = 2.0 * (ROW + WORDS) + WORDS;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"11\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
-    );
+    let mut svg = Svg::new(WIDTH, height);
     for fault in &evidence.faults {
         scale.shade(&mut svg, fault, height - WORDS);
     }
     scale.bars(&mut svg, "acknowledged writes", &writes, 0.0, "#2a6f97");
     scale.bars(&mut svg, "linearizable reads", &reads, ROW + WORDS, "#588157");
     scale.axis(&mut svg, height);
-    svg.push_str("</svg>\n");
-    svg
+    svg.end()
 }
 
 struct Scale {
@@ -57,31 +52,22 @@ impl Scale {
         slots
     }
 
-    fn bars(&self, svg: &mut String, what: &str, slots: &[u32], top: f64, colour: &str) {
+    fn bars(&self, svg: &mut Svg, what: &str, slots: &[u32], top: f64, colour: &str) {
         let most = slots.iter().copied().max().unwrap_or(0).max(1);
         let floor = top + WORDS + ROW;
-        let _ = writeln!(
-            svg,
-            "<text x=\"4\" y=\"{}\" fill=\"{colour}\">{what} in 100 ms, at most {most}</text>",
-            top + WORDS - 6.0
-        );
+        let words = format!("{what} in 100 ms, at most {most}");
+        svg.words(4.0, top + WORDS - 6.0, colour, &words);
         for (slot, count) in (0_u64..).zip(slots) {
             let (left, right) =
                 (self.x(self.from + slot * SLOT_US), self.x(self.from + (slot + 1) * SLOT_US));
             let tall = (ROW - 8.0) * f64::from(*count) / f64::from(most);
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{:.2}\" height=\"{tall:.1}\" fill=\"{colour}\"/>",
-                floor - tall,
-                (right - left) * 0.9
-            );
+            svg.bar((left, floor - tall), (right - left) * 0.9, tall, colour);
         }
     }
 
-    fn shade(&self, svg: &mut String, fault: &Fault, height: f64) {
+    fn shade(&self, svg: &mut Svg, fault: &Fault, height: f64) {
         let (left, right) = (self.x(fault.injected_us), self.x(fault.healed_us));
-        let _ = writeln!(
-            svg,
+        svg.element(&format!(
             "<rect x=\"{left:.1}\" y=\"0\" width=\"{:.1}\" height=\"{height}\" fill=\"#e07a5f\" fill-opacity=\"0.25\">\
              <title>{:?} {:?}</title></rect>\n<text x=\"{:.1}\" y=\"{}\" font-size=\"8\" fill=\"#9c3d22\" \
              transform=\"rotate(90 {:.1} {})\">{:?}</text>",
@@ -93,19 +79,15 @@ impl Scale {
             left + 2.0,
             WORDS,
             fault.kind
-        );
+        ));
     }
 
-    fn axis(&self, svg: &mut String, height: f64) {
+    fn axis(&self, svg: &mut Svg, height: f64) {
         let seconds = (self.to - self.from) / 1_000_000;
         let step = (seconds / 10).max(1);
         for second in (0..=seconds).step_by(usize::try_from(step).unwrap_or(1)) {
             let x = self.x(self.from + second * 1_000_000);
-            let _ = writeln!(
-                svg,
-                "<text x=\"{x:.1}\" y=\"{}\" fill=\"#555\">{second} s</text>",
-                height - 6.0
-            );
+            svg.words(x, height - 6.0, "#555", &format!("{second} s"));
         }
     }
 }

@@ -25,7 +25,13 @@ const AT_ONCE: usize = 64;
 /// JSON text of as many bytes as every value has.
 #[must_use]
 pub fn value() -> Bytes {
-    Bytes::from(format!("\"{}\"", "x".repeat(VALUE_BYTES - 2)))
+    value_of(VALUE_BYTES)
+}
+
+/// JSON text of so many bytes, at least of two.
+#[must_use]
+pub fn value_of(bytes: usize) -> Bytes {
+    Bytes::from(format!("\"{}\"", "x".repeat(bytes.saturating_sub(2))))
 }
 
 /// Calls of one workload through a few connections.

@@ -20,7 +20,7 @@ mod window;
 mod workers;
 mod workload;
 
-pub use call::{READ_IN_TURN, VALUE_BYTES, value};
+pub use call::{READ_IN_TURN, VALUE_BYTES, value, value_of};
 pub use figures::Figures;
 pub use ground::{Ground, PREFIX};
 pub use load::{Load, NOT_BEGUN, Operation};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -134,7 +135,8 @@ impl Session<'_> {
                     let load = self.load(clients);
                     let servers = &self.plan.server_pids;
                     let connections = self.connections(clients).await?;
-                    let subject = Subject { ground: self.ground, connections, servers };
+                    let ground = self.ground;
+                    let subject = Subject { ground, connections, servers, value: value() };
                     let figures = subject.measure(workload, load, self.stop).await?;
                     self.ground.remove_agent(workload.name()).await?;
                     found.extend(figures.map(|figures| Measurement {
@@ -185,6 +187,8 @@ pub struct Subject<'s> {
     pub connections: Vec<Client>,
     /// Processes whose use is read.
     pub servers: &'s [u32],
+    /// Input of each run and value of each key. Those of `step` and of `watch` have something of their own to say.
+    pub value: Bytes,
 }
 
 impl Subject<'_> {
@@ -206,7 +210,7 @@ impl Subject<'_> {
             workload,
             agent: agent.to_owned(),
             clients: self.connections.clone(),
-            value: value(),
+            value: self.value.clone(),
         };
         calls.prepare().await?;
         match workload {

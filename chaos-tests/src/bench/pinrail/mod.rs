@@ -5,6 +5,7 @@ mod size;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use pinrail_client::bench::{Figures, Ground, Load, Subject, Workload, connections};
 use pinrail_client::{Client, Config, v1};
 use tempfile::TempDir;
@@ -62,11 +63,12 @@ impl Pinrail {
         first_write(killed, start).await
     }
 
-    /// One measurement; all clients ask the leader.
+    /// One measurement, with such inputs and values; all clients ask the leader.
     pub(super) async fn measure(
         &mut self,
         workload: Workload,
         load: Load,
+        value: Bytes,
     ) -> Result<Option<Figures>> {
         let leader = self.cluster.wait_leader(LEADER).await?;
         let grpc = &self.cluster.members[leader].grpc;
@@ -77,7 +79,7 @@ impl Pinrail {
             .map(|_| Ok(client()?.with_namespace(ground.name())))
             .collect::<Result<_>>()?;
         let pids = self.cluster.pids();
-        let subject = Subject { ground: &ground, connections, servers: &pids };
+        let subject = Subject { ground: &ground, connections, servers: &pids, value };
         let figures = subject.measure(workload, load, &CancellationToken::new()).await;
         self.cluster.must_run()?;
         figures.with_context(|| format!("measure {}", workload.name()))

@@ -1,4 +1,4 @@
-//! Very many open runs of an agent that executes them itself.
+//! Very many open runs of an agent that executes them itself, or keys of its memory.
 
 use anyhow::{Context as _, Result};
 use pinrail_client::bench::{Ground, connections, value};
@@ -19,13 +19,8 @@ const CALLERS: usize = 256;
 impl Pinrail {
     /// Starts so many runs, which stay open.
     pub(in super::super) async fn open_runs(&mut self, count: u64) -> Result<Ground> {
-        let leader = self.cluster.wait_leader(LEADER).await?;
-        let ground = Ground::make(&self.at(leader, PATIENCE)?).await?;
-        ground.agent(AGENT, v1::Execution::External, PATIENCE).await?;
-        let clients: Vec<Client> = (0..connections(CALLERS))
-            .map(|_| Ok(self.at(leader, PATIENCE)?.with_namespace(ground.name())))
-            .collect::<Result<_>>()?;
-        let input = v1::Payload { content_type: "application/json".to_owned(), data: value() };
+        let (ground, clients) = self.crowd().await?;
+        let input = payload();
         let start = |number: u64| {
             let request = v1::StartRunRequest {
                 agent_id: AGENT.to_owned(),
@@ -38,6 +33,34 @@ impl Pinrail {
         };
         fill("open runs", count, start).await?;
         Ok(ground)
+    }
+
+    /// Puts so many values into memory.
+    pub(in super::super) async fn put_keys(&mut self, count: u64) -> Result<()> {
+        let (_, clients) = self.crowd().await?;
+        let value = payload();
+        let put = |number: u64| {
+            let request = v1::PutMemoryRequest {
+                agent_id: AGENT.to_owned(),
+                key: format!("bench/{number:012}"),
+                value: Some(value.clone()),
+                ..Default::default()
+            };
+            let client = &clients[number as usize % clients.len()];
+            async move { client.memory().put(request).await.map(drop) }
+        };
+        fill("keys", count, put).await
+    }
+
+    /// An agent on ground of its own, and clients that share the work.
+    async fn crowd(&mut self) -> Result<(Ground, Vec<Client>)> {
+        let leader = self.cluster.wait_leader(LEADER).await?;
+        let ground = Ground::make(&self.at(leader, PATIENCE)?).await?;
+        ground.agent(AGENT, v1::Execution::External, PATIENCE).await?;
+        let clients = (0..connections(CALLERS))
+            .map(|_| Ok(self.at(leader, PATIENCE)?.with_namespace(ground.name())))
+            .collect::<Result<_>>()?;
+        Ok((ground, clients))
     }
 
     /// Weighs the members, empty and with so many open runs, and starts one of them anew.
@@ -76,4 +99,8 @@ impl Pinrail {
         let config = Config { endpoints, timeout, ..Config::default() };
         Ok(Client::builder(config).learn_members(false).build()?)
     }
+}
+
+fn payload() -> v1::Payload {
+    v1::Payload { content_type: "application/json".to_owned(), data: value() }
 }
