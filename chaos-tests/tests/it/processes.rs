@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::Parser as _;
 use pinrail_chaos_tests::bench;
 use pinrail_chaos_tests::cluster::Ground;
 use pinrail_chaos_tests::config::Binaries;
@@ -14,6 +15,7 @@ use pinrail_chaos_tests::scenario::{
     Setting, degraded, kill_all, late_workers, membership, moves, outages, power_loss,
     release_kills, rollback_cost, snapshot, storm, switch_cost, upgrade, watchers,
 };
+use serde_json::Value as Json;
 
 /// Debug binaries on a busy machine: the bounds of time are judged by the make targets on release ones.
 const LONGEST_GAP_US: u64 = 5_000_000;
@@ -168,9 +170,52 @@ async fn loss_of_power_of_all_members_at_once_loses_nothing() {
 
 #[tokio::test]
 async fn three_servers_are_measured_by_the_command_line() {
-    let words = ["start", "step", "--clients", "4", "--duration", "300ms", "--warm-up", "0s"];
-    let words = words.map(str::to_owned);
+    let words = ["start", "step", "chain", "watch", "dispatch"];
+    let flags = ["--clients", "4", "--duration", "300ms", "--warm-up", "0s"];
+    let words: Vec<String> = words.into_iter().chain(flags).map(str::to_owned).collect();
     assert!(bench::own(&setting(1), &words).await.expect("the servers run"), "it fails");
+}
+
+/// What a command line gives.
+#[derive(Debug, clap::Parser)]
+struct Line<A: clap::Args> {
+    #[command(flatten)]
+    options: A,
+}
+
+fn options<A: clap::Args>(words: &[&str]) -> A {
+    let short = ["--rounds", "1", "--duration", "300ms", "--warm-up", "0s"];
+    let words = ["bench"].iter().chain(words).chain(&short);
+    Line::<A>::parse_from(words).options
+}
+
+#[tokio::test]
+async fn rows_that_have_no_peer_are_measured_with_those_that_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("report.json");
+    let json = path.to_str().expect("it is UTF-8");
+    let words = ["--only", "dispatch", "--only", "flat", "--keys", "100", "--json", json];
+    let report = bench::peers(&setting(1), &options(&words)).await.expect("they are measured");
+    let written: Json =
+        serde_json::from_slice(&std::fs::read(&path).expect("it is written")).expect("it is JSON");
+    let rows = written["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["row"].as_str()).collect();
+    assert_eq!(names, ["dispatch", "flat"], "{report}");
+    for side in rows.iter().flat_map(|row| [&row["ours"], &row["theirs"]]) {
+        assert!(side["median"]["operations"].as_u64() > Some(0), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_curve_is_written_down_as_figures_and_as_a_picture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("it is UTF-8");
+    let words = ["--only", "put-keys", "--keys", "1100", "--folder", path];
+    bench::curves(&setting(1), &options(&words)).await.expect("it is measured");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("it is there");
+    let figures: Json = serde_json::from_str(&read("curves.json")).expect("it is JSON");
+    assert_eq!(figures["curves"][0]["points"].as_array().map(Vec::len), Some(2), "{figures}");
+    assert_eq!(read("put-keys.svg").matches("<circle").count(), 6);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::worker::shutdown_signal;
 
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Examples:\n  pinrail bench\n  pinrail bench start --clients 1,64,256 --repeats 3\n  pinrail bench start put --rate 2000 --duration 30s -o json\n  pinrail bench --remove bench-1f2e3d4c"
+    after_help = "Examples:\n  pinrail bench\n  pinrail bench start --clients 1,64,256 --repeats 3\n  pinrail bench start put --rate 2000 --duration 30s -o json\n  pinrail bench watch --clients 100\n  pinrail bench --remove bench-1f2e3d4c"
 )]
 pub struct Bench {
     /// What is measured, one after the other; default: start, put, read, lookup, get, step and run
@@ -28,7 +28,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: Vec<u32>,
     /// Operations in a second, whatever becomes of the earlier ones: latencies count from when each was due. Default: a
-    /// client asks again when it has its answer
+    /// client asks again when it has its answer. For watch: writes, which are 50 by default
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
     /// Of each measurement
