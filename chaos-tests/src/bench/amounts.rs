@@ -9,6 +9,7 @@ use super::failover::failover;
 use super::folder;
 use super::peers::Harness;
 use super::pinrail::Pinrail;
+use super::report::Report;
 use super::size::Size;
 use crate::scenario::moves;
 
@@ -29,21 +30,25 @@ pub(super) struct Pair {
 impl Harness<'_> {
     /// # Errors
     /// When the harness failed.
-    pub(super) async fn amounts(&self, group: Group) -> Result<Vec<Pair>> {
+    pub(super) async fn amounts(&self, group: Group, report: &mut Report) -> Result<Vec<Pair>> {
         match group {
-            Group::Memory => self.memory().await,
+            Group::Memory => self.memory(report).await,
             Group::Failover => self.failover().await,
             Group::Moves => self.moves().await,
         }
     }
 
-    async fn memory(&self) -> Result<Vec<Pair>> {
+    async fn memory(&self, report: &mut Report) -> Result<Vec<Pair>> {
         let keys = self.options.keys;
         let mut pinrail = Pinrail::start(&self.setting.binaries.pinrail, self.out()).await?;
         let ours = pinrail.size(keys).await?;
         pinrail.cluster.kill_all().await?;
         let etcd = match &self.peers.etcd {
-            Some(binary) => Some(Etcd::start(binary, self.out()).await?.size(keys).await?),
+            Some(binary) => {
+                let mut etcd = Etcd::start(binary, self.out()).await?;
+                report.versions.insert("etcd".to_owned(), etcd.version.clone());
+                Some(etcd.size(keys).await?)
+            }
             None => None,
         };
         let pair = |amount, of: fn(&Size) -> f64| Pair {

@@ -15,7 +15,7 @@ use super::folder;
 use super::machine::{Machine, syncs_per_second};
 use super::pinrail::Pinrail;
 use super::postgres::Postgres;
-use super::report::Report;
+use super::report::{Method, Report};
 use super::restate::Restate;
 use super::row::{Own, Peer, ROWS, Row};
 use crate::config::Peers;
@@ -72,7 +72,9 @@ fn known(name: &str) -> Result<String, String> {
 pub async fn peers(setting: &Setting, options: &Options) -> Result<Report> {
     let harness = Harness { setting, options, peers: Peers::locate() };
     let probe = folder::fresh(setting.out.as_deref())?;
-    let mut report = Report::new(Machine::here());
+    let Options { rounds, duration, keys, .. } = *options;
+    let method = Method { rounds, seconds: duration.as_secs_f64(), keys };
+    let mut report = Report::new(Machine::here(), method);
     report.syncs_before = syncs_per_second(probe.path())?;
     eprintln!("{}", report.machine());
     let rows = ROWS.iter().filter(|row| harness.is_wanted(row.name));
@@ -83,7 +85,7 @@ pub async fn peers(setting: &Setting, options: &Options) -> Result<Report> {
         harness.loads(round, &mut report).await?;
         for group in Group::ALL.into_iter().filter(|group| harness.is_wanted(group.name())) {
             eprintln!("round {round}: {}", group.name());
-            for pair in harness.amounts(group).await? {
+            for pair in harness.amounts(group, &mut report).await? {
                 for weighed in report.amounts.iter_mut().filter(|it| it.amount == pair.amount) {
                     weighed.ours.push(pair.ours);
                     weighed.etcd.extend(pair.etcd);

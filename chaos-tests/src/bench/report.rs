@@ -3,16 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::amount::Weighed;
 use super::compared::Compared;
 use super::machine::Machine;
 
+/// How all of it was measured.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Method {
+    pub(super) rounds: usize,
+    /// Of each load.
+    pub(super) seconds: f64,
+    /// Open runs or keys in rows about many of them.
+    pub(super) keys: u64,
+}
+
 /// All rows.
 #[derive(Debug)]
 pub struct Report {
     machine: Machine,
+    method: Method,
     /// Of the peers that were measured.
     pub(super) versions: BTreeMap<String, String>,
     /// Before and after all of it: an uneven disk makes every row doubtful.
@@ -23,9 +35,10 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(machine: Machine) -> Self {
+    pub(super) fn new(machine: Machine, method: Method) -> Self {
         Self {
             machine,
+            method,
             versions: BTreeMap::new(),
             syncs_before: 0.0,
             syncs_after: 0.0,
@@ -49,6 +62,7 @@ impl Report {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "machine": self.machine,
+            "method": self.method,
             "peers": self.versions,
             "syncs_per_second": { "before": self.syncs_before, "after": self.syncs_after },
             "rows": self.rows.iter().map(Compared::json).collect::<Vec<Json>>(),
@@ -59,10 +73,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Method { rounds, seconds, keys } = self.method;
         writeln!(f, "{}", self.machine.line())?;
         writeln!(
             f,
-            "{:.0} appends of 4 KiB synced in a second before, {:.0} after",
+            "rounds: {rounds}, loads of {seconds} s; many open runs or keys are {keys}\n\
+             {:.0} appends of 4 KiB synced in a second before, {:.0} after",
             self.syncs_before, self.syncs_after
         )?;
         for (name, version) in &self.versions {
@@ -88,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_report_fails_by_a_must_and_not_by_a_peer_that_is_not_here() {
-        let mut report = Report::new(Machine::here());
+        let mut report = Report::new(Machine::here(), Method::default());
         let skipped = Compared { lacks: Some("no etcd".to_owned()), ..strict() };
         assert_eq!(skipped.verdict(), "skipped: no etcd");
         report.rows.push(skipped);
@@ -101,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_report_fails_by_an_amount_that_it_must_have_too() {
-        let mut report = Report::new(Machine::here());
+        let mut report = Report::new(Machine::here(), Method::default());
         report.amounts.push(Weighed { ours: vec![99.0], ..Weighed::new(Amount::Idle) });
         assert!(report.passed(), "a goal");
         let slow = Weighed { ours: vec![2.0], etcd: vec![1.0], ..Weighed::new(Amount::Failover) };
