@@ -69,7 +69,7 @@ pub(super) fn take_over(
     // Others that join later begin with a snapshot, for the log behind it is nowhere.
     let meta = SnapshotMeta { last_log_id: Some(last), last_membership: membership };
     let revision = cluster.revision;
-    seal(&meta, cluster)(state, state.checkpoint("restored")?)?;
+    seal(&meta, cluster)(state, state.checkpoint("restored")?.wait()?)?;
     let position = put_log_id(&last).encode_to_vec().into();
     log.write(&[LogOp::PurgeTo { index: last.index(), position }], true)?;
     fs::remove_dir_all(&folder)?;

@@ -3,7 +3,6 @@
 //! Everything of one apply call reaches the store in one batch, together with its position; replies go out after
 //! that. A fault stops the node.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,12 +17,13 @@ use pinrail_state_machine::Machine;
 use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::mutant::{Mutant, is_planted};
 use pinrail_state_machine::outcome::Applied;
-use pinrail_state_machine::store::{Fault, Order, Read};
+use pinrail_state_machine::records::Records;
+use pinrail_state_machine::store::{Fault, Order, Read, Writes};
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 
 use crate::env::Env;
-use crate::storage::{Archive, Files, Record, Snapshot, StateEngine, damaged};
+use crate::storage::{Archive, Checkpoint, Files, Record, Snapshot, StateEngine, damaged};
 
 use super::types::{
     Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, get_log_id, get_snapshot_meta,
@@ -63,6 +63,8 @@ pub(crate) struct StateShared {
     pub(crate) feed: broadcast::Sender<Arc<AppliedBatch>>,
     env: Env,
     position: Mutex<Position>,
+    /// Of the newest moment, for the next apply.
+    records: Mutex<Records>,
     /// Of a node under test.
     archive: Option<Mutex<Archive>>,
     pub(super) snapshot: Mutex<Option<Snapshot>>,
@@ -156,6 +158,7 @@ impl StateMachine {
             feed: broadcast::Sender::new(FEED),
             env: env.clone(),
             position: Mutex::new(position),
+            records: Mutex::default(),
             archive: archive.map(Mutex::new),
             snapshot: Mutex::new(snapshot),
         });
@@ -168,7 +171,9 @@ impl StateMachine {
         let mut replies = Vec::new();
         let mut written = None;
         read(&*self.shared.engine, |base| {
-            let mut machine = Machine::open(base)?;
+            // On a fault they are gone, and the node stops.
+            let records = std::mem::take(&mut *self.shared.records.lock());
+            let mut machine = Machine::open_with(base, records)?;
             for (entry, responder) in chunk {
                 let log_id = entry.log_id;
                 position.last = Some(log_id);
@@ -194,6 +199,7 @@ impl StateMachine {
         self.shared.write_archive().map_err(|error| Fault(error.to_string()))?;
         self.shared.engine.write(written.writes, row)?;
         *self.shared.position.lock() = position;
+        *self.shared.records.lock() = written.records;
         self.shared.applied.send_replace(at);
         for (responder, reply) in replies {
             responder.send(reply);
@@ -260,8 +266,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let position = self.shared.position.lock().clone();
         let name = position.last.map_or(0, |id| id.index()).to_string();
         let engine = &self.shared.engine;
-        let checkpoint = engine.checkpoint(&name).and_then(|files| {
-            Ok((files, read(&**engine, pinrail_state_machine::query::cluster).map_err(fault)?))
+        let checkpoint = engine.checkpoint(&name).and_then(|it| {
+            Ok((it, read(&**engine, pinrail_state_machine::query::cluster).map_err(fault)?))
         });
         SnapshotBuilder { shared: Arc::clone(&self.shared), position, checkpoint: Some(checkpoint) }
     }
@@ -278,13 +284,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if is_planted(Mutant::SnapshotLosesRequestIds) {
             lose_request_ids(&*self.shared.engine)?;
         }
+        *self.shared.records.lock() = Records::default();
         let position = load_position(&*self.shared.engine)?;
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's state is not where its manifest says"));
         }
         // The snapshot has another member's wall clock beside it; how much time has passed is told by this one's.
         let row = encode_position(&position, self.shared.env.clock.wall_ms());
-        self.shared.engine.write(BTreeMap::new(), row).map_err(fault)?;
+        self.shared.engine.write(Writes::new(), row).map_err(fault)?;
         let mut at = AppliedAt {
             log_index: position.last.map_or(0, |id| id.index()),
             ..AppliedAt::default()
@@ -322,7 +329,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub(crate) struct SnapshotBuilder {
     shared: Arc<StateShared>,
     position: Position,
-    checkpoint: Option<io::Result<(Files, pb::ClusterRecord)>>,
+    checkpoint: Option<io::Result<(Checkpoint, pb::ClusterRecord)>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -330,14 +337,16 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<OpenraftSnapshot, io::Error> {
         let checkpoint = self.checkpoint.take();
-        let (files, cluster) = checkpoint.ok_or_else(|| io::Error::other("built already"))??;
+        let (checkpoint, cluster) =
+            checkpoint.ok_or_else(|| io::Error::other("built already"))??;
         let meta = SnapshotMeta {
             last_log_id: self.position.last,
             last_membership: self.position.membership.clone(),
         };
         let shared = Arc::clone(&self.shared);
         let sealed = seal(&meta, cluster);
-        let snapshot = self.shared.env.blocking(move || sealed(&*shared.engine, files)).await?;
+        let snapshot =
+            self.shared.env.blocking(move || sealed(&*shared.engine, checkpoint.wait()?)).await?;
         *self.shared.snapshot.lock() = Some(snapshot.clone());
         tracing::info!(index = meta.last_log_id.map_or(0, |id| id.index()), "took a snapshot");
         Ok(OpenraftSnapshot { meta, snapshot })
@@ -402,16 +411,17 @@ pub(super) fn position_row(
 
 /// What [`Mutant::SnapshotLosesRequestIds`] does.
 fn lose_request_ids(engine: &dyn StateEngine) -> io::Result<()> {
-    let mut lost = BTreeMap::new();
+    let mut lost = Writes::new();
     read(engine, |read| {
         let all = Key::new(Kind::Dedupe).range();
-        lost.extend(read.scan(&all, Order::Ascending, usize::MAX)?);
+        for (key, _) in read.scan(&all, Order::Ascending, usize::MAX)? {
+            lost.insert(key.to_vec(), None);
+        }
         Ok(())
     })
     .map_err(fault)?;
     let Some(position) = engine.position().map_err(fault)? else { return Ok(()) };
-    let writes = lost.into_keys().map(|key| (key.to_vec(), None)).collect();
-    engine.write(writes, position).map_err(fault)
+    engine.write(lost, position).map_err(fault)
 }
 
 fn load_position(engine: &dyn StateEngine) -> io::Result<Position> {

@@ -12,13 +12,14 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use pinrail_proto::log::SnapshotManifest;
 use pinrail_state_machine::invariants;
-use pinrail_state_machine::store::{Fault, MemoryStore, Read};
+use pinrail_state_machine::store::{Fault, MemoryStore, Read, Writes};
 
 use crate::env::Engines;
 
 use super::snapshot::IncomingFiles;
 use super::{
-    Files, Incoming, LogEngine, LogLoaded, LogOp, LogRead, POSITION_KEY, Snapshot, StateEngine,
+    Checkpoint, Files, Incoming, LogEngine, LogLoaded, LogOp, LogRead, POSITION_KEY, Snapshot,
+    StateEngine,
 };
 
 /// Name of the one file of a snapshot.
@@ -275,11 +276,7 @@ impl StateEngine for MemoryState {
         reader(&self.state.lock().current)
     }
 
-    fn write(
-        &self,
-        writes: BTreeMap<Vec<u8>, Option<Bytes>>,
-        position: Bytes,
-    ) -> Result<(), Fault> {
+    fn write(&self, writes: Writes, position: Bytes) -> Result<(), Fault> {
         let mut state = self.state.lock();
         if state.fails {
             return Err(Fault(refused().to_string()));
@@ -298,7 +295,7 @@ impl StateEngine for MemoryState {
         self.state.lock().current.get(POSITION_KEY)
     }
 
-    fn checkpoint(&self, _name: &str) -> io::Result<Files> {
+    fn checkpoint(&self, _name: &str) -> io::Result<Checkpoint> {
         let mut state = self.state.lock();
         state.flush();
         let mut image = BytesMut::new();
@@ -308,7 +305,8 @@ impl StateEngine for MemoryState {
                 image.put_slice(part);
             }
         }
-        Ok(Files::Memory(Arc::new(BTreeMap::from([(IMAGE.to_owned(), image.freeze())]))))
+        let files = Files::Memory(Arc::new(BTreeMap::from([(IMAGE.to_owned(), image.freeze())])));
+        Ok(Checkpoint::new(move || Ok(files)))
     }
 
     fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot> {
@@ -444,7 +442,7 @@ mod tests {
         let from = one.open_state(Path::new(""), 0).unwrap();
         let row = BTreeMap::from([(vec![7], Some(Bytes::from_static(b"v")))]);
         from.write(row, Bytes::from_static(b"9")).unwrap();
-        let files = from.checkpoint("x").unwrap();
+        let files = from.checkpoint("x").unwrap().wait().unwrap();
         let snapshot = from.seal(files, SnapshotManifest::default()).unwrap();
         let to = two.open_state(Path::new(""), 0).unwrap();
         to.install(&snapshot).unwrap();

@@ -12,22 +12,26 @@
 
 mod archive;
 mod data_dir;
+mod drain;
 mod hot_rows;
 #[cfg(feature = "simulation")]
 pub mod memory;
+mod moment;
+mod recent;
 mod rocks_log;
+mod rocks_options;
 mod rocks_state;
+mod row_key;
 mod snapshot;
 mod snapshots;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
 use pinrail_proto::log::SnapshotManifest;
-use pinrail_state_machine::store::{Fault, Read};
+use pinrail_state_machine::store::{Fault, Read, Writes};
 
 pub use archive::{Archive, Record, read as read_archive};
 pub use data_dir::{DataDir, DataDirError, Identity};
@@ -95,6 +99,29 @@ pub trait LogRead: fmt::Debug + Send + Sync {
     fn read(&self, range: Range<u64>) -> io::Result<Vec<Bytes>>;
 }
 
+/// A checkpoint on its way.
+pub struct Checkpoint(Box<dyn FnOnce() -> io::Result<Files> + Send + Sync>);
+
+impl Checkpoint {
+    fn new(wait: impl FnOnce() -> io::Result<Files> + Send + Sync + 'static) -> Self {
+        Self(Box::new(wait))
+    }
+
+    /// Blocks until its files are whole.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn wait(self) -> io::Result<Files> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").finish_non_exhaustive()
+    }
+}
+
 /// A state on disk.
 pub trait StateEngine: fmt::Debug + Send + Sync {
     /// Shows one moment of the state.
@@ -106,8 +133,7 @@ pub trait StateEngine: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the store fails: the node must stop.
-    fn write(&self, writes: BTreeMap<Vec<u8>, Option<Bytes>>, position: Bytes)
-    -> Result<(), Fault>;
+    fn write(&self, writes: Writes, position: Bytes) -> Result<(), Fault>;
     /// The position of the last write.
     ///
     /// # Errors
@@ -117,7 +143,7 @@ pub trait StateEngine: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the disk fails.
-    fn checkpoint(&self, name: &str) -> io::Result<Files>;
+    fn checkpoint(&self, name: &str) -> io::Result<Checkpoint>;
     /// Seals a checkpoint with its manifest, which makes it a snapshot; older ones may go.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! The state in a RocksDB of its own, without a WAL: the Raft log is its WAL, and a restart applies the gap again.
 //!
+//! A write stays in memory at first (`recent`), and is taken to RocksDB with many others (`drain`).
+//!
 //! `state/N/` is a generation; `state/CURRENT` names the one in use. Installing a snapshot makes the next
 //! generation from its files and then moves the name, so that a crash leaves the old state or the new one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,50 +12,100 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use crossbeam_channel::Receiver;
+use parking_lot::{Condvar, Mutex};
 use pinrail_proto::log::SnapshotManifest;
-use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
-use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, ErrorKind, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
-};
+use pinrail_state_machine::store::{Fault, Read, Writes};
+use rocksdb::{DB, DBCompressionType, ErrorKind, Options};
 
+use super::drain::{Drain, Job, ended};
 use super::hot_rows::HotRows;
+use super::moment::Moment;
+use super::recent::Recent;
+use super::rocks_options::options;
 use super::snapshot::{Files, Incoming, IncomingFiles, Snapshot, sync_directory, write_durably};
 use super::snapshots::{Snapshots, name_of};
-use super::{POSITION_KEY, StateEngine, damaged, is_new, rocks, stop_damaged};
+use super::{Checkpoint, POSITION_KEY, StateEngine, damaged, is_new, rocks, stop_damaged};
 
-/// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
-const CACHE_PART: u64 = 16;
-/// Part of the node's memory that holds rows of the newest moment.
+/// Part of the node's memory that may hold rows before they are taken to RocksDB; while they are, as many again may come.
+const RECENT_PART: u64 = 32;
+/// Part of the node's memory that holds rows which were read of RocksDB.
 const HOT_PART: u64 = 64;
-/// Small, so that a search for the place of a row stays in the processor's caches: of one table of 32 MiB, a step took a
-/// fifth more of the processor.
-const MEMTABLE_BYTES: usize = 8 << 20;
-/// So many are written out as one file.
-const MEMTABLES_MERGED: i32 = 4;
-/// Part of a memtable that a filter of its keys may take.
-const MEMTABLE_BLOOM: f64 = 0.05;
-/// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
-/// so that every file has a stretch of deletions.
-const DELETED_RATIO: f64 = 0.5;
 
 #[derive(Debug)]
 pub struct Rocks {
     state: PathBuf,
-    /// Bytes that the whole node aims to stay below.
-    memory: u64,
     snapshots: Snapshots,
-    current: ArcSwap<Generation>,
-    /// Held while the store goes from one moment to the next.
-    hot: Mutex<HotRows>,
+    shared: Arc<Shared>,
+    drain: Drain,
 }
 
+/// What the thread that takes rows to RocksDB shares with everybody else.
 #[derive(Debug)]
-struct Generation {
+pub(super) struct Shared {
+    /// Bytes that the whole node aims to stay below.
+    pub(super) memory: u64,
+    /// Changes together with the recent rows, whose lock is held for it.
+    current: ArcSwap<Generation>,
+    recent: Mutex<Recent>,
+    arrived: Condvar,
+    /// Rows of RocksDB as it is since something last arrived there.
+    hot: Mutex<HotRows>,
+    /// Why rows are not taken to RocksDB any more.
+    failed: Mutex<Option<String>>,
+}
+
+pub(super) struct Generation {
     number: u64,
-    db: DB,
+    pub(super) db: DB,
+    /// Of the tables that it takes in.
+    pub(super) tables: Options,
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Generation {
+    fn open(state: &Path, number: u64, memory: u64) -> io::Result<Self> {
+        let path = state.join(number.to_string());
+        let mut options = options(memory);
+        options.create_if_missing(is_new(&path)?);
+        let db = DB::open(&options, path).map_err(rocks)?;
+        // They are merged soon, and compressed then.
+        options.set_compression_type(DBCompressionType::None);
+        Ok(Self { number, db, tables: options })
+    }
+}
+
+impl Shared {
+    pub(super) fn generation(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// So many of the oldest layers are in RocksDB now.
+    pub(super) fn arrived(&self, layers: usize) {
+        let mut recent = self.recent.lock();
+        recent.arrived(layers);
+        self.hot.lock().forget();
+        drop(recent);
+        self.arrived.notify_all();
+    }
+
+    pub(super) fn fail(&self, why: String) {
+        *self.failed.lock() = Some(why);
+        self.arrived.notify_all();
+    }
+
+    fn must_work(&self) -> Result<(), Fault> {
+        self.failed.lock().clone().map_or(Ok(()), |why| Err(Fault(why)))
+    }
+
+    fn limit(&self) -> usize {
+        usize::try_from(self.memory / RECENT_PART).unwrap_or(usize::MAX)
+    }
 }
 
 impl Rocks {
@@ -67,21 +118,24 @@ impl Rocks {
         fs::create_dir_all(&state)?;
         let snapshots = Snapshots::open(data.join("snapshots"))?;
         let number = generation(&state)?;
-        let db = open_db(&state.join(number.to_string()), memory)?;
-        let engine = Self {
-            state,
-            snapshots,
+        let hot = usize::try_from(memory / HOT_PART).unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared {
             memory,
-            current: ArcSwap::from_pointee(Generation { number, db }),
-            hot: Mutex::new(HotRows::new(part(memory, HOT_PART))),
-        };
+            current: ArcSwap::from_pointee(Generation::open(&state, number, memory)?),
+            recent: Mutex::default(),
+            arrived: Condvar::new(),
+            hot: Mutex::new(HotRows::new(hot)),
+            failed: Mutex::default(),
+        });
+        let drain = Drain::start(Arc::clone(&shared))?;
+        let engine = Self { state, snapshots, shared, drain };
         engine.tidy_up()?;
         Ok(engine)
     }
 
     /// Removes what a crash left behind: other generations, unfinished snapshots.
     fn tidy_up(&self) -> io::Result<()> {
-        let current = self.current.load().number.to_string();
+        let current = self.shared.current.load().number.to_string();
         for entry in fs::read_dir(&self.state)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -91,6 +145,18 @@ impl Rocks {
         }
         self.snapshots.tidy_up()
     }
+
+    /// Has all rows taken to RocksDB, and a checkpoint taken of just that. What is answered ends when both are done.
+    fn drain(&self, checkpoint: Option<PathBuf>) -> io::Result<Receiver<io::Result<()>>> {
+        let (done, wait) = crossbeam_channel::bounded(1);
+        let mut recent = self.shared.recent.lock();
+        self.drain.send(Job { layers: recent.leave(), checkpoint, done: Some(done) })?;
+        Ok(wait)
+    }
+}
+
+fn wait(drained: &Receiver<io::Result<()>>) -> io::Result<()> {
+    drained.recv().unwrap_or_else(|_| Err(ended()))
 }
 
 /// The generation in use. A name without its generation is damage: to begin an empty one would forget everything.
@@ -115,49 +181,50 @@ fn generation(state: &Path) -> io::Result<u64> {
 
 impl StateEngine for Rocks {
     fn read(&self, reader: &mut dyn FnMut(&dyn Read) -> Result<(), Fault>) -> Result<(), Fault> {
-        let newest = self.hot.lock();
-        let generation = self.current.load_full();
-        let (snapshot, number) = (generation.db.snapshot(), newest.moment());
-        drop(newest);
-        reader(&Moment { snapshot, number, hot: &self.hot })
+        let recent = self.shared.recent.lock();
+        let generation = self.shared.generation();
+        let layers = recent.layers().clone();
+        let (snapshot, store) = (generation.db.snapshot(), self.shared.hot.lock().store());
+        drop(recent);
+        reader(&Moment { layers, snapshot, store, hot: &self.shared.hot })
     }
 
-    fn write(
-        &self,
-        writes: BTreeMap<Vec<u8>, Option<Bytes>>,
-        position: Bytes,
-    ) -> Result<(), Fault> {
-        let mut batch = WriteBatch::default();
-        for (key, value) in &writes {
-            match value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
-            }
+    fn write(&self, mut writes: Writes, position: Bytes) -> Result<(), Fault> {
+        writes.insert(POSITION_KEY.to_vec(), Some(position));
+        let mut recent = self.shared.recent.lock();
+        self.shared.must_work()?;
+        recent.write(writes);
+        if recent.staying_bytes() < self.shared.limit() {
+            return Ok(());
         }
-        batch.put(POSITION_KEY, position);
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        // The keys are in order: each is searched for from where the one before went.
-        options.set_memtable_insert_hint_per_batch(true);
-        let mut hot = self.hot.lock();
-        self.current.load().db.write_opt(batch, &options).map_err(fault)?;
-        hot.wrote(writes);
-        Ok(())
+        // What is on its way first: rows must not come faster than they leave.
+        while recent.bytes() > recent.staying_bytes() {
+            self.shared.arrived.wait(&mut recent);
+            self.shared.must_work()?;
+        }
+        let job = Job { layers: recent.leave(), checkpoint: None, done: None };
+        self.drain.send(job).map_err(|error| Fault(error.to_string()))
     }
 
     fn position(&self) -> Result<Option<Bytes>, Fault> {
-        Ok(self.current.load().db.get(POSITION_KEY).map_err(fault)?.map(Bytes::from))
+        let mut position = None;
+        self.read(&mut |read| {
+            position = read.get(POSITION_KEY)?;
+            Ok(())
+        })?;
+        Ok(position)
     }
 
-    fn checkpoint(&self, name: &str) -> io::Result<Files> {
+    fn checkpoint(&self, name: &str) -> io::Result<Checkpoint> {
         let directory = self.snapshots.unfinished(name);
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
-        let generation = self.current.load_full();
-        let checkpoint = Checkpoint::new(&generation.db).map_err(rocks)?;
-        checkpoint.create_checkpoint(&directory).map_err(rocks)?;
-        Ok(Files::Directory(Arc::new(directory)))
+        let drained = self.drain(Some(directory.clone()))?;
+        Ok(Checkpoint::new(move || {
+            wait(&drained)?;
+            Ok(Files::Directory(Arc::new(directory)))
+        }))
     }
 
     fn seal(&self, files: Files, manifest: SnapshotManifest) -> io::Result<Snapshot> {
@@ -191,7 +258,7 @@ impl StateEngine for Rocks {
         let Files::Directory(from) = &snapshot.files else {
             return Err(io::Error::other("files in memory belong to another engine"));
         };
-        let number = self.current.load().number + 1;
+        let number = self.shared.current.load().number + 1;
         let target = self.state.join(number.to_string());
         if target.exists() {
             fs::remove_dir_all(&target)?;
@@ -208,12 +275,15 @@ impl StateEngine for Rocks {
             }
         }
         sync_directory(&target)?;
-        let db = open_db(&target, self.memory)?;
+        let generation = Generation::open(&self.state, number, self.shared.memory)?;
+        // The old one is left alone before its successor is named.
+        wait(&self.drain(None)?)?;
         write_durably(&self.state.join("CURRENT"), number.to_string().as_bytes())?;
-        let mut hot = self.hot.lock();
-        let old = self.current.swap(Arc::new(Generation { number, db }));
-        hot.forget();
-        drop(hot);
+        let mut recent = self.shared.recent.lock();
+        let old = self.shared.current.swap(Arc::new(generation));
+        recent.forget();
+        self.shared.hot.lock().forget();
+        drop(recent);
         let old_path = self.state.join(old.number.to_string());
         // Readers may still hold it: files that are open stay readable after their names are gone.
         drop(old);
@@ -222,89 +292,11 @@ impl StateEngine for Rocks {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.current.load().db.flush().map_err(rocks)
+        wait(&self.drain(None)?)
     }
 }
 
-fn part(memory: u64, part: u64) -> usize {
-    usize::try_from(memory / part).unwrap_or(usize::MAX)
-}
-
-fn open_db(path: &Path, memory: u64) -> io::Result<DB> {
-    let cache = Cache::new_lru_cache(part(memory, CACHE_PART));
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&cache);
-    table.set_block_size(16 << 10);
-    table.set_bloom_filter(10.0, false);
-    table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    // The filter of a file with two million keys is larger than a shard of the cache: in one piece, every read of a key
-    // would read and check all of it again.
-    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-    table.set_partition_filters(true);
-    table.set_format_version(6);
-    let mut options = Options::default();
-    options.create_if_missing(is_new(path)?);
-    options.set_block_based_table_factory(&table);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(MEMTABLE_BYTES);
-    options.set_min_write_buffer_number_to_merge(MEMTABLES_MERGED);
-    // While they are written out, as many again may come.
-    options.set_max_write_buffer_number(2 * MEMTABLES_MERGED);
-    // Most of what a command looks for is not in the memtable, and a skip list says so only after a search.
-    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);
-    options.set_memtable_whole_key_filtering(true);
-    options.set_max_background_jobs(2);
-    options.set_bytes_per_sync(1 << 20);
-    options.set_keep_log_file_num(2);
-    options.set_paranoid_checks(true);
-    // Runs that are forgotten leave deleted rows by the million, and scans step over them until they are compacted.
-    options.add_compact_on_deletion_collector_factory(0, 0, DELETED_RATIO);
-    // Raft has its own back pressure; stalls here would only hide it.
-    options.set_level_zero_slowdown_writes_trigger(64);
-    options.set_level_zero_stop_writes_trigger(1 << 20);
-    DB::open(&options, path).map_err(rocks)
-}
-
-/// One moment of the state.
-struct Moment<'a> {
-    snapshot: rocksdb::Snapshot<'a>,
-    number: u64,
-    hot: &'a Mutex<HotRows>,
-}
-
-impl Read for Moment<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        if let Some(value) = self.hot.lock().get(self.number, key) {
-            return Ok(value);
-        }
-        let value = self.snapshot.get(key).map_err(fault)?.map(Bytes::from);
-        self.hot.lock().keep(self.number, key, value.as_ref());
-        Ok(value)
-    }
-
-    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
-        if range.start >= range.end {
-            return Ok(Vec::new());
-        }
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.start.clone());
-        options.set_iterate_upper_bound(range.end.clone());
-        let mode = match order {
-            Order::Ascending => IteratorMode::Start,
-            Order::Descending => IteratorMode::End,
-        };
-        self.snapshot
-            .iterator_opt(mode, options)
-            .take(limit)
-            .map(|row| {
-                row.map(|(key, value)| (Bytes::from(key), Bytes::from(value))).map_err(fault)
-            })
-            .collect()
-    }
-}
-
-fn fault(error: rocksdb::Error) -> Fault {
+pub(super) fn fault(error: rocksdb::Error) -> Fault {
     if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::IOError) {
         stop_damaged("state", &error);
     }
@@ -313,6 +305,8 @@ fn fault(error: rocksdb::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use pinrail_state_machine::store::{KeyRange, Order};
+
     use super::*;
 
     const KEYS: u32 = 8;
@@ -321,57 +315,134 @@ mod tests {
         number.to_be_bytes().to_vec()
     }
 
+    /// Too little memory for rows to stay in it: each write is taken to RocksDB.
+    const NONE: u64 = 1;
+    const ENOUGH: u64 = 64 << 20;
+
+    /// By single reads, and by scans either way, which must show the same.
     fn rows(read: &dyn Read) -> Vec<Option<Bytes>> {
-        (0..KEYS).map(|number| read.get(&key(number)).unwrap()).collect()
+        let rows: Vec<_> = (0..KEYS)
+            .map(|number| read.get(&key(number)).unwrap().map(|it| (number, it)))
+            .collect();
+        let there: Vec<_> =
+            rows.iter().flatten().map(|(n, it)| (key(*n).into(), it.clone())).collect();
+        let range = KeyRange { start: key(0), end: key(KEYS) };
+        let scan = |order, limit| read.scan(&range, order, limit).unwrap();
+        assert_eq!(scan(Order::Ascending, 100), there);
+        assert_eq!(scan(Order::Ascending, 2), there[..there.len().min(2)]);
+        let mut last_first = there;
+        last_first.reverse();
+        assert_eq!(scan(Order::Descending, 100), last_first);
+        rows.into_iter().map(|row| row.map(|(_, value)| value)).collect()
     }
 
     #[test]
     fn a_reader_sees_its_moment_whatever_is_written_meanwhile() {
-        let folder = tempfile::tempdir().unwrap();
-        let engine = Rocks::open(folder.path(), 64 << 20).unwrap();
-        let mut expected = vec![None; KEYS as usize];
-        for round in 0_u32..200 {
-            // Puts, marks and deletions of some rows, the others as they are.
-            let change = |number: u32| match (number + round) % 4 {
-                0 => Some(Some(Bytes::from(format!("{round}")))),
-                1 => Some(Some(Bytes::new())),
-                2 => Some(None),
-                _ => None,
-            };
-            let writes: BTreeMap<Vec<u8>, Option<Bytes>> = (0..KEYS)
-                .filter(|number| number % 3 == round % 3)
-                .filter_map(|number| Some((key(number), change(number)?)))
-                .collect();
-            engine
-                .read(&mut |before| {
-                    assert_eq!(rows(before), expected);
-                    engine.write(writes.clone(), Bytes::from_static(b"position"))?;
-                    assert_eq!(rows(before), expected, "of the moment before the write");
-                    Ok(())
-                })
-                .unwrap();
-            for number in 0..KEYS {
-                if let Some(value) = writes.get(&key(number)) {
-                    expected[number as usize].clone_from(value);
+        for memory in [NONE, ENOUGH] {
+            let folder = tempfile::tempdir().unwrap();
+            let engine = Rocks::open(folder.path(), memory).unwrap();
+            let mut expected = vec![None; KEYS as usize];
+            for round in 0_u32..200 {
+                // Puts, marks and deletions of some rows, the others as they are.
+                let change = |number: u32| match (number + round) % 4 {
+                    0 => Some(Some(Bytes::from(format!("{round}")))),
+                    1 => Some(Some(Bytes::new())),
+                    2 => Some(None),
+                    _ => None,
+                };
+                let writes: Writes = (0..KEYS)
+                    .filter(|number| number % 3 == round % 3)
+                    .filter_map(|number| Some((key(number), change(number)?)))
+                    .collect();
+                engine
+                    .read(&mut |before| {
+                        assert_eq!(rows(before), expected);
+                        engine.write(writes.clone(), Bytes::from_static(b"position"))?;
+                        if round % 16 == 0 {
+                            engine.flush().unwrap();
+                        }
+                        assert_eq!(rows(before), expected, "of the moment before the write");
+                        Ok(())
+                    })
+                    .unwrap();
+                for number in 0..KEYS {
+                    if let Some(value) = writes.get(&key(number)) {
+                        expected[number as usize].clone_from(value);
+                    }
                 }
             }
         }
     }
 
     #[test]
+    fn what_is_opened_again_is_the_state_of_its_position() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = |round: u64| -> Writes {
+            [(key(1), Some(Bytes::from(round.to_string()))), (key(2), None)].into()
+        };
+        let mut flushed = 0;
+        for round in 1..=20 {
+            let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
+            let found = engine.position().unwrap();
+            let expected = (flushed != 0).then(|| Bytes::from(u64::to_string(&flushed)));
+            assert_eq!(found, expected);
+            engine
+                .read(&mut |read| {
+                    assert_eq!(read.get(&key(1))?, expected);
+                    Ok(())
+                })
+                .unwrap();
+            engine.write(row(round), Bytes::from(round.to_string())).unwrap();
+            // What was not flushed is not there after an end: the log has it.
+            if round % 3 == 0 {
+                engine.flush().unwrap();
+                flushed = round;
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_holds_what_was_written_before_it_and_nothing_that_came_then() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
+        let write = |value: &'static str| {
+            let value = Bytes::from_static(value.as_bytes());
+            engine.write([(key(1), Some(value.clone()))].into(), value).unwrap();
+        };
+        write("before");
+        let checkpoint = engine.checkpoint("1").unwrap();
+        write("behind");
+        engine.flush().unwrap();
+        let files = checkpoint.wait().unwrap();
+        let manifest = SnapshotManifest { files: files.describe().unwrap(), ..Default::default() };
+        let snapshot = engine.seal(files, manifest).unwrap();
+        let installed = Rocks::open(other.path(), ENOUGH).unwrap();
+        installed.write([(key(2), Some(Bytes::new()))].into(), Bytes::new()).unwrap();
+        installed.install(&snapshot).unwrap();
+        assert_eq!(installed.position().unwrap().as_deref(), Some(b"before".as_slice()));
+        installed
+            .read(&mut |read| {
+                assert_eq!(read.get(&key(1))?.as_deref(), Some(b"before".as_slice()));
+                assert_eq!(read.get(&key(2))?, None, "of the state that was replaced");
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
     fn a_stretch_of_deleted_timers_does_not_have_the_state_written_again() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = Rocks::open(folder.path(), 64 << 20).unwrap();
+        let engine = Rocks::open(folder.path(), 16 * ENOUGH).unwrap();
         let write = |writes| engine.write(writes, Bytes::from_static(b"position")).unwrap();
         let timers = 0..20_000;
         write(timers.clone().map(|number| (key(number), Some(Bytes::new()))).collect());
         write((30_000..60_000).map(|number| (key(number), Some(Bytes::new()))).collect());
         write(timers.map(|number| (key(number), None)).collect());
         engine.flush().unwrap();
-        let generation = engine.current.load();
+        let generation = engine.shared.generation();
         let value = |name: &str| generation.db.property_int_value(name).unwrap();
         assert_eq!(value("rocksdb.compaction-pending"), Some(0));
         assert_eq!(value("rocksdb.num-running-compactions"), Some(0));
-        assert_eq!(value("rocksdb.num-files-at-level0"), Some(1), "as it was written out");
+        assert_eq!(generation.db.live_files().unwrap().len(), 1, "as it was written out");
     }
 }

@@ -17,6 +17,7 @@ use pinrail_proto::log::{self, AgentRef, StepRef, Taker, Token};
 use pinrail_proto::time::duration;
 use pinrail_proto::v1;
 use pinrail_state_machine::Machine;
+use pinrail_state_machine::records::Records;
 use pinrail_state_machine::store::MemoryStore;
 use prost::Message as _;
 
@@ -34,6 +35,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A replica in memory.
 struct Replica {
     store: MemoryStore,
+    records: Records,
     now_ms: u64,
     rows: usize,
 }
@@ -41,8 +43,12 @@ struct Replica {
 impl Replica {
     /// A formed cluster with an agent that is live.
     fn new(execution: v1::Execution) -> Result<Self> {
-        let mut replica =
-            Self { store: MemoryStore::default(), now_ms: 1_700_000_000_000, rows: 0 };
+        let mut replica = Self {
+            store: MemoryStore::default(),
+            records: Records::default(),
+            now_ms: 1_700_000_000_000,
+            rows: 0,
+        };
         let policy = v1::Policy {
             runs: Some(v1::RunPolicy {
                 execution: execution.into(),
@@ -72,7 +78,7 @@ impl Replica {
                 cluster: AGENT.to_owned(),
                 cluster_id: vec![7; 16].into(),
                 incarnation: 1,
-                feature_level: 1,
+                feature_level: pinrail_state_machine::FEATURE_LEVEL,
             }),
             Command::CreateAgent(log::CreateAgent { agent: agent(), policy: Some(policy) }),
             Command::CreateBundle(log::CreateBundle {
@@ -97,11 +103,12 @@ impl Replica {
         let batch = log::Batch { stamp_ms: self.now_ms, commands: commands.collect() };
         let entry = Bytes::from(batch.encode_to_vec());
         self.now_ms += 5;
-        let mut machine = Machine::open(&self.store)?;
+        let mut machine = Machine::open_with(&self.store, std::mem::take(&mut self.records))?;
         let applied = black_box(machine.apply_batch(&entry)?);
         let written = machine.finish();
         self.rows += written.writes.len();
         self.store.write(written.writes);
+        self.records = written.records;
         let mut answers = Vec::new();
         for applied in applied {
             match applied.outcome.result {

@@ -3,7 +3,7 @@
 //! Apply is synchronous and total. It reads no clock, no randomness and no environment; whatever decides
 //! anything is in the command or in the state. A command that cannot succeed is answered with a rejection.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 
 use bytes::Bytes;
 use pinrail_proto::log::command::Kind as Command;
@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::key::{Key, Kind};
 use crate::outcome::{Applied, Stop, reject};
-use crate::store::{Fault, Overlay, Read};
-use crate::txn::{Txn, get};
+use crate::records::{Record, Records};
+use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
+use crate::txn::{Finished, Txn, get};
 use crate::{
     agent, audit, bundle, cluster, dedupe, drift, drill, eval, hook, memory, namespace, release,
     route, run, signal, step, tick,
@@ -26,23 +27,72 @@ use crate::{
 /// together with the log position that it belongs to.
 #[derive(Debug)]
 pub struct Machine<'a> {
-    overlay: Overlay<'a>,
+    base: Base<'a>,
     cluster: ClusterRecord,
 }
 
-/// The writes of all batches since the machine was opened, in key order, and the cluster row after them.
+/// What commands read and what they have written so far.
+#[derive(Debug)]
+struct Base<'a> {
+    overlay: Overlay<'a>,
+    records: RefCell<Records>,
+}
+
+impl Base<'_> {
+    fn absorb(&mut self, finished: Finished) {
+        let records = self.records.get_mut();
+        for key in finished.writes.keys() {
+            records.remove(key);
+        }
+        for (key, record) in finished.records {
+            records.insert(key, record);
+        }
+        self.overlay.absorb(finished.writes);
+    }
+}
+
+impl Read for Base<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.overlay.get(key)
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        self.overlay.scan(range, order, limit)
+    }
+
+    fn kept(&self, key: &[u8]) -> Option<Record> {
+        self.records.borrow_mut().get(key)
+    }
+
+    fn keep(&self, key: &[u8], record: Record) {
+        self.records.borrow_mut().insert(key.to_vec(), record);
+    }
+}
+
+/// The writes of all batches since the machine was opened, in key order, and the cluster row after them; and what the next
+/// machine that is opened on the same store may begin with.
 #[derive(Debug)]
 pub struct Written {
-    pub writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    pub writes: Writes,
     pub cluster: ClusterRecord,
+    pub records: Records,
 }
 
 impl<'a> Machine<'a> {
     /// # Errors
     /// A [`Fault`] when the store cannot answer.
-    pub fn open(base: &'a dyn Read) -> Result<Self, Fault> {
-        let cluster = get(base, &cluster_key())?.unwrap_or_default();
-        Ok(Self { overlay: Overlay::new(base), cluster })
+    pub fn open(store: &'a dyn Read) -> Result<Self, Fault> {
+        Self::open_with(store, Records::default())
+    }
+
+    /// `records` are those of the machine before, if nothing else has written to the store since.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    pub fn open_with(store: &'a dyn Read, records: Records) -> Result<Self, Fault> {
+        let cluster = get(store, &cluster_key())?.unwrap_or_default();
+        let base = Base { overlay: Overlay::new(store), records: RefCell::new(records) };
+        Ok(Self { base, cluster })
     }
 
     /// Applies one log entry's encoded `Batch`.
@@ -64,9 +114,11 @@ impl<'a> Machine<'a> {
 
     /// What was written, the cluster row included.
     #[must_use]
-    pub fn finish(mut self) -> Written {
-        self.overlay.put(cluster_key(), Bytes::from(self.cluster.encode_to_vec()));
-        Written { writes: self.overlay.into_writes(), cluster: self.cluster }
+    pub fn finish(self) -> Written {
+        let Base { mut overlay, records } = self.base;
+        overlay.put(cluster_key(), Bytes::from(self.cluster.encode_to_vec()));
+        let records = records.into_inner();
+        Written { writes: overlay.into_writes(), cluster: self.cluster, records }
     }
 
     fn apply_command(&mut self, encoded: &Bytes) -> Result<Applied, Fault> {
@@ -81,7 +133,7 @@ impl<'a> Machine<'a> {
         self.cluster.revision += 1;
         let revision = self.cluster.revision;
 
-        let mut txn = Txn::new(&self.overlay, self.cluster.clone(), header);
+        let mut txn = Txn::new(&self.base, self.cluster.clone(), header);
         let result = dedupe::once(&mut txn, &kind, |txn, kind| {
             judge_cluster(txn, kind)?;
             let watched = audit::watch(txn, kind)?;
@@ -91,20 +143,21 @@ impl<'a> Machine<'a> {
             Ok(answer)
         });
         let dry_run = txn.header.dry_run;
-        let (answer, effects, writes) = match result {
-            Ok(answer) if dry_run => (answer, Vec::new(), BTreeMap::new()),
-            Ok(answer) => {
-                let finished = txn.finish();
-                self.cluster = finished.cluster;
-                (answer, finished.effects, finished.writes)
-            }
-            Err(Stop::Rejected(rejection)) => {
-                (Answer::Rejection(rejection), Vec::new(), BTreeMap::new())
-            }
+        let (answer, finished) = match result {
+            Ok(answer) if dry_run => (answer, None),
+            Ok(answer) => (answer, Some(txn.finish())),
+            Err(Stop::Rejected(rejection)) => (Answer::Rejection(rejection), None),
             Err(Stop::Fault(fault)) => return Err(fault),
         };
-        self.cluster.state_hash = chain(&self.cluster, &writes);
-        self.overlay.absorb(writes);
+        let mut effects = Vec::new();
+        if let Some(mut finished) = finished {
+            self.cluster = std::mem::take(&mut finished.cluster);
+            effects = std::mem::take(&mut finished.effects);
+            self.cluster.state_hash = chain(&self.cluster, &finished.writes);
+            self.base.absorb(finished);
+        } else {
+            self.cluster.state_hash = chain(&self.cluster, &Writes::new());
+        }
         Ok(Applied { outcome: log::Outcome { revision, result: Some(answer) }, effects })
     }
 }
@@ -115,7 +168,7 @@ pub(crate) fn cluster_key() -> Vec<u8> {
 
 /// The next link of the state hash: XXH3-128 over the last one, the revision, the time and the ordered writes.
 /// It finds replicas that diverged; it is no protection against an attacker.
-fn chain(cluster: &ClusterRecord, writes: &BTreeMap<Vec<u8>, Option<Bytes>>) -> Bytes {
+fn chain(cluster: &ClusterRecord, writes: &Writes) -> Bytes {
     let mut hash = Xxh3::new();
     hash.update(&cluster.state_hash);
     hash.update(&cluster.revision.to_be_bytes());

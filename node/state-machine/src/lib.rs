@@ -30,6 +30,7 @@ mod namespace;
 mod nearest;
 pub mod outcome;
 pub mod query;
+pub mod records;
 mod release;
 mod route;
 mod run;
@@ -43,11 +44,13 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::EXACT_RESTARTS;
+pub const FEATURE_LEVEL: u32 = level::UNCHANGED_ROWS_STAY;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
     /// A rollback with `restart` begins a run anew whose end a switch back took away, whether or not anything has touched the run
     /// in between.
     pub(crate) const EXACT_RESTARTS: u32 = 2;
+    /// Records of an agent and a bundle that a command did not change are not written again.
+    pub(crate) const UNCHANGED_ROWS_STAY: u32 = 3;
 }

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::records::Record;
 
 /// The store could not answer: an I/O error or bytes that do not decode. The node must stop; this is never an
 /// answer to a user.
@@ -73,6 +76,9 @@ impl KeyRange {
 
 pub type Row = (Bytes, Bytes);
 
+/// Rows that were written, in key order; `None`: the row was deleted.
+pub type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
+
 /// Reads of one moment of the state.
 pub trait Read {
     /// # Errors
@@ -84,6 +90,14 @@ pub trait Read {
     /// # Errors
     /// A [`Fault`] when the store cannot answer.
     fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault>;
+
+    /// The record of a row that is there, if this keeps records.
+    fn kept(&self, _key: &[u8]) -> Option<Record> {
+        None
+    }
+
+    /// Says what the row of a key was decoded to.
+    fn keep(&self, _key: &[u8], _record: Record) {}
 }
 
 /// A store in memory: for tests, the simulation's engine and the model of what an engine must do.
@@ -133,7 +147,9 @@ impl Read for MemoryStore {
 /// Mutations on top of a store: reads see them. Dropping it forgets them.
 pub struct Overlay<'a> {
     base: &'a dyn Read,
-    writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    writes: Writes,
+    /// What some of the writes were encoded from.
+    records: Vec<(Vec<u8>, Record)>,
 }
 
 impl std::fmt::Debug for Overlay<'_> {
@@ -145,31 +161,50 @@ impl std::fmt::Debug for Overlay<'_> {
 impl<'a> Overlay<'a> {
     #[must_use]
     pub fn new(base: &'a dyn Read) -> Self {
-        Self { base, writes: BTreeMap::new() }
+        Self { base, writes: BTreeMap::new(), records: Vec::new() }
     }
 
     pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
+        self.forget(&key);
+        self.writes.insert(key, Some(value));
+    }
+
+    /// Puts a row that is likely to be read again soon, and keeps what it was encoded from.
+    pub fn put_kept(&mut self, key: Vec<u8>, value: Bytes, record: Record) {
+        self.forget(&key);
+        self.records.push((key.clone(), record));
         self.writes.insert(key, Some(value));
     }
 
     pub fn delete(&mut self, key: Vec<u8>) {
+        self.forget(&key);
         self.writes.insert(key, None);
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        self.records.retain(|(kept, _)| kept != key);
     }
 
     /// What was written, in key order.
     #[must_use]
-    pub fn writes(&self) -> &BTreeMap<Vec<u8>, Option<Bytes>> {
+    pub fn writes(&self) -> &Writes {
         &self.writes
     }
 
     /// Takes what was written, in key order.
     #[must_use]
-    pub fn into_writes(self) -> BTreeMap<Vec<u8>, Option<Bytes>> {
+    pub fn into_writes(self) -> Writes {
         self.writes
     }
 
+    /// Takes what was written, in key order, and the records that were kept of it.
+    #[must_use]
+    pub fn into_parts(self) -> (Writes, Vec<(Vec<u8>, Record)>) {
+        (self.writes, self.records)
+    }
+
     /// Adds the writes of another overlay that was laid over this one.
-    pub fn absorb(&mut self, writes: BTreeMap<Vec<u8>, Option<Bytes>>) {
+    pub fn absorb(&mut self, writes: Writes) {
         self.writes.extend(writes);
     }
 }
@@ -204,6 +239,19 @@ impl Read for Overlay<'_> {
             Order::Ascending => merged.into_iter().take(limit).collect(),
             Order::Descending => merged.into_iter().rev().take(limit).collect(),
         })
+    }
+
+    fn kept(&self, key: &[u8]) -> Option<Record> {
+        if let Some((_, record)) = self.records.iter().find(|(kept, _)| kept == key) {
+            return Some(Arc::clone(record));
+        }
+        if self.writes.contains_key(key) { None } else { self.base.kept(key) }
+    }
+
+    fn keep(&self, key: &[u8], record: Record) {
+        if !self.writes.contains_key(key) {
+            self.base.keep(key, record);
+        }
     }
 }
 

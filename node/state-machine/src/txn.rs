@@ -1,8 +1,10 @@
 //! One command at work: typed reads and writes over the state, its revision, its time, its events and effects.
 //! A rejected command's transaction is dropped, so it cannot have changed anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
@@ -11,19 +13,46 @@ use prost::Message;
 use crate::effect::Effect;
 use crate::front;
 use crate::key::{Key, Kind, Timer};
+use crate::level;
 use crate::mutant::{Mutant, is_planted};
-use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row};
+use crate::records::Record;
+use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
 
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
 pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result<M, Fault> {
     M::decode(value.clone()).map_err(|error| Fault(format!("row {}: {error}", hex::encode(what))))
 }
 
+/// What a row is decoded to.
+pub trait Decoded: Message + Default + Clone + PartialEq + Debug + 'static {}
+
+impl<M: Message + Default + Clone + PartialEq + Debug + 'static> Decoded for M {}
+
 /// Reads a record.
 ///
 /// # Errors
 /// A [`Fault`] when the store cannot answer or the row does not decode.
-pub fn get<M: Message + Default>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
+pub fn get<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
+    Ok(shared(read, key)?.map(Arc::unwrap_or_clone))
+}
+
+/// Reads a record that nobody is going to change: where records are kept, it is not copied.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Arc<M>>, Fault> {
+    if let Some(record) = read.kept(key)
+        && let Ok(record) = record.downcast::<M>()
+    {
+        debug_assert_eq!(stored(read, key)?.as_ref(), Some(&*record), "it is what is in the store");
+        return Ok(Some(record));
+    }
+    let Some(record) = stored::<M>(read, key)?.map(Arc::new) else { return Ok(None) };
+    read.keep(key, Arc::clone(&record) as Record);
+    Ok(Some(record))
+}
+
+fn stored<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
     read.get(key)?.map(|value| decode(key, &value)).transpose()
 }
 
@@ -43,7 +72,9 @@ pub(crate) struct Txn<'a> {
 
 /// What a successful transaction leaves.
 pub(crate) struct Finished {
-    pub(crate) writes: BTreeMap<Vec<u8>, Option<Bytes>>,
+    pub(crate) writes: Writes,
+    /// What some of the writes were encoded from.
+    pub(crate) records: Vec<(Vec<u8>, Record)>,
     pub(crate) cluster: ClusterRecord,
     pub(crate) effects: Vec<Effect>,
 }
@@ -63,7 +94,7 @@ impl<'a> Txn<'a> {
         }
     }
 
-    pub(crate) fn get<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
+    pub(crate) fn get<M: Decoded>(&self, key: &[u8]) -> Result<Option<M>, Fault> {
         get(&self.overlay, key)
     }
 
@@ -73,6 +104,23 @@ impl<'a> Txn<'a> {
 
     pub(crate) fn put<M: Message>(&mut self, key: Vec<u8>, record: &M) {
         self.overlay.put(key, Bytes::from(record.encode_to_vec()));
+    }
+
+    /// Puts a record that commands are likely to read again soon.
+    pub(crate) fn put_kept<M: Decoded>(&mut self, key: Vec<u8>, record: &M) {
+        let value = Bytes::from(record.encode_to_vec());
+        self.overlay.put_kept(key, value, Arc::new(record.clone()));
+    }
+
+    /// The same of a record that many commands read and few change: it is not written when it is what is there.
+    pub(crate) fn put_changed<M: Decoded>(&mut self, key: Vec<u8>, record: &M) {
+        // A fault is met again by whoever reads the row.
+        let is_there = self.cluster.feature_level >= level::UNCHANGED_ROWS_STAY
+            && shared::<M>(&self.overlay, &key)
+                .is_ok_and(|before| before.as_deref() == Some(record));
+        if !is_there {
+            self.put_kept(key, record);
+        }
     }
 
     /// A row whose key says it all, or whose value is a few raw bytes.
@@ -155,11 +203,8 @@ impl<'a> Txn<'a> {
         for (index, event) in (0_u32..).zip(events) {
             self.put(Key::new(Kind::Event).u64(self.revision).u32(index).build(), &event);
         }
-        Finished {
-            writes: self.overlay.into_writes(),
-            cluster: self.cluster,
-            effects: self.effects,
-        }
+        let (writes, records) = self.overlay.into_parts();
+        Finished { writes, records, cluster: self.cluster, effects: self.effects }
     }
 }
 

@@ -4,7 +4,7 @@ use pinrail_proto::v1;
 
 use crate::key::{Key, Kind};
 use crate::store::{Fault, Read};
-use crate::txn::get;
+use crate::txn::shared;
 
 /// The row of a policy, read only so far: the rest is stepped over, for decoding all of it was an eighth of what a step cost.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -25,8 +25,9 @@ pub(crate) struct DailyPolicy {
 /// # Errors
 /// A [`Fault`] when the store cannot answer, or the agent has no policy.
 pub(crate) fn daily_policy(read: &dyn Read, agent: u32) -> Result<DailyPolicy, Fault> {
-    let row: Option<Row> = get(read, &Key::of(Kind::Policy, agent).build())?;
-    row.and_then(|row| row.policy).ok_or_else(|| Fault(format!("agent {agent} has no policy")))
+    let row = shared::<Row>(read, &Key::of(Kind::Policy, agent).build())?;
+    row.and_then(|row| row.policy.clone())
+        .ok_or_else(|| Fault(format!("agent {agent} has no policy")))
 }
 
 #[cfg(test)]

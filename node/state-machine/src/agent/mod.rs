@@ -208,7 +208,7 @@ pub(crate) fn load(txn: &Txn<'_>, number: u32) -> Result<AgentRecord, Stop> {
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: &AgentRecord) {
-    txn.put(Key::of(Kind::Agent, agent.number).build(), agent);
+    txn.put_changed(Key::of(Kind::Agent, agent.number).build(), agent);
 }
 
 /// Finds an agent by name in any moment of the state.

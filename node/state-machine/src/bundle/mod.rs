@@ -170,7 +170,7 @@ pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) {
     if !wanted::is_by_route(record) {
         txn.note_unsettled(key.clone());
     }
-    txn.put(key, record);
+    txn.put_changed(key, record);
 }
 
 /// All bundles of an agent, by id; at most [`limits::BUNDLES_PER_AGENT`].

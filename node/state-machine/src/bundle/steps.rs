@@ -7,7 +7,7 @@ use pinrail_proto::v1;
 use crate::agent;
 use crate::key::Kind;
 use crate::store::{Fault, Read};
-use crate::txn::get;
+use crate::txn::{get, shared};
 
 /// A step's policy, resolved. Milliseconds and thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub(crate) fn step_policy(
     bundle_id: &str,
     step: &str,
 ) -> Result<StepPolicy, Fault> {
-    let declared: Option<BundleStepsRecord> =
-        get(read, &super::row(Kind::BundleSteps, agent, bundle_id))?;
-    let own = declared.and_then(|mut row| row.steps.remove(step)).unwrap_or_default();
+    let declared =
+        shared::<BundleStepsRecord>(read, &super::row(Kind::BundleSteps, agent, bundle_id))?;
+    let own = declared.and_then(|row| row.steps.get(step).copied()).unwrap_or_default();
     let base = agent::daily_policy(read, agent)?.steps.unwrap_or_default();
     Ok(resolve(&own, &base))
 }

@@ -160,7 +160,8 @@ pub(crate) fn find(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<R
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &RunRecord) {
-    txn.put(Key::of(Kind::Run, agent).last(&run.run_id), run);
+    let key = Key::of(Kind::Run, agent).last(&run.run_id);
+    if is_over(run.state()) { txn.put(key, run) } else { txn.put_kept(key, run) }
 }
 
 /// Place of an open pin among those of its bundle.

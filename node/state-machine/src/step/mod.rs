@@ -57,7 +57,8 @@ pub(crate) fn find(
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &StepRecord) {
-    txn.put(Key::of(Kind::Step, agent).text(run_id).u32(step.number).build(), step);
+    let key = Key::of(Kind::Step, agent).text(run_id).u32(step.number).build();
+    if is_closed(step.state()) { txn.put(key, step) } else { txn.put_kept(key, step) }
 }
 
 pub(crate) fn step_id(agent: u32, run: &RunRecord, step: &StepRecord) -> StepId {

@@ -1,0 +1,118 @@
+//! One moment of the state: the layers of rows that are not in RocksDB yet, over a snapshot of RocksDB.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
+use rocksdb::{IteratorMode, ReadOptions};
+
+use super::hot_rows::HotRows;
+use super::recent::{Layer, Layers};
+use super::rocks_state::fault;
+
+pub(super) struct Moment<'a> {
+    pub(super) layers: Layers,
+    pub(super) snapshot: rocksdb::Snapshot<'a>,
+    /// Which store the snapshot is of.
+    pub(super) store: u64,
+    pub(super) hot: &'a Mutex<HotRows>,
+}
+
+/// A row of one source, or that it is deleted there.
+type Change<'a> = (Cow<'a, [u8]>, Option<Bytes>);
+type Found<'a> = Result<Change<'a>, Fault>;
+
+impl Read for Moment<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if let Some(value) = self.layers.iter().rev().find_map(|layer| layer.get(key)) {
+            return Ok(value);
+        }
+        if let Some(value) = self.hot.lock().get(self.store, key) {
+            return Ok(Some(value));
+        }
+        let value = self.snapshot.get(key).map_err(fault)?.map(Bytes::from);
+        // What is not there is mostly the row of something new, which is asked for once.
+        if let Some(value) = &value {
+            self.hot.lock().keep(self.store, key, value);
+        }
+        Ok(value)
+    }
+
+    fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let of_layers = self.layers.iter().rev().map(|layer| of_layer(layer, range, order));
+        let sources = of_layers.chain([self.of_store(range, order)]);
+        let mut sources: Vec<_> = sources.map(Iterator::peekable).collect();
+        let mut rows = Vec::new();
+        while rows.len() < limit
+            && let Some((key, value)) = next(&mut sources, order)?
+        {
+            if let Some(value) = value {
+                rows.push((Bytes::from(key.into_owned()), value));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl Moment<'_> {
+    fn of_store<'s>(
+        &'s self,
+        range: &KeyRange,
+        order: Order,
+    ) -> Box<dyn Iterator<Item = Found<'s>> + 's> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start.clone());
+        options.set_iterate_upper_bound(range.end.clone());
+        let mode = match order {
+            Order::Ascending => IteratorMode::Start,
+            Order::Descending => IteratorMode::End,
+        };
+        Box::new(self.snapshot.iterator_opt(mode, options).map(|row| {
+            let (key, value) = row.map_err(fault)?;
+            Ok((Cow::Owned(key.into_vec()), Some(Bytes::from(value))))
+        }))
+    }
+}
+
+fn of_layer<'l>(
+    layer: &'l Layer,
+    range: &'l KeyRange,
+    order: Order,
+) -> Box<dyn Iterator<Item = Found<'l>> + 'l> {
+    let rows = layer.range(range).map(|(key, value)| Ok((Cow::Borrowed(key), value.clone())));
+    match order {
+        Order::Ascending => Box::new(rows),
+        Order::Descending => Box::new(rows.rev()),
+    }
+}
+
+/// Takes the next key of all sources, of which the first hides the others.
+fn next<'s, I: Iterator<Item = Found<'s>>>(
+    sources: &mut [std::iter::Peekable<I>],
+    order: Order,
+) -> Result<Option<Change<'s>>, Fault> {
+    let mut nearest: Option<(usize, &[u8])> = None;
+    for (at, source) in sources.iter_mut().enumerate() {
+        let Some(found) = source.peek() else { continue };
+        let (key, _) = found.as_ref().map_err(Clone::clone)?;
+        let is_nearer = nearest.is_none_or(|(_, nearest)| match order {
+            Order::Ascending => key.as_ref().cmp(nearest) == Ordering::Less,
+            Order::Descending => key.as_ref().cmp(nearest) == Ordering::Greater,
+        });
+        if is_nearer {
+            nearest = Some((at, key));
+        }
+    }
+    let Some((at, _)) = nearest else { return Ok(None) };
+    let Some(row) = sources[at].next().transpose()? else { return Ok(None) };
+    for source in &mut sources[at + 1..] {
+        let hidden = |found: &Found<'_>| found.as_ref().is_ok_and(|(key, _)| *key == row.0);
+        let _ = source.next_if(hidden);
+    }
+    Ok(Some(row))
+}

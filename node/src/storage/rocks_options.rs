@@ -1,0 +1,38 @@
+//! How RocksDB keeps the state.
+
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Options};
+
+/// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
+const CACHE_PART: u64 = 16;
+/// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
+/// so that every file has a stretch of deletions.
+const DELETED_RATIO: f64 = 0.5;
+
+/// For a node that aims to stay below so many bytes of memory.
+pub(super) fn options(memory: u64) -> Options {
+    let cache = Cache::new_lru_cache(usize::try_from(memory / CACHE_PART).unwrap_or(usize::MAX));
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&cache);
+    table.set_block_size(16 << 10);
+    table.set_bloom_filter(10.0, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // The filter of a file with two million keys is larger than a shard of the cache: in one piece, every read of a key
+    // would read and check all of it again.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_paranoid_checks(true);
+    // Runs that are forgotten leave deleted rows by the million, and scans step over them until they are compacted.
+    options.add_compact_on_deletion_collector_factory(0, 0, DELETED_RATIO);
+    // Tables come as fast as they are written: Raft has its own back pressure; stalls here would only hide it.
+    options.set_level_zero_slowdown_writes_trigger(64);
+    options.set_level_zero_stop_writes_trigger(1 << 20);
+    options
+}
