@@ -44,7 +44,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::UNCHANGED_ROWS_STAY;
+pub const FEATURE_LEVEL: u32 = level::CANARIES_END_DRAINS;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -53,4 +53,6 @@ pub(crate) mod level {
     pub(crate) const EXACT_RESTARTS: u32 = 2;
     /// Records of an agent and a bundle that a command did not change are not written again.
     pub(crate) const UNCHANGED_ROWS_STAY: u32 = 3;
+    /// A candidate that gets a share of the traffic has no drain any more from a release of it before.
+    pub(crate) const CANARIES_END_DRAINS: u32 = 4;
 }

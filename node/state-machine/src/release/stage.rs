@@ -4,6 +4,7 @@ use pinrail_proto::log::{AgentRecord, GateRecord, ReleaseRecord, StagePlan};
 use pinrail_proto::v1::{self, HoldCause, ReleaseState, Stage, StageMode, Verdict};
 
 use crate::event::With as _;
+use crate::level;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, event, memory, route, signal};
@@ -125,6 +126,12 @@ pub(super) fn raise(
     let share_bp = steps.get(index).map_or(agent.canary_bp, |step| step.share_bp);
     let mut candidate = bundle::load(txn, agent.number, &release.bundle_id)?;
     memory::candidate(txn, agent, &mut candidate);
+    if txn.cluster.feature_level >= level::CANARIES_END_DRAINS && candidate.drain_deadline_ms != 0 {
+        // It was released before, and has traffic again.
+        route::clear_drain(txn, agent.number, &mut candidate);
+        candidate.revision = txn.revision;
+        bundle::save(txn, agent.number, &candidate);
+    }
     agent.canary_bp = share_bp;
     route::moved(txn, agent);
     txn.event(

@@ -9,7 +9,7 @@ use pinrail_proto::v1;
 use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::store::{MemoryStore, Read};
-use pinrail_state_machine::{Machine, invariants};
+use pinrail_state_machine::{FEATURE_LEVEL, Machine, invariants};
 use prost::Message as _;
 
 pub(super) const BEGIN_MS: u64 = 1_700_000_000_000;
@@ -23,14 +23,18 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// A formed cluster on the first feature level.
+    /// A formed cluster on the newest feature level.
     pub(super) fn formed() -> Self {
+        Self::formed_at(FEATURE_LEVEL)
+    }
+
+    pub(super) fn formed_at(feature_level: u32) -> Self {
         let mut replica = Self { store: MemoryStore::default(), now_ms: BEGIN_MS, log: Vec::new() };
         replica.must(Command::InitCluster(log::InitCluster {
             cluster: "test".to_owned(),
             cluster_id: vec![7; 16].into(),
             incarnation: 1,
-            feature_level: 1,
+            feature_level,
         }));
         replica
     }

@@ -18,7 +18,10 @@ use crate::replica::{
 const AGENT: &str = "support";
 
 fn cluster(bundles: &[&str]) -> Replica {
-    let mut replica = Replica::formed();
+    on(Replica::formed(), bundles)
+}
+
+fn on(mut replica: Replica, bundles: &[&str]) -> Replica {
     replica.must(create_agent(AGENT, false));
     for bundle_id in bundles {
         replica.must(create_bundle(AGENT, bundle_id));
@@ -195,8 +198,7 @@ fn a_restart_begins_a_run_anew_whose_end_a_switch_back_took_away() {
     for (level, bundle_id, state) in
         [(1, "v1", v1::RunState::Cancelled), (2, "v2", v1::RunState::Queued)]
     {
-        let mut replica = cluster(&["v1", "v2"]);
-        replica.must(Command::SetFeatureLevel(log::SetFeatureLevel { level }));
+        let mut replica = on(Replica::formed_at(level), &["v1", "v2"]);
         replica.must(Command::StartRun(start("run")));
         replica.must(switch(AGENT, "v2"));
         replica.now_ms += 10_000;

@@ -161,6 +161,24 @@ fn play(world: &mut World, op: &Op) {
     }
 }
 
+/// The drain that an abort began went on, and ended the runs of the next canary as they began.
+#[test]
+fn a_bundle_that_is_released_again_after_an_abort_is_not_drained_any_more() {
+    let passed = [Op::Verdict(0), Op::Verdict(0), Op::Wait(0), Op::Verdict(0)];
+    let again = [Op::Start(2), Op::Verdict(0), Op::Wait(14_510), Op::Verdict(0)];
+    let canary = [Op::Wait(3_676), Op::Verdict(0), Op::Wait(1_814), Op::Sweep];
+    let mut world = World::new(|_| {});
+    let begins = [Op::Start(2), Op::Switch { bundle: 1, force: false }];
+    let run =
+        [Op::Abort].into_iter().chain(again).chain(canary).chain([Op::Run { run: 2, session: 0 }]);
+    for op in begins.into_iter().chain(passed).chain(run) {
+        play(&mut world, &op);
+        world.replica.check_promises();
+    }
+    let run = query::run(world.replica.read(), "", AGENT, "run-2").unwrap();
+    assert_eq!(run.kind(), v1::RunKind::Canary, "the story leads to a canary");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
