@@ -97,9 +97,9 @@ impl Recent {
         &self.layers
     }
 
-    /// Of all layers.
-    pub(super) fn bytes(&self) -> usize {
-        self.layers.iter().map(|layer| layer.bytes).sum()
+    /// Whether any layer is on its way.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving > 0
     }
 
     /// Of the layers that are not on their way yet.
@@ -153,7 +153,7 @@ mod tests {
         recent.write(rows(2));
         assert_eq!(recent.layers().len(), 1);
         assert_eq!(recent.layers()[0].get(&[0]), Some(Some(Bytes::from(vec![3; 10]))));
-        assert_eq!(recent.bytes(), 3 * (ROW_BYTES + 1 + 10));
+        assert_eq!(recent.staying_bytes(), 3 * (ROW_BYTES + 1 + 10));
     }
 
     #[test]
@@ -166,17 +166,18 @@ mod tests {
         assert_eq!(newest(&leaving)[&RowKey::of(&[0])], &Some(Bytes::from(vec![0; 10])));
         assert_eq!(newest(recent.layers())[&RowKey::of(&[0])], &Some(Bytes::from(vec![6; 10])));
         assert_eq!(recent.staying_bytes(), ROW_BYTES + 1 + 10);
+        assert!(recent.is_leaving());
         recent.arrived(leaving.len());
         assert_eq!(recent.layers().len(), 1);
-        assert_eq!(recent.staying_bytes(), recent.bytes());
+        assert!(!recent.is_leaving());
     }
 
     #[test]
     fn a_row_that_becomes_shorter_or_is_deleted_takes_less_room() {
         let mut recent = Recent::default();
         recent.write(rows(0));
-        let before = recent.bytes();
+        let before = recent.staying_bytes();
         recent.write([(vec![0], None)].into());
-        assert_eq!(recent.bytes(), before - 10);
+        assert_eq!(recent.staying_bytes(), before - 10);
     }
 }

@@ -95,7 +95,10 @@ impl Shared {
     }
 
     pub(super) fn fail(&self, why: String) {
+        // Whoever is about to wait for an arrival holds it.
+        let recent = self.recent.lock();
         *self.failed.lock() = Some(why);
+        drop(recent);
         self.arrived.notify_all();
     }
 
@@ -198,7 +201,7 @@ impl StateEngine for Rocks {
             return Ok(());
         }
         // What is on its way first: rows must not come faster than they leave.
-        while recent.bytes() > recent.staying_bytes() {
+        while recent.is_leaving() {
             self.shared.arrived.wait(&mut recent);
             self.shared.must_work()?;
         }
@@ -276,10 +279,15 @@ impl StateEngine for Rocks {
         }
         sync_directory(&target)?;
         let generation = Generation::open(&self.state, number, self.shared.memory)?;
-        // The old one is left alone before its successor is named.
-        wait(&self.drain(None)?)?;
         write_durably(&self.state.join("CURRENT"), number.to_string().as_bytes())?;
-        let mut recent = self.shared.recent.lock();
+        // Nothing of the old state may be on its way when the new one takes its place.
+        let mut recent = loop {
+            wait(&self.drain(None)?)?;
+            let recent = self.shared.recent.lock();
+            if !recent.is_leaving() {
+                break recent;
+            }
+        };
         let old = self.shared.current.swap(Arc::new(generation));
         recent.forget();
         self.shared.hot.lock().forget();
