@@ -4,7 +4,7 @@
 //! cargo run --release -p pinrail-node --example log_engine              one and three nodes on the disk of /var/tmp
 //! cargo run --release -p pinrail-node --example log_engine -- /mnt/x    on another one
 //! ```
-//! Both are measured by turns, five times; medians. A log engine of another kind cannot be quicker than the file by more than noise.
+//! Both are measured by turns, three times; medians. A log engine of another kind cannot be quicker than the file by more than noise.
 
 use std::error::Error;
 use std::fs::File;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 const ENTRY_BYTES: usize = 420;
 const FILE_BYTES: u64 = 256 << 20;
 const FOR: Duration = Duration::from_secs(1);
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
