@@ -16,7 +16,7 @@ pub use evidence::{
     WorkerEvent, WorkerLine,
 };
 pub use member_log::{Logged, LoggedCommand, MemberLog};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, Wait};
 pub use watched::{EventFinal, Watched, chain};
 
 /// One attempt of one operation at one node.

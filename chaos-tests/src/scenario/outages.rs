@@ -15,7 +15,7 @@ use super::opening::open_external;
 use super::plan::bundle;
 use super::{Load, Nemesis, Setting};
 use crate::cluster::{Ground, Options, Timings};
-use crate::history::{Call, FaultKind, Gap};
+use crate::history::{Call, FaultKind, Gap, Wait};
 use crate::report::{Keeper, Report, Spread, ms};
 use crate::workload::{Mix, Patience};
 
@@ -312,20 +312,19 @@ async fn kind(target: &Target, trials: u32, load: &Load, nemesis: &mut Nemesis) 
         sleep(AFTER).await;
         let leads = nemesis.cluster.wait_leader(SETTLED).await?;
         let window = Gap { from_us, to_us: crate::clock::now_us() };
-        client.push(settled(load, window).await);
-        let write = load.recorder.longest_wait(window, Call::is_write);
-        let read = load.recorder.longest_wait(window, is_read);
+        let waits = settled(load, window).await;
         println!(
             "  {} {trial:>2}: longest wait for a write {} ms ({} ms after the fault), for a read {} ms, of the slowest \
              client {} ms; pinrail-{led} led, pinrail-{leads} leads",
             target.what,
-            ms(write.us),
-            ms(write.from_us.saturating_sub(from_us)),
-            ms(read.us),
-            ms(client.last().copied().unwrap_or_default())
+            ms(waits.write.us),
+            ms(waits.write.from_us.saturating_sub(from_us)),
+            ms(waits.read.us),
+            ms(waits.client)
         );
-        writes.push(write.us);
-        reads.push(read.us);
+        writes.push(waits.write.us);
+        reads.push(waits.read.us);
+        client.push(waits.client);
         moved += usize::from(led != leads);
     }
     Ok(Line {
@@ -342,13 +341,36 @@ fn is_read(call: &Call) -> bool {
     call.is_linearizable() && !call.is_write()
 }
 
-/// What the slowest client of a window waited, once it was served again.
-async fn settled(load: &Load, window: Gap) -> u64 {
+/// The longest waits of a window.
+struct Waits {
+    write: Wait,
+    read: Wait,
+    /// Of the client that waited longest, in microseconds.
+    client: u64,
+}
+
+impl Waits {
+    fn of(load: &Load, window: Gap) -> Self {
+        Self {
+            write: load.recorder.longest_wait(window, Call::is_write),
+            read: load.recorder.longest_wait(window, is_read),
+            client: load.recorder.slowest_client(window),
+        }
+    }
+
+    /// Whether each kind, and each client, was served after the window.
+    fn are_over(&self) -> bool {
+        [self.write.us, self.read.us, self.client].iter().all(|us| *us != u64::MAX)
+    }
+}
+
+/// The waits of a window, once they are over: a kind that is rare may be asked for only later.
+async fn settled(load: &Load, window: Gap) -> Waits {
     let deadline = tokio::time::Instant::now() + SETTLED;
     loop {
-        let wait = load.recorder.slowest_client(window);
-        if wait != u64::MAX || tokio::time::Instant::now() > deadline {
-            return wait;
+        let waits = Waits::of(load, window);
+        if waits.are_over() || tokio::time::Instant::now() > deadline {
+            return waits;
         }
         sleep(Duration::from_millis(50)).await;
     }
