@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_client(grpc)
         .build_server(grpc)
+        .codec_path("crate::codec::MessageCodec")
         .bytes(".")
         // Replicas hash what they store: maps must have one order.
         .btree_map(".")

@@ -3,6 +3,8 @@
 //! `v1` is what users see, `peer` what members say to each other, `log` what is kept for ever.
 //! This crate does no I/O and knows no rule of the system.
 
+#[cfg(feature = "grpc")]
+pub mod codec;
 pub mod id;
 #[cfg(feature = "json")]
 pub mod json;

@@ -41,7 +41,8 @@ struct Base<'a> {
 impl Base<'_> {
     fn absorb(&mut self, finished: Finished) {
         let records = self.records.get_mut();
-        for key in finished.writes.keys() {
+        let is_kept = |key: &Vec<u8>| finished.records.iter().any(|(kept, _)| kept == key);
+        for key in finished.writes.keys().filter(|key| !is_kept(key)) {
             records.remove(key);
         }
         for (key, record) in finished.records {
@@ -104,7 +105,12 @@ impl<'a> Machine<'a> {
         let batch = log::Batch::decode(batch.clone())
             .map_err(|error| Fault(format!("log entry does not decode: {error}")))?;
         self.cluster.now_ms = self.cluster.now_ms.max(batch.stamp_ms);
-        batch.commands.into_iter().map(|command| self.apply_command(&command)).collect()
+        // Collecting would reuse the room of the commands, which are smaller, and move all of it as it grows.
+        let mut applied = Vec::with_capacity(batch.commands.len());
+        for command in &batch.commands {
+            applied.push(self.apply_command(command)?);
+        }
+        Ok(applied)
     }
 
     #[must_use]

@@ -14,14 +14,25 @@ pub type Record = Arc<dyn Any + Send + Sync>;
 const KEPT: usize = 8_192;
 
 /// By the keys of their rows. What was not asked for longest is forgotten, half of all at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Records {
     young: HashMap<Vec<u8>, Record, FixedState>,
     old: HashMap<Vec<u8>, Record, FixedState>,
+    /// Kinds of rows, by the first byte of their keys, of which any was kept: most rows that are written are of no such kind.
+    kinds: [bool; 256],
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self { young: HashMap::default(), old: HashMap::default(), kinds: [false; 256] }
+    }
 }
 
 impl Records {
     pub(crate) fn get(&mut self, key: &[u8]) -> Option<Record> {
+        if !self.keeps_kind_of(key) {
+            return None;
+        }
         if let Some(record) = self.young.get(key) {
             return Some(Arc::clone(record));
         }
@@ -34,14 +45,25 @@ impl Records {
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }
+        self.kinds[kind(&key)] = true;
         self.young.insert(key, record);
     }
 
     /// Forgets one whose row was written or deleted otherwise.
     pub(crate) fn remove(&mut self, key: &[u8]) {
-        self.young.remove(key);
-        self.old.remove(key);
+        if self.keeps_kind_of(key) {
+            self.young.remove(key);
+            self.old.remove(key);
+        }
     }
+
+    fn keeps_kind_of(&self, key: &[u8]) -> bool {
+        self.kinds[kind(key)]
+    }
+}
+
+fn kind(key: &[u8]) -> usize {
+    key.first().copied().map_or(0, usize::from)
 }
 
 #[cfg(test)]

@@ -37,13 +37,15 @@ mod start;
 mod state;
 mod usage;
 
+use std::sync::Arc;
+
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StepRecord};
 use pinrail_proto::{reason, v1};
 
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get};
+use crate::txn::{Txn, get, shared};
 use crate::{agent, bundle};
 
 pub(crate) use busy::{busy_ms, busy_of_pin, cost_here, pin_record};
@@ -157,6 +159,15 @@ pub(crate) fn not_found(run_id: &str) -> Stop {
 
 pub(crate) fn find(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<RunRecord>, Fault> {
     get(read, &Key::of(Kind::Run, agent).last(run_id))
+}
+
+/// The same, of a run that is only looked at.
+pub(crate) fn look_at(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+) -> Result<Option<Arc<RunRecord>>, Fault> {
+    shared(read, &Key::of(Kind::Run, agent).last(run_id))
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &RunRecord) {

@@ -24,6 +24,8 @@ mod state;
 mod transfer;
 mod wait;
 
+use std::sync::Arc;
+
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
 use pinrail_proto::v1::{EndReason, RunState, StepState};
 use pinrail_proto::{id, reason};
@@ -32,9 +34,9 @@ use crate::effect::StepId;
 use crate::key::{Key, Kind};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
-use crate::run::{Subject, is_over, settle};
+use crate::run::{self, Subject, is_over, settle};
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get};
+use crate::txn::{Txn, get, shared};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
@@ -53,11 +55,25 @@ pub(crate) fn find(
     run_id: &str,
     number: u32,
 ) -> Result<Option<StepRecord>, Fault> {
-    get(read, &Key::of(Kind::Step, agent).text(run_id).u32(number).build())
+    get(read, &key(agent, run_id, number))
+}
+
+/// The same, of a step that is only looked at.
+fn look_at(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Option<Arc<StepRecord>>, Fault> {
+    shared(read, &key(agent, run_id, number))
+}
+
+fn key(agent: u32, run_id: &str, number: u32) -> Vec<u8> {
+    Key::of(Kind::Step, agent).text(run_id).u32(number).build()
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &StepRecord) {
-    let key = Key::of(Kind::Step, agent).text(run_id).u32(step.number).build();
+    let key = key(agent, run_id, step.number);
     if is_closed(step.state()) { txn.put(key, step) } else { txn.put_kept(key, step) }
 }
 
@@ -129,7 +145,9 @@ pub(crate) fn leased(
     let Some(mut subject) = Subject::at(txn, asked.agent, &asked.run_id, asked.step)? else {
         return Err(stale("the run or its step is gone"));
     };
-    let before = subject.run.clone();
+    let Some(before) = run::look_at(txn.read(), asked.agent, &asked.run_id)? else {
+        return Err(stale("the run or its step is gone"));
+    };
     settle(txn, &mut subject)?;
     let ended = is_over(subject.run.state()) && !is_over(before.state());
     if ended && subject.run.end_reason() != EndReason::Rollback {
@@ -143,7 +161,7 @@ pub(crate) fn leased(
         return Err(stale("the attempt took longer than start_to_close"));
     }
     // Not every caller changes the run, but the index of states may have moved with it here.
-    if subject.run != before {
+    if subject.run != *before {
         subject.save(txn);
     }
     Ok(subject)
