@@ -12,6 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use pinrail_client::bench::{Figures, Load, Operation, connections, measure, value};
 use pinrail_client::connection::tune;
+use pinrail_client::payload::JSON;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -32,7 +33,6 @@ const COPIES: usize = 2;
 const FORM: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(5);
-const JSON: &str = "application/json";
 
 /// What is measured of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use pinrail_client::bench::Usage;
 use tokio::time::{Duration, Instant, sleep};
 
 /// Calls under way while it is filled.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 /// How long what was begun may go on before nodes are weighed.
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long one that was started anew may take.

@@ -222,11 +222,13 @@ impl Subject<'_> {
             Workload::Watch => measure_watch(load, Arc::new(calls), self.servers, stop).await,
             Workload::Step => {
                 let window = Window::starting_now(&load);
-                self.metered(window, steps::drive(load, window, &calls, stop), stop).await
+                let driven = steps::drive(load, window, &calls, stop);
+                metered(window, driven, self.servers, stop).await
             }
             Workload::Dispatch => {
                 let window = Window::starting_now(&load);
-                self.metered(window, dispatch::drive(load, window, &calls, stop), stop).await
+                let driven = dispatch::drive(load, window, &calls, stop);
+                metered(window, driven, self.servers, stop).await
             }
         }
     }
@@ -243,16 +245,6 @@ impl Subject<'_> {
         let figures = measure(load, Arc::new(calls), self.servers, stop).await;
         workers.stop().await.and(figures)
     }
-
-    async fn metered(
-        &self,
-        window: Window,
-        driven: impl Future<Output = Result<Tally>>,
-        stop: &CancellationToken,
-    ) -> Result<Option<Figures>> {
-        let (tally, cost) = tokio::join!(driven, meter(window, self.servers, stop));
-        Ok(Figures::of(&tally?, &cost.map_err(gone)?))
-    }
 }
 
 /// Measures operations of any kind: this cluster's, or another system's. None when it was stopped before anything was measured.
@@ -267,11 +259,18 @@ pub async fn measure(
 ) -> Result<Option<Figures>> {
     let alarm = Alarm::precise().map_err(|error| Error::invalid(format!("no timer: {error}")))?;
     let window = Window::starting_now(&load);
-    let driven = load::drive(load, window, operation, alarm, stop);
-    let (tally, cost) = tokio::join!(driven, meter(window, servers, stop));
-    Ok(Figures::of(&tally, &cost.map_err(gone)?))
+    let driven = async { Ok(load::drive(load, window, operation, alarm, stop).await) };
+    metered(window, driven, servers, stop).await
 }
 
-pub(super) fn gone(error: std::io::Error) -> Error {
-    Error::invalid(format!("a server process cannot be read: {error}"))
+/// What comes of a load, with what the processes use in its window.
+pub(super) async fn metered(
+    window: Window,
+    driven: impl Future<Output = Result<Tally>>,
+    servers: &[u32],
+    stop: &CancellationToken,
+) -> Result<Option<Figures>> {
+    let gone = |error| Error::invalid(format!("a server process cannot be read: {error}"));
+    let (tally, cost) = tokio::join!(driven, meter(window, servers, stop));
+    Ok(Figures::of(&tally?, &cost.map_err(gone)?))
 }

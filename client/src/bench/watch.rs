@@ -22,8 +22,7 @@ use super::alarm::Alarm;
 use super::call::VALUE_BYTES;
 use super::figures::Figures;
 use super::load::{self, Load, Operation};
-use super::meter::meter;
-use super::session::gone;
+use super::session::metered;
 use super::tally::Tally;
 use super::window::Window;
 use crate::error::{Error, Result};
@@ -200,18 +199,19 @@ pub async fn measure_watch(
     let writes = Load { clients: WRITERS, rate: Some(load.rate.unwrap_or(WRITES)), ..load };
     let window = Window::starting_now(&writes);
     let operation = Arc::new(Writes { watched, board: Arc::clone(&board), window });
-    let driven = load::drive(writes, window, operation, alarm, stop);
-    let (_, cost) = tokio::join!(driven, meter(window, servers, stop));
-    let tally = if stop.is_cancelled() {
-        // What is under way now was not waited for: nothing of it is missing.
-        std::mem::take(&mut board.state.lock().tally)
-    } else {
+    let driven = async {
+        load::drive(writes, window, operation, alarm, stop).await;
+        if stop.is_cancelled() {
+            // What is under way now was not waited for: nothing of it is missing.
+            return Ok(std::mem::take(&mut board.state.lock().tally));
+        }
         let all_seen = board.until(|state| state.under_way.is_empty());
         let _ = timeout_at(window.closes + PATIENCE, all_seen).await;
-        board.take(Instant::now())
+        Ok(board.take(Instant::now()))
     };
+    let figures = metered(window, driven, servers, stop).await;
     watchers.shutdown().await;
-    Ok(Figures::of(&tally, &cost.map_err(gone)?))
+    figures
 }
 
 #[cfg(test)]

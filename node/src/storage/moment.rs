@@ -1,7 +1,6 @@
 //! One moment of the state: the layers of rows that are not in RocksDB yet, over a snapshot of RocksDB.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -101,8 +100,8 @@ fn next<'s, I: Iterator<Item = Found<'s>>>(
         let Some(found) = source.peek() else { continue };
         let (key, _) = found.as_ref().map_err(Clone::clone)?;
         let is_nearer = nearest.is_none_or(|(_, nearest)| match order {
-            Order::Ascending => key.as_ref().cmp(nearest) == Ordering::Less,
-            Order::Descending => key.as_ref().cmp(nearest) == Ordering::Greater,
+            Order::Ascending => key.as_ref() < nearest,
+            Order::Descending => key.as_ref() > nearest,
         });
         if is_nearer {
             nearest = Some((at, key));

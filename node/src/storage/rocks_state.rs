@@ -282,7 +282,7 @@ impl StateEngine for Rocks {
         write_durably(&self.state.join("CURRENT"), number.to_string().as_bytes())?;
         // Nothing of the old state may be on its way when the new one takes its place.
         let mut recent = loop {
-            wait(&self.drain(None)?)?;
+            self.flush()?;
             let recent = self.shared.recent.lock();
             if !recent.is_leaving() {
                 break recent;

@@ -185,12 +185,6 @@ impl<'a> Overlay<'a> {
         self.records.retain(|(kept, _)| kept != key);
     }
 
-    /// What was written, in key order.
-    #[must_use]
-    pub fn writes(&self) -> &Writes {
-        &self.writes
-    }
-
     /// Takes what was written, in key order.
     #[must_use]
     pub fn into_writes(self) -> Writes {

@@ -5,19 +5,16 @@ use pinrail_client::bench::{connections, value};
 use tokio::time::{Duration, Instant, timeout};
 use tonic::transport::Channel;
 
-use super::super::size::{Size, back, fill, weigh};
+use super::super::size::{AT_ONCE, Size, back, fill, weigh};
 use super::{ANSWER, Call, Calls, Etcd, wire};
 use crate::cluster::process::Process;
-
-/// Clients whose connections are enough for a fill.
-const CALLERS: usize = 256;
 
 impl Etcd {
     /// Weighs the members, empty and with so many keys, and starts one of them anew.
     pub(in super::super) async fn size(&mut self, count: u64) -> Result<Size> {
         let idle_bytes = weigh(&self.pids()).await?;
         let leader = self.leader().await?;
-        let channels: Vec<Channel> = (0..connections(CALLERS))
+        let channels: Vec<Channel> = (0..connections(AT_ONCE))
             .map(|_| wire::channel(&self.addresses[leader]))
             .collect::<Result<_>>()?;
         let calls = Calls { call: Call::Put, channels, value: value() };

@@ -71,9 +71,7 @@ impl Pinrail {
         value: Bytes,
     ) -> Result<Option<Figures>> {
         let leader = self.cluster.wait_leader(LEADER).await?;
-        let grpc = &self.cluster.members[leader].grpc;
-        let config = Config { endpoints: vec![grpc.clone()], ..Config::default() };
-        let client = || Client::builder(config.clone()).learn_members(false).build();
+        let client = || self.at(leader, Config::default().timeout);
         let ground = Ground::make(&client()?).await?;
         let connections: Vec<Client> = (0..connections(load.clients))
             .map(|_| Ok(client()?.with_namespace(ground.name())))
@@ -83,5 +81,12 @@ impl Pinrail {
         let figures = subject.measure(workload, load, &CancellationToken::new()).await;
         self.cluster.must_run()?;
         figures.with_context(|| format!("measure {}", workload.name()))
+    }
+
+    /// A client of one member alone.
+    fn at(&self, member: usize, timeout: Duration) -> Result<Client> {
+        let endpoints = vec![self.cluster.members[member].grpc.clone()];
+        let config = Config { endpoints, timeout, ..Config::default() };
+        Ok(Client::builder(config).learn_members(false).build()?)
     }
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use pinrail_client::bench::{Ground, connections, value};
-use pinrail_client::{Client, Config, v1};
+use pinrail_client::payload::JSON;
+use pinrail_client::{Client, v1};
 use tokio::time::{Duration, Instant};
 
-use super::super::size::{Size, back, fill, weigh};
+use super::super::size::{AT_ONCE, Size, back, fill, weigh};
 use super::{LEADER, Pinrail};
 
 const AGENT: &str = "open";
@@ -13,8 +14,6 @@ const AGENT: &str = "open";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a member that begins anew may hold one question.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Clients whose connections are enough for a fill.
-const CALLERS: usize = 256;
 
 impl Pinrail {
     /// Starts so many runs, which stay open.
@@ -57,7 +56,7 @@ impl Pinrail {
         let leader = self.cluster.wait_leader(LEADER).await?;
         let ground = Ground::make(&self.at(leader, PATIENCE)?).await?;
         ground.agent(AGENT, v1::Execution::External, PATIENCE).await?;
-        let clients = (0..connections(CALLERS))
+        let clients = (0..connections(AT_ONCE))
             .map(|_| Ok(self.at(leader, PATIENCE)?.with_namespace(ground.name())))
             .collect::<Result<_>>()?;
         Ok((ground, clients))
@@ -92,15 +91,8 @@ impl Pinrail {
         let read = Some(v1::ReadOptions { consistency, min_revision });
         back(since, || async { client.agents().get(asked(read)).await.is_ok() }).await
     }
-
-    /// A client of one member alone.
-    pub(super) fn at(&self, member: usize, timeout: Duration) -> Result<Client> {
-        let endpoints = vec![self.cluster.members[member].grpc.clone()];
-        let config = Config { endpoints, timeout, ..Config::default() };
-        Ok(Client::builder(config).learn_members(false).build()?)
-    }
 }
 
 fn payload() -> v1::Payload {
-    v1::Payload { content_type: "application/json".to_owned(), data: value() }
+    v1::Payload { content_type: JSON.to_owned(), data: value() }
 }

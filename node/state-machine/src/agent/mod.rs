@@ -1,6 +1,5 @@
 //! Agents: creation, policy, pause, and the row that every command of an agent begins with.
 
-mod daily;
 mod pause;
 pub(crate) mod policy;
 
@@ -22,9 +21,8 @@ use crate::namespace;
 use crate::outcome::{Stop, reject};
 use crate::signal;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get};
+use crate::txn::{Txn, get, shared};
 
-pub(crate) use daily::daily_policy;
 pub(crate) use pause::{pause, resume};
 
 pub(crate) fn create(txn: &mut Txn<'_>, it: &CreateAgent) -> Result<Answer, Stop> {
@@ -250,8 +248,18 @@ pub(crate) fn by_number(read: &dyn Read, number: u32) -> Result<Option<AgentReco
 
 /// The complete policy of an agent.
 pub(crate) fn policy(read: &dyn Read, number: u32) -> Result<v1::Policy, Fault> {
-    let row: Option<PolicyRecord> = get(read, &Key::of(Kind::Policy, number).build())?;
-    row.and_then(|row| row.policy).ok_or_else(|| Fault(format!("agent {number} has no policy")))
+    of_policy(read, number, v1::Policy::clone)
+}
+
+/// A part of an agent's policy.
+pub(crate) fn of_policy<T>(
+    read: &dyn Read,
+    number: u32,
+    part: impl FnOnce(&v1::Policy) -> T,
+) -> Result<T, Fault> {
+    let row = shared::<PolicyRecord>(read, &Key::of(Kind::Policy, number).build())?;
+    let policy = row.as_ref().and_then(|row| row.policy.as_ref());
+    policy.map(part).ok_or_else(|| Fault(format!("agent {number} has no policy")))
 }
 
 /// The compare-and-set of administrative writes.

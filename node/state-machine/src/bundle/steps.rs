@@ -35,7 +35,7 @@ pub(crate) fn step_policy(
     let declared =
         shared::<BundleStepsRecord>(read, &super::row(Kind::BundleSteps, agent, bundle_id))?;
     let own = declared.and_then(|row| row.steps.get(step).copied()).unwrap_or_default();
-    let base = agent::daily_policy(read, agent)?.steps.unwrap_or_default();
+    let base = agent::of_policy(read, agent, |policy| policy.steps)?.unwrap_or_default();
     Ok(resolve(&own, &base))
 }
 

@@ -257,8 +257,8 @@ fn expect(before: Option<&Found>, expected: Option<u64>) -> Result<(), Stop> {
 /// # Errors
 /// `QUOTA_EXCEEDED` when the memory of the agent or of its namespace has no room for so many bytes more.
 pub(super) fn must_fit(txn: &Txn<'_>, agent: &AgentRecord, bytes: u64) -> Result<(), Stop> {
-    let memory = agent::daily_policy(txn.read(), agent.number)?.memory.unwrap_or_default();
-    let limit = memory.quota_bytes.unwrap_or(0);
+    let memory = agent::of_policy(txn.read(), agent.number, |policy| policy.memory)?;
+    let limit = memory.unwrap_or_default().quota_bytes.unwrap_or(0);
     let used = agent.memory_bytes;
     if used + bytes > limit {
         let of = format!("agent {}", agent.agent_id);
