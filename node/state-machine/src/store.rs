@@ -3,6 +3,7 @@
 //!
 //! The store behind [`Read`] must never change under a reader's feet: it is one moment of the state.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -150,7 +151,22 @@ pub struct Overlay<'a> {
     writes: Writes,
     /// What some of the writes were encoded from.
     records: Vec<(Vec<u8>, Record)>,
+    /// The last scan of the base, if it was a small one: a write of memory looks into its key's chain before it, while it is
+    /// judged, and behind it.
+    scanned: RefCell<Option<Scanned>>,
 }
+
+/// The first rows of a range of the base.
+struct Scanned {
+    range: KeyRange,
+    order: Order,
+    rows: Vec<Row>,
+    /// Whether there are no more.
+    is_all: bool,
+}
+
+/// Scans of at most so many rows are remembered.
+const SMALL_SCAN: usize = 4;
 
 impl std::fmt::Debug for Overlay<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -161,7 +177,7 @@ impl std::fmt::Debug for Overlay<'_> {
 impl<'a> Overlay<'a> {
     #[must_use]
     pub fn new(base: &'a dyn Read) -> Self {
-        Self { base, writes: BTreeMap::new(), records: Vec::new() }
+        Self { base, writes: BTreeMap::new(), records: Vec::new(), scanned: RefCell::default() }
     }
 
     pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
@@ -179,6 +195,22 @@ impl<'a> Overlay<'a> {
     pub fn delete(&mut self, key: Vec<u8>) {
         self.forget(&key);
         self.writes.insert(key, None);
+    }
+
+    fn scan_base(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+        if limit > SMALL_SCAN {
+            return self.base.scan(range, order, limit);
+        }
+        let mut scanned = self.scanned.borrow_mut();
+        if let Some(known) = scanned.as_ref().and_then(|it| it.answer(range, order, limit)) {
+            return Ok(known);
+        }
+        // One more than asked for: a row that is written meanwhile may hide one.
+        let rows = self.base.scan(range, order, limit + 1)?;
+        let is_all = rows.len() <= limit;
+        let answer = rows.iter().take(limit).cloned().collect();
+        *scanned = Some(Scanned { range: range.clone(), order, rows, is_all });
+        Ok(answer)
     }
 
     fn forget(&mut self, key: &[u8]) {
@@ -203,6 +235,15 @@ impl<'a> Overlay<'a> {
     }
 }
 
+impl Scanned {
+    /// The rows, if these are known.
+    fn answer(&self, range: &KeyRange, order: Order, limit: usize) -> Option<Vec<Row>> {
+        let is_known = self.is_all || limit <= self.rows.len();
+        let is_same = self.order == order && self.range == *range;
+        (is_known && is_same).then(|| self.rows.iter().take(limit).cloned().collect())
+    }
+}
+
 impl Read for Overlay<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         match self.writes.get(key) {
@@ -218,7 +259,7 @@ impl Read for Overlay<'_> {
         let bounds = (Bound::Included(&range.start), Bound::Excluded(&range.end));
         let hidden = self.writes.range::<Vec<u8>, _>(bounds).count();
         // Every row of ours can hide at most one row of the base.
-        let below = self.base.scan(range, order, limit.saturating_add(hidden))?;
+        let below = self.scan_base(range, order, limit.saturating_add(hidden))?;
         if hidden == 0 {
             return Ok(below);
         }
@@ -251,7 +292,26 @@ impl Read for Overlay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// Counts the scans of a store.
+    struct Counted<'a> {
+        store: &'a MemoryStore,
+        scans: Cell<usize>,
+    }
+
+    impl Read for Counted<'_> {
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+            self.store.get(key)
+        }
+
+        fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
+            self.scans.set(self.scans.get() + 1);
+            self.store.scan(range, order, limit)
+        }
+    }
 
     fn store(keys: &[&str]) -> MemoryStore {
         let mut store = MemoryStore::default();
@@ -276,6 +336,52 @@ mod tests {
         let down = overlay.scan(&range, Order::Descending, 2).unwrap();
         assert_eq!(keys(&down), ["a5", "a4"]);
         assert_eq!(overlay.get(b"a1").unwrap(), None);
+    }
+
+    #[test]
+    fn a_small_scan_that_is_asked_for_again_reads_nothing_and_sees_what_was_written_meanwhile() {
+        for stored in 0..5 {
+            let names = ["a1", "a3", "a5", "a7", "a9"];
+            let base = store(&names[..stored]);
+            let counted = Counted { store: &base, scans: Cell::new(0) };
+            let mut overlay = Overlay::new(&counted);
+            let range = KeyRange::prefix(b"a");
+            let mut model = names[..stored].to_vec();
+            for written in [None, Some("a2"), Some("a0")] {
+                if let Some(key) = written {
+                    overlay.put(key.as_bytes().to_vec(), Bytes::from_static(b"1"));
+                    model.push(key);
+                    model.sort_unstable();
+                }
+                for order in [Order::Ascending, Order::Descending] {
+                    let mut wanted = model.clone();
+                    if order == Order::Descending {
+                        wanted.reverse();
+                    }
+                    wanted.truncate(2);
+                    let scanned = counted.scans.get();
+                    let found = overlay.scan(&range, order, 2).unwrap();
+                    assert_eq!(keys(&found), wanted, "{stored} rows, {written:?}, {order:?}");
+                    assert_eq!(keys(&overlay.scan(&range, order, 2).unwrap()), wanted);
+                    assert!(counted.scans.get() <= scanned + 1, "the second one is known");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_of_one_row_or_none_is_read_once_though_a_row_is_put_before_it() {
+        for stored in [&[] as &[&str], &["a5"]] {
+            let base = store(stored);
+            let counted = Counted { store: &base, scans: Cell::new(0) };
+            let mut overlay = Overlay::new(&counted);
+            let range = KeyRange::prefix(b"a");
+            let before = overlay.scan(&range, Order::Ascending, 1).unwrap();
+            assert_eq!(keys(&before), stored);
+            overlay.put(b"a1".to_vec(), Bytes::from_static(b"1"));
+            let behind = overlay.scan(&range, Order::Ascending, 1).unwrap();
+            assert_eq!((keys(&behind), counted.scans.get()), (vec!["a1".to_owned()], 1));
+        }
     }
 
     #[test]
