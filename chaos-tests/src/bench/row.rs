@@ -146,9 +146,11 @@ pub(super) const ROWS: &[Row] = &[
         wanted: Wanted { p50: Some(0.7), p99: Some(0.7), ..NOTHING },
         ..PLAIN
     },
+    // As many of both in a second: a write of a cluster that is idle in between takes longer than one that follows another.
     Row {
         name: "dispatch",
         clients: 1,
+        rate: Some(100.0),
         ours: Workload::Dispatch,
         peer: Peer::Own(Own::Start),
         wanted: Wanted { p50: Some(1.5), ..NOTHING },
