@@ -70,6 +70,7 @@ pub struct Node {
     pub replica: Replica,
     pub dispatch: Dispatch,
     pub(crate) watchers: Arc<AtomicUsize>,
+    pub(crate) closings: watch::Closings,
     /// Room for writes of this node's callers.
     pub(crate) writes: Arc<Semaphore>,
     /// Of starts by this node's callers.
@@ -84,7 +85,8 @@ impl Node {
         let writes = Arc::new(Semaphore::new(write::IN_FLIGHT));
         let currency = Arc::from(config.metrics.currency.as_str());
         let starts = Arc::new(Pace::new(config.limits.runs_per_second));
-        Self { replica, dispatch, watchers: Arc::default(), writes, starts, currency }
+        let closings = watch::Closings::start(replica.feed());
+        Self { replica, dispatch, watchers: Arc::default(), closings, writes, starts, currency }
     }
 }
 

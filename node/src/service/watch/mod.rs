@@ -2,6 +2,7 @@
 //! Who lags behind reads the state anew, so nothing is lost. [`follow`] is the one loop; each file beside it knows what
 //! one noun's watchers are told.
 
+mod closings;
 mod event;
 mod memory;
 mod release;
@@ -27,6 +28,7 @@ use crate::raft::AppliedBatch;
 
 use super::{Node, error};
 
+pub(crate) use closings::Closings;
 pub(super) use event::events;
 pub(super) use memory::memory;
 pub(super) use release::release;

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use pinrail_proto::v1;
-use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::query;
 use pinrail_state_machine::store::Read;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use crate::raft::AppliedBatch;
-
 use super::super::Node;
-use super::{Watching, stirred};
+use super::Watching;
 
 /// The longest that one call waits for a result; callers ask again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -26,8 +23,7 @@ pub(in super::super) async fn result(
 ) -> Result<v1::GetResultResponse, Status> {
     let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
     let deadline = Instant::now() + wait;
-    // Before the first look: what happens in between is not missed.
-    let mut feed = node.replica.feed();
+    let mut closing = node.closings.wait_for(&it.run_id);
     let look = |read: &dyn Read| query::result(read, &it.namespace, &it.agent_id, &it.run_id);
     let (mut answer, _) = node.query(it.read.as_ref(), timeout, look).await?;
     // Who waits is a watcher too; who only looks is not.
@@ -36,17 +32,13 @@ pub(in super::super) async fn result(
         false => None,
     };
     while !answer.closed {
-        let is_over = stirred(&mut feed, |batch| closes(batch, &it.run_id));
-        match timeout_at(deadline, is_over).await {
-            Ok(true) => answer = node.query_now(look)?.0,
+        match timeout_at(deadline, closing.woken()).await {
+            Ok(true) => {
+                closing = node.closings.wait_for(&it.run_id);
+                answer = node.query_now(look)?.0;
+            }
             Ok(false) | Err(_) => break,
         }
     }
     Ok(answer)
-}
-
-fn closes(batch: &AppliedBatch, run_id: &str) -> bool {
-    batch.applied.iter().flat_map(|applied| &applied.effects).any(
-        |effect| matches!(effect, Effect::RunClosed { run_id: closed, .. } if closed == run_id),
-    )
 }
