@@ -7,7 +7,7 @@ use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
 /// Room that a call begins with, on each side and in each direction. Nearly all messages fit; what does not makes it grow.
-/// tonic's own 8 KiB four times a call were a tenth of what a call allocates in time, and all of it in pages.
+/// With tonic's own 8 KiB, four times a call, 2.5 % fewer lookups were answered in a second.
 const BUFFER_BYTES: usize = 512;
 /// What a stream puts into one frame when more waits; tonic's own figure.
 const FRAME_BYTES: usize = 32 * 1024;

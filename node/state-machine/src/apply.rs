@@ -41,8 +41,7 @@ struct Base<'a> {
 impl Base<'_> {
     fn absorb(&mut self, finished: Finished) {
         let records = self.records.get_mut();
-        let is_kept = |key: &Vec<u8>| finished.records.iter().any(|(kept, _)| kept == key);
-        for key in finished.writes.keys().filter(|key| !is_kept(key)) {
+        for key in finished.writes.keys() {
             records.remove(key);
         }
         for (key, record) in finished.records {
