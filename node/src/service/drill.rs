@@ -25,15 +25,17 @@ impl DrillService for Drills {
         let timeout = timeout_of(&request);
         let it = request.into_inner();
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
-        let workers = self.0.workers(&it.namespace, &it.agent_id).await;
-        let (found, _) =
-            self.0.query_now(|read| query::agent(read, &it.namespace, &it.agent_id))?;
+        let workers = self.0.known_workers(&it.namespace, &it.agent_id).await?;
+        // A member that is behind may not know of the switch yet that made the standby.
+        let found =
+            self.0.query(None, timeout, |read| query::agent(read, &it.namespace, &it.agent_id));
+        let (found, _) = found.await?;
         let standby = found.route.map(|route| route.standby_bundle_id).unwrap_or_default();
         let kind = Kind::StartDrill(StartDrill {
             agent,
             mode: it.mode,
             scheduled: false,
-            capacity: workers.map(|workers| capacity(&workers, &standby)),
+            capacity: Some(capacity(&workers, &standby)),
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::Drill(DrillResult { drill }), revision) => {

@@ -71,6 +71,18 @@ impl Node {
         let answer = timeout(WORKERS, client.list_workers(forwarded(request))).await.ok()?;
         Some(answer.ok()?.into_inner().workers)
     }
+
+    /// The same for a change that is judged by them: what nobody knows is no zero, so a leader that is not known yet is waited for.
+    pub(super) async fn known_workers(
+        &self,
+        namespace: &str,
+        agent_id: &str,
+    ) -> Result<Vec<v1::Worker>, Status> {
+        if !self.dispatch.leads() {
+            self.other_leader().await;
+        }
+        self.workers(namespace, agent_id).await.ok_or_else(|| error::no_leader(None))
+    }
 }
 
 /// What the leader says to a call that changes something. Its own word stays as it is; without one nobody knows whether

@@ -196,7 +196,11 @@ impl ReleaseService for Releases {
         let it = request.into_inner();
         validate::bundle(&it.bundle_id)?;
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
-        let workers = self.0.workers(&it.namespace, &it.agent_id).await;
+        // A switch by force goes on without them.
+        let workers = match self.0.known_workers(&it.namespace, &it.agent_id).await {
+            Err(status) if !it.force => return Err(status),
+            workers => workers.ok(),
+        };
         let kind = Kind::Switch(Switch {
             agent,
             capacity: workers.map(|workers| capacity(&workers, &it.bundle_id)),

@@ -1,14 +1,8 @@
 //! The audit over whole nodes: every member has the same chain, whoever leads.
 
-use pinrail_client::{Client, Config, v1};
+use pinrail_client::{Client, v1};
 
-use crate::nodes::{Nodes, SOON, agent, start, switch_to};
-
-fn at(nodes: &Nodes, index: usize) -> Client {
-    let endpoints = vec![nodes.endpoint(index)];
-    Client::new(Config { endpoints, timeout: SOON, ..Config::default() })
-        .expect("it is well formed")
-}
+use crate::nodes::{Nodes, agent, start, switch_to};
 
 async fn list(client: &Client, request: v1::ListAuditRequest) -> v1::ListAuditResponse {
     client.audit().list(request).await.expect("it is read")
@@ -54,7 +48,7 @@ async fn who_did_what_is_the_same_at_every_member_and_under_the_next_leader() {
 
     let newest = &all[0];
     for (index, _) in nodes.live() {
-        let member = at(&nodes, index);
+        let member = nodes.client_of(index);
         assert_eq!(list(&member, of_agent.clone()).await.entries, all, "asked at n{index}");
         let local = v1::ReadOptions {
             consistency: v1::Consistency::Local.into(),

@@ -143,9 +143,7 @@ async fn a_hook_is_tested_at_any_node_and_says_what_came_of_it() {
     let hooks = ["good", "bad"].map(|name| hook(name, &receiver.url, &[]));
     set_hooks(&client, hooks.into_iter().chain([unset]).collect()).await;
     for (index, _) in nodes.live() {
-        let endpoints = vec![nodes.endpoint(index)];
-        let config = pinrail_client::Config { endpoints, timeout: SOON, ..Default::default() };
-        let client = Client::new(config).expect("it is well formed");
+        let client = nodes.client_of(index);
         let test = |hook: &str| {
             let (agent_id, hook) = ("support".to_owned(), hook.to_owned());
             v1::TestHookRequest { agent_id, hook, ..Default::default() }

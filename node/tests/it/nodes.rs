@@ -43,13 +43,22 @@ impl Nodes {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let (endpoints, timeout) = (self.endpoints(), SOON);
-        Client::new(Config { endpoints, timeout, ..Config::default() }).expect("it is well formed")
+        client(self.endpoints())
+    }
+
+    /// A client that knows one node only.
+    pub(crate) fn client_of(&self, index: usize) -> Client {
+        client(vec![self.endpoint(index)])
     }
 
     pub(crate) async fn stop_all(self) {
         self.0.stop_all().await;
     }
+}
+
+fn client(endpoints: Vec<String>) -> Client {
+    let config = Config { endpoints, timeout: SOON, ..Config::default() };
+    Client::new(config).expect("it is well formed")
 }
 
 pub(crate) async fn agent(client: &Client) {
@@ -346,9 +355,7 @@ async fn a_stopped_node_starts_again_where_it_was() {
     let config = ServerConfig::local("test", "n0", &data.path().join("n0"), 0);
     for round in 0..2 {
         let server = Server::start(config.clone(), Env::real()).await.expect("it starts");
-        let endpoints = vec![server.grpc_addr.to_string()];
-        let client = Client::new(Config { endpoints, timeout: SOON, ..Config::default() });
-        let client = client.expect("it is well formed");
+        let client = client(vec![server.grpc_addr.to_string()]);
         if round == 0 {
             agent(&client).await;
             start(&client, "r").await;

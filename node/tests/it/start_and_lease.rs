@@ -1,6 +1,6 @@
 //! A start that finds a worker waiting is one command with the lease of its first step, at whatever node it was asked for.
 
-use pinrail_client::{Client, Config, v1};
+use pinrail_client::v1;
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message;
 use tokio::time::{Duration, sleep, timeout};
@@ -9,9 +9,7 @@ use crate::nodes::{Nodes, SOON, Stream, agent, hello};
 
 /// The revision at which a run was started at one node.
 async fn start_at(nodes: &Nodes, index: usize, run_id: &str) -> u64 {
-    let config =
-        Config { endpoints: vec![nodes.endpoint(index)], timeout: SOON, ..Config::default() };
-    let client = Client::new(config).expect("it is well formed");
+    let client = nodes.client_of(index);
     let request = v1::StartRunRequest {
         agent_id: "support".into(),
         run_id: run_id.into(),
