@@ -20,7 +20,9 @@ pub(crate) fn tick(txn: &mut Txn<'_>, it: &Tick) -> Result<Answer, Stop> {
     let mut left = it.max_items.clamp(1, limits::TICK_ITEMS);
     let asked = left;
     loop {
-        let rows = txn.scan(&due_range(txn, it.agent)?, CHUNK)?;
+        // The row behind the last one that there is room for tells whether more is due.
+        let most = CHUNK.min(left as usize + 1);
+        let rows = txn.scan(&due_range(txn, it.agent)?, most)?;
         let Some((first, _)) = rows.first() else {
             front::advance(txn, it.agent, txn.now)?;
             break;
