@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pinrail_state_machine::key::group_of;
 use pinrail_state_machine::store::{Fault, KeyRange, Order, Read, Row};
-use rocksdb::{IteratorMode, ReadOptions};
+use rocksdb::{Direction, IteratorMode, ReadOptions};
 
 use super::hot_rows::HotRows;
 use super::recent::{Layer, Layers};
@@ -67,8 +68,12 @@ impl Moment<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(range.start.clone());
         options.set_iterate_upper_bound(range.end.clone());
+        // Files whose filter says that they have nothing of a group are not looked into. From the end there is no such way.
+        let of_group = order == Order::Ascending && group_of(range).is_some();
+        options.set_prefix_same_as_start(of_group);
+        options.set_total_order_seek(!of_group);
         let mode = match order {
-            Order::Ascending => IteratorMode::Start,
+            Order::Ascending => IteratorMode::From(&range.start, Direction::Forward),
             Order::Descending => IteratorMode::End,
         };
         Box::new(self.snapshot.iterator_opt(mode, options).map(|row| {

@@ -1,6 +1,9 @@
 //! How RocksDB keeps the state.
 
-use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Options};
+use pinrail_state_machine::key;
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Options, SliceTransform,
+};
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
 const CACHE_PART: u64 = 16;
@@ -25,6 +28,7 @@ pub(super) fn options(memory: u64) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
+    options.set_prefix_extractor(groups());
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(2);
@@ -35,4 +39,14 @@ pub(super) fn options(memory: u64) -> Options {
     options.set_level_zero_slowdown_writes_trigger(64);
     options.set_level_zero_stop_writes_trigger(1 << 20);
     options
+}
+
+/// Filters know groups of rows too: most that are looked for are not there, as the versions of a new key of memory.
+/// The name is kept with each file, and a file of another name is looked into: other groups need another one.
+fn groups() -> SliceTransform {
+    SliceTransform::create(
+        "pinrail.groups.1",
+        |row| key::group(row).unwrap_or(row),
+        Some(|row| key::group(row).is_some()),
+    )
 }

@@ -241,6 +241,8 @@ impl Timer {
 #[derive(Debug, Clone)]
 pub struct Key(Vec<u8>);
 
+/// Kind and agent.
+const HEAD_BYTES: usize = 5;
 /// Most keys are no longer, so that building one takes one allocation.
 const USUAL_BYTES: usize = 64;
 
@@ -309,6 +311,38 @@ impl Key {
     pub fn range(self) -> KeyRange {
         KeyRange::prefix(&self.0)
     }
+}
+
+/// Kinds whose rows are looked for by groups: those of a run, or the versions of a key of memory.
+const GROUPED: [Kind; 9] = [
+    Kind::Step,
+    Kind::StepInput,
+    Kind::StepOutput,
+    Kind::Checkpoint,
+    Kind::Signal,
+    Kind::Woken,
+    Kind::OpenBranch,
+    Kind::Branch,
+    Kind::Memory,
+];
+
+/// What a row has in common with all others of its group: kind, agent and the text behind them with its zero byte.
+#[must_use]
+pub fn group(row: &[u8]) -> Option<&[u8]> {
+    let (head, text) = row.split_at_checked(HEAD_BYTES)?;
+    if !GROUPED.iter().any(|kind| *kind as u8 == head[0]) {
+        return None;
+    }
+    let end = text.iter().position(|byte| *byte == 0)?;
+    row.get(..=HEAD_BYTES + end)
+}
+
+/// The group that all rows of a range are in, which is not empty.
+#[must_use]
+pub fn group_of(range: &KeyRange) -> Option<&[u8]> {
+    let group = group(&range.start)?;
+    let is_inside = range.end.starts_with(group) || range.end == KeyRange::prefix(group).end;
+    is_inside.then_some(group)
 }
 
 /// Takes a key apart, in the order in which [`Key`] built it.
@@ -382,6 +416,24 @@ mod tests {
         let range = Key::of(Kind::OpenPin, 1).text("v1").range();
         let other = Key::of(Kind::OpenPin, 1).text("v10").u64(0).last("r");
         assert!(other >= range.end || other < range.start);
+    }
+
+    #[test]
+    fn a_range_has_a_group_when_all_of_its_rows_are_in_it() {
+        let steps = || Key::of(Kind::Step, 256).text("run");
+        let group = steps().build();
+        assert_eq!(super::group(&steps().u32(0).build()), Some(&*group));
+        assert_eq!(super::group(&Key::of(Kind::Run, 1).text("run").build()), None);
+        assert_eq!(super::group(&Key::of(Kind::Step, 0).last("run")), None, "it is not finished");
+        let of_all = steps().range();
+        let since = of_all.clone().since(steps().u32(7).build());
+        let before = since.clone().before(&steps().u32(9).build());
+        for range in [of_all, since, before] {
+            assert_eq!(group_of(&range), Some(&*group));
+        }
+        assert_eq!(group_of(&Key::of(Kind::Step, 256).range()), None);
+        let beyond = Key::of(Kind::Step, 256).range().since(steps().u32(1).build());
+        assert_eq!(group_of(&beyond), None, "of later runs too");
     }
 
     #[test]
