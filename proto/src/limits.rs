@@ -75,7 +75,8 @@ pub const QUOTA_FAR_PERCENT: u64 = 70;
 pub const BUNDLES_PER_AGENT: u64 = 100;
 /// Open runs of the whole cluster.
 pub const OPEN_RUNS: u64 = 2_000_000;
-/// Request ids that are remembered, and for how long.
+/// Request ids that are remembered, of administration and of traffic each, and for how long. More traffic than that has its oldest ones
+/// forgotten earlier.
 pub const DEDUPE_ROWS: u64 = 1_000_000;
 pub const DEDUPE_MS: u64 = 3_600_000;
 /// Longest page of a list; the default is a tenth.

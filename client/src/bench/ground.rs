@@ -30,6 +30,12 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(10);
 const REMOVED_WITHIN: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long an agent keeps finished runs and replaced versions that is measured for so long.
+#[must_use]
+pub fn kept(measured: Duration) -> Duration {
+    measured.min(KEPT_AT_MOST) + Duration::from_secs(1)
+}
+
 /// A namespace that is there only for load.
 #[derive(Debug, Clone)]
 pub struct Ground {
@@ -68,17 +74,12 @@ impl Ground {
         &self.client.config().namespace
     }
 
-    /// Makes an agent whose runs are executed in this way, with a live bundle, for a measurement of about so long.
+    /// Makes an agent whose runs are executed in this way, with a live bundle; it keeps finished runs and replaced versions of memory
+    /// for so long.
     ///
     /// # Errors
     /// What the cluster refuses, or that it does not answer.
-    pub async fn agent(
-        &self,
-        agent: &str,
-        execution: v1::Execution,
-        measured: Duration,
-    ) -> Result<()> {
-        let kept = measured.min(KEPT_AT_MOST) + Duration::from_secs(1);
+    pub async fn agent(&self, agent: &str, execution: v1::Execution, kept: Duration) -> Result<()> {
         let request = v1::CreateAgentRequest {
             agent_id: agent.to_owned(),
             policy: Some(policy(execution, kept)),

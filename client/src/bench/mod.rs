@@ -22,7 +22,7 @@ mod workload;
 
 pub use call::{READ_IN_TURN, VALUE_BYTES, value, value_of};
 pub use figures::Figures;
-pub use ground::{Ground, PREFIX};
+pub use ground::{Ground, PREFIX, kept};
 pub use load::{Load, NOT_BEGUN, Operation};
 pub use process::Usage;
 pub use session::{Measurement, Outcome, Plan, Progress, Subject, connections, measure, run};

@@ -10,7 +10,7 @@ use super::alarm::Alarm;
 use super::call::{Calls, value};
 use super::dispatch;
 use super::figures::Figures;
-use super::ground::Ground;
+use super::ground::{Ground, kept};
 use super::load::{self, Load, Operation};
 use super::meter::meter;
 use super::steps;
@@ -205,7 +205,7 @@ impl Subject<'_> {
     ) -> Result<Option<Figures>> {
         let agent = workload.name();
         let measured = load.warm_up + load.duration;
-        self.ground.agent(agent, workload.execution(), measured).await?;
+        self.ground.agent(agent, workload.execution(), kept(measured)).await?;
         let calls = Calls {
             workload,
             agent: agent.to_owned(),

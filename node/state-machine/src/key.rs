@@ -102,6 +102,8 @@ pub enum Kind {
     BundleModels = 0x87,
     /// `request id` → `DedupeRecord`.
     Dedupe = 0x60,
+    /// `place(8)` → `TrafficIdRecord`: the request ids of what traffic asks, oldest first.
+    TrafficId = 0x61,
     /// `revision index(4)` → `EventRecord`.
     Event = 0x70,
     /// `agent# release#` → `ReleaseRecord`.
@@ -165,7 +167,7 @@ pub enum Timer {
     Retention = 10,
     /// `bundle`: the sweep of a rollback's mark.
     RollbackSweep = 11,
-    /// `request id`, agent 0.
+    /// `request id`, agent 0: of administration.
     Dedupe = 12,
     /// Nothing, agent 0: old events.
     Events = 13,

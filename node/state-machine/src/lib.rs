@@ -44,7 +44,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::CANARIES_END_DRAINS;
+pub const FEATURE_LEVEL: u32 = level::TRAFFIC_IDS_MAKE_ROOM;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -55,4 +55,6 @@ pub(crate) mod level {
     pub(crate) const UNCHANGED_ROWS_STAY: u32 = 3;
     /// A candidate that gets a share of the traffic has no drain any more from a release of it before.
     pub(crate) const CANARIES_END_DRAINS: u32 = 4;
+    /// Request ids of traffic make room for later ones, and never have administration refused.
+    pub(crate) const TRAFFIC_IDS_MAKE_ROOM: u32 = 5;
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use pinrail_client::bench::{Figures, Ground, Load, Subject, Workload, connections};
+use pinrail_client::bench::{Figures, Ground, Load, Subject, Workload, connections, kept};
 use pinrail_client::{Client, Config, v1};
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant, sleep};
@@ -47,7 +47,7 @@ impl Pinrail {
             others.map(|node| self.at(node, ATTEMPT)).collect::<Result<_>>()?;
         let ground = Ground::make(&self.at(leader, LEADER)?).await?;
         let agent = Workload::Start.name();
-        ground.agent(agent, Workload::Start.execution(), settle).await?;
+        ground.agent(agent, Workload::Start.execution(), kept(settle)).await?;
         let start = |caller: usize, number: usize| {
             let client = others[(caller + number) % others.len()].with_namespace(ground.name());
             async move {

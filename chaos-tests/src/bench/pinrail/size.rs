@@ -12,6 +12,8 @@ use super::{LEADER, Pinrail};
 const AGENT: &str = "open";
 /// A cluster that does nothing else may let a start wait for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anything is measured: what is filled does not go meanwhile.
+const KEPT: Duration = Duration::from_secs(86_400);
 /// How long a member that begins anew may hold one question.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,7 @@ impl Pinrail {
     async fn crowd(&mut self) -> Result<(Ground, Vec<Client>)> {
         let leader = self.cluster.wait_leader(LEADER).await?;
         let ground = Ground::make(&self.at(leader, PATIENCE)?).await?;
-        ground.agent(AGENT, v1::Execution::External, PATIENCE).await?;
+        ground.agent(AGENT, v1::Execution::External, KEPT).await?;
         let clients = (0..connections(AT_ONCE))
             .map(|_| Ok(self.at(leader, PATIENCE)?.with_namespace(ground.name())))
             .collect::<Result<_>>()?;

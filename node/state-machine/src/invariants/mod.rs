@@ -15,6 +15,7 @@ mod lease;
 mod pin;
 mod quota;
 mod release;
+mod request_id;
 mod result;
 mod route;
 mod scratch;
@@ -82,6 +83,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
         scratch::who_serves_no_user_has_a_memory_of_its_own(&scene, &mut found)?;
     }
     audit::the_audit_is_one_chain(read, &cluster, &mut found)?;
+    request_id::request_ids_are_counted(read, &cluster, &mut found)?;
     if open_runs != cluster.open_runs {
         found.say("P5", format!("{open_runs} open runs in all, counted {}", cluster.open_runs));
     }

@@ -135,6 +135,7 @@ fn the_golden_log_leaves_rows_of_every_kind() {
         Kind::ScratchMemory,
         Kind::RunByKind,
         Kind::Dedupe,
+        Kind::TrafficId,
         Kind::Event,
         Kind::EvalSet,
         Kind::EvalReport,

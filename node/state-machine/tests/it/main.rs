@@ -6,7 +6,7 @@
 //! in every state, `sweeps` holds the ends of pins to their bounds,
 //! `releases` asks every command in every stage of a release,
 //! `memory_cost` holds memory to its costs, `run_list` counts what lists of runs read,
-//! `tombstones` counts what is deleted and stepped over, `agent_list` what a page of agents holds, `forged` reads with whatever text somebody sends.
+//! `request_ids` asks again, `tombstones` counts what is deleted and stepped over, `agent_list` what a page of agents holds, `forged` reads with whatever text somebody sends.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -21,6 +21,7 @@ mod memory_cost;
 mod properties;
 mod releases;
 mod replica;
+mod request_ids;
 mod run_list;
 mod story;
 mod sweeps;

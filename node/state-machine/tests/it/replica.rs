@@ -45,7 +45,13 @@ impl Replica {
 
     /// Applies one command in an entry of its own. A refusal must have changed nothing but the revision.
     pub(super) fn apply(&mut self, command: Command) -> Applied {
-        let header = Header { actor: "test".to_owned(), ..Header::default() };
+        self.ask("", command)
+    }
+
+    /// The same with a request id.
+    pub(super) fn ask(&mut self, request_id: &str, command: Command) -> Applied {
+        let (actor, request_id) = ("test".to_owned(), request_id.to_owned());
+        let header = Header { actor, request_id, ..Header::default() };
         let command = log::Command { header: Some(header), kind: Some(command) };
         let encoded = Bytes::from(command.encode_to_vec());
         self.log.push((self.now_ms, encoded.clone()));

@@ -23,7 +23,23 @@ pub(super) fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(quotas());
     history.extend(drift());
     history.extend(drills(history.len() as u64));
+    history.extend(traffic_with_request_ids());
     history
+}
+
+fn traffic_with_request_ids() -> Vec<(&'static str, log::Command)> {
+    let target = log::memory_target::Target::BundleId("v1".to_owned());
+    let put = log::PutMemory {
+        agent: agent(),
+        target: Some(log::MemoryTarget { target: Some(target) }),
+        key: "users/9".to_owned(),
+        value: payload("Bea"),
+        ..log::PutMemory::default()
+    };
+    vec![
+        ("raise the level", plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 5 }))),
+        ("put memory with a request id", asked(Command::PutMemory(put))),
+    ]
 }
 
 /// A hook that is told of the end of a run; one delivery got through, one did not, one is sent again.
