@@ -34,6 +34,7 @@ pub mod records;
 mod release;
 mod route;
 mod run;
+mod shared;
 mod signal;
 mod step;
 pub mod store;

@@ -16,6 +16,7 @@ use crate::key::{Key, Kind, Timer};
 use crate::level;
 use crate::mutant::{Mutant, is_planted};
 use crate::records::Record;
+use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
 
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
@@ -33,23 +34,23 @@ impl<M: Message + Default + Clone + PartialEq + Debug + 'static> Decoded for M {
 /// # Errors
 /// A [`Fault`] when the store cannot answer or the row does not decode.
 pub fn get<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
-    Ok(shared(read, key)?.map(Arc::unwrap_or_clone))
+    Ok(shared(read, key)?.map(Shared::into_inner))
 }
 
 /// Reads a record that nobody is going to change: where records are kept, it is not copied.
 ///
 /// # Errors
 /// As [`get`].
-pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Arc<M>>, Fault> {
+pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Shared<M>>, Fault> {
     if let Some(record) = read.kept(key)
         && let Ok(record) = record.downcast::<M>()
     {
         debug_assert_eq!(stored(read, key)?.as_ref(), Some(&*record), "it is what is in the store");
-        return Ok(Some(record));
+        return Ok(Some(record.into()));
     }
     let Some(record) = stored::<M>(read, key)?.map(Arc::new) else { return Ok(None) };
     read.keep(key, Arc::clone(&record) as Record);
-    Ok(Some(record))
+    Ok(Some(record.into()))
 }
 
 fn stored<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
@@ -107,9 +108,9 @@ impl<'a> Txn<'a> {
     }
 
     /// Puts a record that commands are likely to read again soon.
-    pub(crate) fn put_kept<M: Decoded>(&mut self, key: Vec<u8>, record: &M) {
+    pub(crate) fn put_kept<M: Decoded>(&mut self, key: Vec<u8>, record: &Shared<M>) {
         let value = Bytes::from(record.encode_to_vec());
-        self.overlay.put_kept(key, value, Arc::new(record.clone()));
+        self.overlay.put_kept(key, value, record.arc());
     }
 
     /// The same of a record that many commands read and few change: it is not written when it is what is there.
@@ -119,7 +120,7 @@ impl<'a> Txn<'a> {
             && shared::<M>(&self.overlay, &key)
                 .is_ok_and(|before| before.as_deref() == Some(record));
         if !is_there {
-            self.put_kept(key, record);
+            self.put_kept(key, &record.clone().into());
         }
     }
 

@@ -212,8 +212,8 @@ fn place(
             Ok(Place {
                 layer: held.run.layer,
                 scratch: held.run.scratch,
-                bundle_id: held.run.bundle_id,
-                run_id: held.run.run_id,
+                bundle_id: held.run.bundle_id.clone(),
+                run_id: held.run.run_id.clone(),
                 agent: held.agent,
             })
         }

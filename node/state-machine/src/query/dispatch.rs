@@ -12,6 +12,7 @@ use crate::key::{Key, Kind, Parts};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::Stop;
 use crate::run::{self, ends};
+use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
 use crate::{agent, bundle, front, step};
@@ -84,7 +85,7 @@ pub fn ready_steps(
             step: StepId { agent, run_id: run.to_owned(), step: number },
             bundle_id: bundle.to_owned(),
             rank: step::rank(run, &record),
-            name: record.name,
+            name: record.name.clone(),
             attempt: record.attempt + 1,
             ready_revision,
             key: key.to_vec(),
@@ -114,9 +115,9 @@ pub fn leased_steps(
         leased.push(LeasedStep {
             step: StepId { agent, run_id: run.to_owned(), step: number },
             rank: step::rank(run, &record),
-            bundle_id: record.bundle_id,
+            bundle_id: record.bundle_id.clone(),
             token: record.token.unwrap_or_default(),
-            worker_id: record.worker_id,
+            worker_id: record.worker_id.clone(),
             lease_ms: record.lease_ms,
             key: key.to_vec(),
         });
@@ -174,7 +175,7 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
     Ok(v1::Assignment {
         run_id: id.run_id.clone(),
         step: id.step,
-        name: step.name,
+        name: step.name.clone(),
         attempt: step.attempt,
         token: step
             .token
@@ -192,13 +193,13 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         expires_at: timestamp(run.expires_ms),
         cluster_time: timestamp(super::position(read)?.now_ms),
         agent_id: agent.agent_id,
-        labels: run.labels,
+        labels: run.labels.clone(),
         join: (step.branches > 0)
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),
         woken: woken(read, id)?,
-        last_progress: step.progress,
-        trace_parent: run.trace_parent,
-        session: run.session,
+        last_progress: step.progress.clone(),
+        trace_parent: run.trace_parent.clone(),
+        session: run.session.clone(),
     })
 }
 
@@ -322,7 +323,12 @@ fn range_of(kind: Kind, after: Option<&[u8]>) -> KeyRange {
     }
 }
 
-fn existing(read: &dyn Read, agent: u32, run_id: &str, number: u32) -> Result<StepRecord, Fault> {
+fn existing(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Shared<StepRecord>, Fault> {
     step::find(read, agent, run_id, number)?
         .ok_or_else(|| Fault(format!("step {number} of run {run_id} is indexed and not there")))
 }

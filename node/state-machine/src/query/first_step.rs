@@ -9,6 +9,7 @@ use pinrail_proto::v1::RunKind;
 use crate::effect::Rank;
 use crate::outcome::Stop;
 use crate::run::{self, check_start, session};
+use crate::shared::Shared;
 use crate::store::{Fault, Read};
 use crate::{agent, bundle, namespace};
 
@@ -35,7 +36,7 @@ pub fn first_step(read: &dyn Read, it: &StartRun) -> Result<Option<FirstStep>, F
         return Ok(None);
     }
     let parent = match it.parent_run_id.as_str() {
-        "" => RunRecord::default(),
+        "" => Shared::default(),
         id => match run::find(read, agent.number, id)? {
             Some(parent) => parent,
             None => return Ok(None),

@@ -171,7 +171,8 @@ pub(super) fn open(
     let view = match scope.and_then(|scope| scope.scope.as_ref()) {
         Some(Scope::RunId(run_id)) => {
             let run = run::find(read, agent.number, run_id)?;
-            of_run(read, &agent, &run.ok_or_else(|| run::not_found(run_id))?, at, now)?
+            let run = run.ok_or_else(|| run::not_found(run_id))?;
+            of_run(read, &agent, &run, at, now)?
         }
         Some(Scope::Layer(number)) => {
             let number = u32::try_from(*number)
@@ -222,7 +223,7 @@ pub(super) fn message(
 ) -> Result<v1::MemoryVersion, Stop> {
     let bundle_id = match found.record.layer {
         // A run that serves no user wrote it.
-        0 => run::find(read, agent.number, &found.record.run_id)?.map(|run| run.bundle_id),
+        0 => run::find(read, agent.number, &found.record.run_id)?.map(|run| run.bundle_id.clone()),
         number => layer(read, agent.number, number)?.map(|layer| layer.bundle_id),
     };
     Ok(v1::MemoryVersion {

@@ -5,6 +5,7 @@ use pinrail_proto::v1::Payload;
 
 use crate::key::{Key, Kind, Parts};
 use crate::run;
+use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{decode, get};
 
@@ -35,7 +36,7 @@ pub fn runs_named(
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
 pub fn run_record(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<RunRecord>, Fault> {
-    run::find(read, agent, run_id)
+    Ok(run::find(read, agent, run_id)?.map(Shared::into_inner))
 }
 
 /// What a run was given, or what it came to.

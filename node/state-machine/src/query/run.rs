@@ -37,7 +37,7 @@ pub(super) fn locate(
     if !agent_id.is_empty() {
         let agent = agent::find(read, namespace, agent_id)?;
         let run = find(read, agent.number, run_id)?.ok_or_else(|| not_found(run_id))?;
-        return Ok((agent, run));
+        return Ok((agent, run.into_inner()));
     }
     let hash = run_id.get(..8).ok_or_else(|| not_found(run_id))?;
     let mut prefix = Key::new(Kind::AgentHash).build();
@@ -47,7 +47,7 @@ pub(super) fn locate(
         if let (Some(agent), Some(run)) =
             (agent::by_number(read, number)?, find(read, number, run_id)?)
         {
-            return Ok((agent, run));
+            return Ok((agent, run.into_inner()));
         }
     }
     Err(not_found(run_id))

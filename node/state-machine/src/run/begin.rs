@@ -52,7 +52,7 @@ pub(super) fn begin(
         txn.mark(child_key(agent.number, &run), &[]);
     }
     enter(txn, &mut run, agent.number, input);
-    let mut subject = Subject { agent, bundle, run, step: None };
+    let mut subject = Subject { agent, bundle, run: run.into(), step: None };
     count_in(txn, &mut subject)?;
     go(txn, &mut subject, taker)?;
     subject.save(txn);
@@ -80,7 +80,7 @@ pub(super) fn go(
     taker: Option<&Taker>,
 ) -> Result<(), Stop> {
     session::enter(txn, subject)?;
-    let run = &mut subject.run;
+    let run: &mut RunRecord = &mut subject.run;
     run.grace_ms = subject.agent.grace_ms;
     (run.pinned_ms, run.pinned_revision) = (txn.now, txn.revision);
     run.first_bundle_id.clone_from(&run.bundle_id);

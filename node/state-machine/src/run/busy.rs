@@ -33,7 +33,7 @@ pub(crate) fn is_idle(run: &RunRecord, step: Option<&StepRecord>) -> bool {
 /// Notes when a run begins to have nothing to do, and when it goes on.
 pub(super) fn follow(txn: &mut Txn<'_>, subject: &mut Subject) {
     let Subject { agent, run, step, .. } = subject;
-    let is_idle = is_idle(run, step.as_ref());
+    let is_idle = is_idle(run, step.as_deref());
     if is_idle == (run.idle_since_ms != 0) {
         return;
     }

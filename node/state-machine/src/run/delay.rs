@@ -25,7 +25,8 @@ pub(super) fn schedule(
     enter(txn, &mut run, agent.number, it.input.as_ref());
     set_state(txn, agent.number, &mut run, RunState::Scheduled);
     txn.set_timer(agent.number, run.due_ms, Timer::StartDue, run.run_id.as_bytes());
-    let mut subject = Subject { agent, bundle: BundleRecord::default(), run, step: None };
+    let mut subject =
+        Subject { agent, bundle: BundleRecord::default(), run: run.into(), step: None };
     count_in(txn, &mut subject)?;
     subject.save(txn);
     let Subject { agent, run, .. } = &subject;
@@ -52,9 +53,9 @@ pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(
     txn.clear_timer(number, subject.run.due_ms, Timer::StartDue, run_id.as_bytes());
     // The index of states knows the bundle: leave it before there is one.
     txn.delete(state_key(number, &subject.run));
-    let mut run = subject.run.clone();
+    let mut run = subject.run.clone().into_inner();
     run.set_state(RunState::Unspecified);
     let (agent, bundle, run) = route(txn, subject.agent.clone(), bundle, pin_reason, run);
-    *subject = Subject { agent, bundle, run, step: None };
+    *subject = Subject { agent, bundle, run: run.into(), step: None };
     go(txn, subject, None)
 }

@@ -37,15 +37,14 @@ mod start;
 mod state;
 mod usage;
 
-use std::sync::Arc;
-
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StepRecord};
 use pinrail_proto::{reason, v1};
 
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
+use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get, shared};
+use crate::txn::{Txn, shared};
 use crate::{agent, bundle};
 
 pub(crate) use busy::{busy_ms, busy_of_pin, cost_here, pin_record};
@@ -73,10 +72,10 @@ pub(crate) struct Subject {
     pub(crate) agent: AgentRecord,
     /// The bundle that the run is pinned to; none before a delayed run is due.
     pub(crate) bundle: BundleRecord,
-    pub(crate) run: RunRecord,
+    pub(crate) run: Shared<RunRecord>,
     /// The step that the command is about; where it is about none, the one in no branch, open or last. None for
     /// external runs.
-    pub(crate) step: Option<StepRecord>,
+    pub(crate) step: Option<Shared<StepRecord>>,
 }
 
 impl Subject {
@@ -94,8 +93,8 @@ impl Subject {
     fn with(
         txn: &Txn<'_>,
         agent: u32,
-        run: RunRecord,
-        step: Option<StepRecord>,
+        run: Shared<RunRecord>,
+        step: Option<Shared<StepRecord>>,
     ) -> Result<Self, Stop> {
         let agent = agent::load(txn, agent)?;
         let bundle = match run.bundle_id.as_str() {
@@ -120,7 +119,7 @@ impl Subject {
     }
 
     /// Writes the present step back and goes on with another one of the run.
-    pub(crate) fn go_on_with(&mut self, txn: &mut Txn<'_>, step: StepRecord) {
+    pub(crate) fn go_on_with(&mut self, txn: &mut Txn<'_>, step: Shared<StepRecord>) {
         self.write_step(txn);
         self.step = Some(step);
     }
@@ -157,22 +156,17 @@ pub(crate) fn not_found(run_id: &str) -> Stop {
     reject(reason::RUN_NOT_FOUND, format!("there is no run {run_id:?}"))
 }
 
-pub(crate) fn find(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<RunRecord>, Fault> {
-    get(read, &Key::of(Kind::Run, agent).last(run_id))
-}
-
-/// The same, of a run that is only looked at.
-pub(crate) fn look_at(
+pub(crate) fn find(
     read: &dyn Read,
     agent: u32,
     run_id: &str,
-) -> Result<Option<Arc<RunRecord>>, Fault> {
+) -> Result<Option<Shared<RunRecord>>, Fault> {
     shared(read, &Key::of(Kind::Run, agent).last(run_id))
 }
 
-pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &RunRecord) {
+pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &Shared<RunRecord>) {
     let key = Key::of(Kind::Run, agent).last(&run.run_id);
-    if is_over(run.state()) { txn.put(key, run) } else { txn.put_kept(key, run) }
+    if is_over(run.state()) { txn.put(key, &**run) } else { txn.put_kept(key, run) }
 }
 
 /// Place of an open pin among those of its bundle.

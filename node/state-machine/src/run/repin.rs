@@ -90,10 +90,10 @@ fn missing_step(
         return Ok(None);
     }
     let open = step::open_steps(txn, subject)?;
-    let lacks = |step: &&pinrail_proto::log::StepRecord| {
+    let lacks = |step: &pinrail_proto::log::StepRecord| {
         !step::is_closed(step.state()) && !declared.contains(&step.name)
     };
-    Ok(open.iter().find(lacks).map(|step| step.name.clone()))
+    Ok(open.iter().find(|step| lacks(step)).map(|step| step.name.clone()))
 }
 
 /// Whether the end of this pin is one behind which the run goes on elsewhere.

@@ -85,7 +85,7 @@ fn last_mark(
 /// The entry step that the start named, if it was not just the bundle's.
 fn asked_entry(txn: &Txn<'_>, subject: &Subject) -> Result<Option<String>, Stop> {
     let first = step::find(txn.read(), subject.agent.number, &subject.run.run_id, 1)?;
-    Ok(first.map(|step| step.name).filter(|name| *name != subject.bundle.entry))
+    Ok(first.map(|step| step.name.clone()).filter(|name| *name != subject.bundle.entry))
 }
 
 fn input_bytes(txn: &Txn<'_>, subject: &Subject) -> Result<u64, Stop> {

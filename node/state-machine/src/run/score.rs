@@ -49,8 +49,8 @@ pub(crate) fn score(txn: &mut Txn<'_>, it: &ScoreRun) -> Result<Answer, Stop> {
         );
     }
     Ok(Answer::ScoreRun(ScoreRunResponse {
-        run_id: subject.run.run_id,
-        bundle_id: subject.run.bundle_id,
+        run_id: subject.run.run_id.clone(),
+        bundle_id: subject.run.bundle_id.clone(),
         already,
         revision: txn.revision,
     }))

@@ -154,7 +154,7 @@ pub(super) fn tell_holders(
         txn.effect(Effect::CancelRequested {
             step: step_id(subject.agent.number, &subject.run, &step),
             token: step.token.unwrap_or_default(),
-            worker_id: step.worker_id,
+            worker_id: step.worker_id.clone(),
             reason,
             grace_ms,
         });

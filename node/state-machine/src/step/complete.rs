@@ -22,7 +22,7 @@ use crate::txn::Txn;
 use super::lease::offer;
 use super::queue::{Place, open, unleash};
 use super::state::turn;
-use super::{fan_out, held, look_at, save, wait};
+use super::{fan_out, find, held, save, wait};
 
 pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, Stop> {
     check(it)?;
@@ -171,7 +171,7 @@ fn give(
 }
 
 fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Result<(), Stop> {
-    open(txn, subject, &next.name, Place::behind(subject.step.as_ref()))?;
+    open(txn, subject, &next.name, Place::behind(subject.step.as_deref()))?;
     let row = Key::of(Kind::StepInput, subject.agent.number)
         .text(&subject.run.run_id)
         .u32(subject.run.step)
@@ -202,7 +202,7 @@ fn recorded(
     if id::check_token("run id", &asked.run_id).is_err() {
         return Ok(None);
     }
-    let Some(step) = look_at(txn.read(), asked.agent, &asked.run_id, asked.step)? else {
+    let Some(step) = find(txn.read(), asked.agent, &asked.run_id, asked.step)? else {
         return Ok(None);
     };
     let same = step.state() == StepState::Completed
@@ -224,7 +224,7 @@ fn recorded(
         subject.save(txn);
     }
     // The lease that came with the first answer, if the same worker still holds it.
-    let leased = look_at(txn.read(), asked.agent, &asked.run_id, step.next)?
+    let leased = find(txn.read(), asked.agent, &asked.run_id, step.next)?
         .filter(|next| next.state() == StepState::Leased)
         .filter(|next| next.token.is_some_and(|t| t.revision == step.completion_revision));
     Ok(Some(Answer::Step(StepResult {

@@ -9,6 +9,7 @@ use crate::agent::policy::too_large;
 use crate::key::{Key, Kind, Parts};
 use crate::outcome::{Stop, reject};
 use crate::run::{End, Subject, close as close_run};
+use crate::shared::Shared;
 use crate::store::Fault;
 use crate::txn::Txn;
 
@@ -33,7 +34,7 @@ pub(super) fn check(it: &FanOut) -> Result<(), Stop> {
 pub(super) fn begin(txn: &mut Txn<'_>, subject: &mut Subject, it: &FanOut) -> Result<(), Stop> {
     let agent = subject.agent.number;
     let count = u32::try_from(it.branches.len()).unwrap_or(u32::MAX);
-    open(txn, subject, &it.join, Place::behind(subject.step.as_ref()))?;
+    open(txn, subject, &it.join, Place::behind(subject.step.as_deref()))?;
     let Subject { run, step: Some(join), .. } = &mut *subject else { return Ok(()) };
     (join.branches, join.branches_open, join.settle) = (count, count, it.settle);
     turn(txn, agent, run, join, StepState::Waiting);
@@ -135,7 +136,10 @@ fn close_branches(txn: &mut Txn<'_>, subject: &mut Subject, join: u32) -> Result
 
 /// The open steps of a run: the one in no branch, and those of its branches while it is fanned out; the subject's own
 /// as it is in memory.
-pub(crate) fn open_steps(txn: &Txn<'_>, subject: &Subject) -> Result<Vec<StepRecord>, Fault> {
+pub(crate) fn open_steps(
+    txn: &Txn<'_>,
+    subject: &Subject,
+) -> Result<Vec<Shared<StepRecord>>, Fault> {
     let Some(own) = &subject.step else { return Ok(Vec::new()) };
     if own.join == 0 && own.branches_open == 0 {
         return Ok(vec![own.clone()]);
@@ -156,7 +160,7 @@ pub(crate) fn branches(agent: u32, run_id: &str, join: u32) -> Key {
     Key::of(Kind::Branch, agent).text(run_id).u32(join)
 }
 
-fn existing(txn: &Txn<'_>, subject: &Subject, number: u32) -> Result<StepRecord, Fault> {
+fn existing(txn: &Txn<'_>, subject: &Subject, number: u32) -> Result<Shared<StepRecord>, Fault> {
     let run_id = &subject.run.run_id;
     find(txn.read(), subject.agent.number, run_id, number)?
         .ok_or_else(|| Fault(format!("step {number} of run {run_id} is not there")))

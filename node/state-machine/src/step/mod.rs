@@ -24,8 +24,6 @@ mod state;
 mod transfer;
 mod wait;
 
-use std::sync::Arc;
-
 use pinrail_proto::log::{RunRecord, StepRecord, StepRef, Token};
 use pinrail_proto::v1::{EndReason, RunState, StepState};
 use pinrail_proto::{id, reason};
@@ -34,9 +32,10 @@ use crate::effect::StepId;
 use crate::key::{Key, Kind};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
-use crate::run::{self, Subject, is_over, settle};
+use crate::run::{Subject, is_over, settle};
+use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get, shared};
+use crate::txn::{Txn, shared};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
@@ -54,17 +53,7 @@ pub(crate) fn find(
     agent: u32,
     run_id: &str,
     number: u32,
-) -> Result<Option<StepRecord>, Fault> {
-    get(read, &key(agent, run_id, number))
-}
-
-/// The same, of a step that is only looked at.
-fn look_at(
-    read: &dyn Read,
-    agent: u32,
-    run_id: &str,
-    number: u32,
-) -> Result<Option<Arc<StepRecord>>, Fault> {
+) -> Result<Option<Shared<StepRecord>>, Fault> {
     shared(read, &key(agent, run_id, number))
 }
 
@@ -72,9 +61,9 @@ fn key(agent: u32, run_id: &str, number: u32) -> Vec<u8> {
     Key::of(Kind::Step, agent).text(run_id).u32(number).build()
 }
 
-pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &StepRecord) {
+pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &Shared<StepRecord>) {
     let key = key(agent, run_id, step.number);
-    if is_closed(step.state()) { txn.put(key, step) } else { txn.put_kept(key, step) }
+    if is_closed(step.state()) { txn.put(key, &**step) } else { txn.put_kept(key, step) }
 }
 
 pub(crate) fn step_id(agent: u32, run: &RunRecord, step: &StepRecord) -> StepId {
@@ -145,9 +134,7 @@ pub(crate) fn leased(
     let Some(mut subject) = Subject::at(txn, asked.agent, &asked.run_id, asked.step)? else {
         return Err(stale("the run or its step is gone"));
     };
-    let Some(before) = run::look_at(txn.read(), asked.agent, &asked.run_id)? else {
-        return Err(stale("the run or its step is gone"));
-    };
+    let before = subject.run.clone();
     settle(txn, &mut subject)?;
     let ended = is_over(subject.run.state()) && !is_over(before.state());
     if ended && subject.run.end_reason() != EndReason::Rollback {
@@ -161,7 +148,7 @@ pub(crate) fn leased(
         return Err(stale("the attempt took longer than start_to_close"));
     }
     // Not every caller changes the run, but the index of states may have moved with it here.
-    if subject.run != *before {
+    if subject.run != before {
         subject.save(txn);
     }
     Ok(subject)

@@ -57,7 +57,7 @@ pub(super) fn open(
         subject.run.trunk = subject.run.step;
         name.clone_into(&mut subject.run.step_name);
     }
-    subject.step = Some(StepRecord {
+    let step = StepRecord {
         number: subject.run.step,
         name: name.to_owned(),
         max_attempts: policy.max_attempts,
@@ -72,7 +72,8 @@ pub(super) fn open(
         join: place.join,
         branch: place.branch,
         ..StepRecord::default()
-    });
+    };
+    subject.step = Some(step.into());
     Ok(())
 }
 

@@ -124,7 +124,9 @@ pub(crate) fn deliver(
             && !step.held
             && (step.timer_ms == 0 || now < step.timer_ms)
     };
-    let Some(step) = open_steps(txn, subject)?.into_iter().find(waits) else { return Ok(false) };
+    let Some(step) = open_steps(txn, subject)?.into_iter().find(|step| waits(step)) else {
+        return Ok(false);
+    };
     subject.go_on_with(txn, step);
     wake(txn, subject, name, value.cloned());
     go_on(txn, subject)?;
