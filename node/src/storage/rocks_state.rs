@@ -313,8 +313,7 @@ pub(super) fn fault(error: rocksdb::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use pinrail_state_machine::key::{Key, Kind};
-    use pinrail_state_machine::store::{KeyRange, MemoryStore, Order};
+    use pinrail_state_machine::store::{KeyRange, Order};
 
     use super::*;
 
@@ -380,54 +379,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn scans_show_all_rows_of_their_range_whatever_groups_it_has() {
-        // Rows of two grouped kinds and one between them, of two agents, in groups whose names begin alike.
-        let row = |kind, agent, group: u32, number| {
-            Key::of(kind, agent).text(&"r".repeat(1 + group as usize)).u32(number).build()
-        };
-        let all: Vec<Vec<u8>> = [Kind::Step, Kind::RunByState, Kind::Memory]
-            .into_iter()
-            .flat_map(|kind| (0..2).map(move |agent| (kind, agent * 256)))
-            .flat_map(|(kind, agent)| (0..4).map(move |group| (kind, agent, group)))
-            .flat_map(|(kind, agent, group)| (0..3).map(move |n| row(kind, agent, group, n)))
-            .collect();
-        let folder = tempfile::tempdir().unwrap();
-        let engine = Rocks::open(folder.path(), NONE).unwrap();
-        let mut model = MemoryStore::default();
-        for round in 0..6 {
-            let change = |at: usize| match (at * 7 + round * 5) % 6 {
-                0 => Some(Some(Bytes::from(round.to_string()))),
-                1 => Some(None),
-                _ => None,
-            };
-            let writes: Writes = all
-                .iter()
-                .enumerate()
-                .filter_map(|(at, key)| Some((key.clone(), change(at)?)))
-                .collect();
-            model.write(writes.clone());
-            engine.write(writes, Bytes::from_static(b"position")).unwrap();
-            engine.flush().unwrap();
-            let ranges = all.iter().flat_map(|start| {
-                let ends = all.iter().filter(move |end| *end > start);
-                let ranges = ends.map(|end| KeyRange { start: start.clone(), end: end.clone() });
-                ranges.chain([KeyRange::prefix(start), KeyRange::prefix(&start[..start.len() - 4])])
-            });
-            engine
-                .read(&mut |read| {
-                    for range in ranges.clone() {
-                        for (order, limit) in [(Order::Ascending, 100), (Order::Descending, 2)] {
-                            let found = read.scan(&range, order, limit)?;
-                            assert_eq!(found, model.scan(&range, order, limit)?, "{range:?}");
-                        }
-                    }
-                    Ok(())
-                })
-                .unwrap();
         }
     }
 
