@@ -94,7 +94,7 @@ fn carry_out(shared: &Shared, job: &Job) -> io::Result<()> {
 /// Writes the layers as one table, and has the database take it in.
 fn take_in(generation: &Generation, layers: &Layers) -> io::Result<()> {
     let table = generation.db.path().join(TABLE);
-    write(&table, &generation.tables, layers).map_err(|error| other(fault(error)))?;
+    write(&table, &generation.options, layers).map_err(|error| other(fault(error)))?;
     let mut how = IngestExternalFileOptions::default();
     how.set_move_files(true);
     let taken = generation.db.ingest_external_file_opts(&how, vec![&table]);

@@ -10,9 +10,23 @@ const CACHE_PART: u64 = 16;
 /// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
 /// so that every file has a stretch of deletions.
 const DELETED_RATIO: f64 = 0.5;
+/// Tables are merged when there are so many, with all that the level below has: each covers the whole range of keys.
+const TABLES: i32 = 6;
+/// What that level holds at most, so that what does not change, as runs that wait, sinks below it and is not written again with
+/// every merge.
+const LEVEL_BYTES: u64 = 32 << 20;
+/// Of that level; each level below has files of twice the size. Small ones: a merge takes whole files, and rows that change lie
+/// together.
+const FILE_BYTES: u64 = 2 << 20;
+/// Seconds until a file of the last level is written again only because it tells its rows' ages apart. A reader of the moment
+/// before is nearly always there when tables are merged, so that most merges would be followed by another one.
+const SETTLE_S: u32 = 3_600;
 
 /// For a node that aims to stay below so many bytes of memory.
-pub(super) fn options(memory: u64) -> Options {
+///
+/// # Errors
+/// When this RocksDB does not know an option.
+pub(super) fn options(memory: u64) -> Result<Options, rocksdb::Error> {
     let cache = Cache::new_lru_cache(usize::try_from(memory / CACHE_PART).unwrap_or(usize::MAX));
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&cache);
@@ -25,10 +39,15 @@ pub(super) fn options(memory: u64) -> Options {
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
     table.set_format_version(6);
-    let mut options = Options::default();
+    let settle = format!("bottommost_file_compaction_delay={SETTLE_S}");
+    let mut options = Options::default().get_options_from_string(settle)?;
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_prefix_extractor(groups());
+    options.set_level_zero_file_num_compaction_trigger(TABLES);
+    options.set_max_bytes_for_level_base(LEVEL_BYTES);
+    options.set_target_file_size_base(FILE_BYTES);
+    options.set_target_file_size_multiplier(2);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
     options.set_keep_log_file_num(2);
@@ -38,7 +57,7 @@ pub(super) fn options(memory: u64) -> Options {
     // Tables come as fast as they are written: Raft has its own back pressure; stalls here would only hide it.
     options.set_level_zero_slowdown_writes_trigger(64);
     options.set_level_zero_stop_writes_trigger(1 << 20);
-    options
+    Ok(options)
 }
 
 /// Filters know groups of rows too: most that are looked for are not there, as the versions of a new key of memory.

@@ -16,7 +16,7 @@ use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
 use pinrail_proto::log::SnapshotManifest;
 use pinrail_state_machine::store::{Fault, Read, Writes};
-use rocksdb::{DB, DBCompressionType, ErrorKind, Options};
+use rocksdb::{DB, ErrorKind, Options};
 
 use super::drain::{Drain, Job, ended};
 use super::hot_rows::HotRows;
@@ -58,8 +58,7 @@ pub(super) struct Shared {
 pub(super) struct Generation {
     number: u64,
     pub(super) db: DB,
-    /// Of the tables that it takes in.
-    pub(super) tables: Options,
+    pub(super) options: Options,
 }
 
 impl std::fmt::Debug for Generation {
@@ -71,12 +70,10 @@ impl std::fmt::Debug for Generation {
 impl Generation {
     fn open(state: &Path, number: u64, memory: u64) -> io::Result<Self> {
         let path = state.join(number.to_string());
-        let mut options = options(memory);
+        let mut options = options(memory).map_err(rocks)?;
         options.create_if_missing(is_new(&path)?);
         let db = DB::open(&options, path).map_err(rocks)?;
-        // They are merged soon, and compressed then.
-        options.set_compression_type(DBCompressionType::None);
-        Ok(Self { number, db, tables: options })
+        Ok(Self { number, db, options })
     }
 }
 
