@@ -209,15 +209,21 @@ enum Command {
         after_help = "Examples:\n  chaos bench-peers --json report.json\n  chaos bench-peers --only start --only step --rounds 5 --duration 10s\n  chaos bench-peers --only memory --only flat --keys 100000 --rounds 1"
     )]
     BenchPeers(bench::Options),
-    /// Throughput and latency while clients, open runs, keys, watchers or values grow: JSON, and a picture of each curve.
+    /// Throughput and latency while clients, open runs, keys, bundles, watchers or values grow: JSON, and a picture of each curve.
     #[command(
         after_help = "Examples:\n  chaos bench-curves --folder docs/curves --rounds 3\n  chaos bench-curves --only start-clients --duration 2s\n  chaos bench-curves --only put-keys --keys 100000"
     )]
     BenchCurves(bench::CurveOptions),
     /// SIGKILL of the leader to the next acknowledged write, ours beside etcd, by turns.
+    #[command(
+        after_help = "Examples:\n  chaos bench-failover --trials 60\n  chaos bench-failover --trials 3 --open-runs 1000000"
+    )]
     BenchFailover {
         #[arg(long, default_value_t = 10)]
         trials: usize,
+        /// Runs that are open meanwhile; etcd has as many keys.
+        #[arg(long, default_value_t = 0)]
+        open_runs: u64,
     },
     /// Whole nodes in one process under simulated faults, seed by seed.
     #[cfg(feature = "simulation")]
@@ -426,8 +432,8 @@ async fn carry_out(setting: &Setting, command: Command) -> Result<bool> {
             bench::curves(setting, &options).await?;
             true
         }
-        Command::BenchFailover { trials } => {
-            let found = bench::failover(setting, trials).await?;
+        Command::BenchFailover { trials, open_runs } => {
+            let found = bench::failover(setting, trials, open_runs).await?;
             print!("{found}");
             found.passed()
         }

@@ -64,7 +64,7 @@ impl Harness<'_> {
     }
 
     async fn failover(&self) -> Result<Vec<Pair>> {
-        let (ours, etcd) = failover(self.setting, TRIALS).await?.medians_us();
+        let (ours, etcd) = failover(self.setting, TRIALS, 0).await?.medians_us();
         let (ours, etcd) = (seconds(ours), etcd.map(seconds));
         Ok(vec![Pair { amount: Amount::Failover, ours, etcd }])
     }

@@ -14,6 +14,8 @@ pub(super) enum Along {
     OpenRuns,
     /// Keys of another agent's memory.
     Keys,
+    /// Bundles of other agents.
+    Bundles,
 }
 
 /// One curve.
@@ -43,6 +45,7 @@ pub(super) const CURVES: &[Curve] = &[
     curve("read-clients", "read a pin, linearizably", Workload::Read, Along::Clients),
     curve("step-clients", "complete a step", Workload::Step, Along::Clients),
     curve("step-open-runs", "complete a step, 64 in flight", Workload::Step, Along::OpenRuns),
+    curve("start-bundles", "start a run, 64 clients", Workload::Start, Along::Bundles),
     curve("put-keys", "put a value into memory, 64 clients", Workload::Put, Along::Keys),
     curve("get-keys", "get a value of memory, 64 clients", Workload::Get, Along::Keys),
     curve("watch-watchers", "see a write, 50 in a second", Workload::Watch, Along::Watchers),
@@ -58,6 +61,7 @@ impl Along {
             Along::Bytes => "bytes of a value",
             Along::OpenRuns => "open runs of another agent",
             Along::Keys => "keys of another agent",
+            Along::Bundles => "bundles of other agents",
         }
     }
 
@@ -66,6 +70,7 @@ impl Along {
         match self {
             Along::Clients => vec![1, 4, 16, 64, 256, 1_000],
             Along::Watchers => vec![1, 10, 100, 1_000],
+            Along::Bundles => vec![100, 1_000, 10_000],
             Along::Bytes => vec![64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10],
             Along::OpenRuns | Along::Keys => {
                 let steps = std::iter::successors(Some(1_000_u64), |count| count.checked_mul(10));

@@ -1,4 +1,4 @@
-//! Measures curves: throughput and latency while clients, open runs, keys, watchers or values grow. What is filled grows in one cluster;
+//! Measures curves: throughput and latency while clients, open runs, keys, bundles, watchers or values grow. What is filled grows in one cluster;
 //! everything else is measured on a fresh one at each point.
 
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ pub struct CurveOptions {
     /// Where curves along open runs and keys end.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_900_000))]
     keys: u64,
-    /// Only this curve: start-clients, read-clients, step-clients, step-open-runs, put-keys, get-keys, watch-watchers,
-    /// put-bytes. May be repeated.
+    /// Only this curve: start-clients, read-clients, step-clients, step-open-runs, start-bundles, put-keys, get-keys,
+    /// watch-watchers, put-bytes. May be repeated.
     #[arg(long, value_parser = known)]
     only: Vec<String>,
 }
@@ -107,7 +107,9 @@ async fn points(setting: &Setting, options: &CurveOptions, curve: &Curve) -> Res
             );
             point.rounds.push(figures);
             match curve.along {
-                Along::OpenRuns | Along::Keys => growing = Some((pinrail, point.x)),
+                Along::OpenRuns | Along::Keys | Along::Bundles => {
+                    growing = Some((pinrail, point.x))
+                }
                 Along::Clients | Along::Watchers | Along::Bytes => {
                     pinrail.cluster.kill_all().await?;
                 }
@@ -138,6 +140,10 @@ async fn measure(
         }
         Along::Keys => {
             pinrail.put_keys(x - before).await?;
+            (CLIENTS, VALUE_BYTES)
+        }
+        Along::Bundles => {
+            pinrail.register_bundles(x - before).await?;
             (CLIENTS, VALUE_BYTES)
         }
     };

@@ -76,19 +76,23 @@ impl fmt::Display for Failover {
     }
 }
 
+/// Before each trial ours gets so many open runs, and etcd as many keys.
+///
 /// # Errors
 /// When the harness failed.
-pub async fn failover(setting: &Setting, trials: usize) -> Result<Failover> {
+pub async fn failover(setting: &Setting, trials: usize, held: u64) -> Result<Failover> {
     let out = setting.out.as_deref();
     let binary = Peers::locate().etcd;
     let (mut ours, mut etcd) = (Vec::new(), Vec::new());
     for trial in 1..=trials {
         let mut pinrail = Pinrail::start(&setting.binaries.pinrail, out).await?;
+        pinrail.open_runs(held).await?;
         ours.push(pinrail.lose_leader(SETTLE).await.context("ours")?);
         pinrail.cluster.kill_all().await?;
         let mut line = format!("trial {trial}: ours {} ms", ms(ours[trial - 1]));
         if let Some(binary) = &binary {
             let mut server = Etcd::start(binary, out).await?;
+            server.put_keys(held).await?;
             etcd.push(server.lose_leader(SETTLE).await.context("etcd")?);
             line.push_str(&format!(", etcd {} ms", ms(etcd[trial - 1])));
         }

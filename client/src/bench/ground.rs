@@ -87,13 +87,7 @@ impl Ground {
         };
         self.client.agents().create(request).await?;
         for bundle in [BASE, MEASURED] {
-            let request = v1::CreateBundleRequest {
-                agent_id: agent.to_owned(),
-                bundle_id: bundle.to_owned(),
-                manifest: Some(manifest()),
-                ..Default::default()
-            };
-            self.client.bundles().create(request).await?;
+            self.bundle(agent, bundle).await?;
             let request = v1::SwitchRequest {
                 agent_id: agent.to_owned(),
                 bundle_id: bundle.to_owned(),
@@ -102,6 +96,20 @@ impl Ground {
             self.client.releases().switch(request).await?;
         }
         Ok(())
+    }
+
+    /// Registers a bundle of an agent.
+    ///
+    /// # Errors
+    /// As [`Ground::agent`].
+    pub async fn bundle(&self, agent: &str, bundle: &str) -> Result<()> {
+        let request = v1::CreateBundleRequest {
+            agent_id: agent.to_owned(),
+            bundle_id: bundle.to_owned(),
+            manifest: Some(manifest()),
+            ..Default::default()
+        };
+        self.client.bundles().create(request).await.map(drop)
     }
 
     /// Ends what an agent still does, and deletes it and all that it keeps. Calls that were under way when its load was

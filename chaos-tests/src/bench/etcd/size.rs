@@ -13,17 +13,22 @@ impl Etcd {
     /// Weighs the members, empty and with so many keys, and starts one of them anew.
     pub(in super::super) async fn size(&mut self, count: u64) -> Result<Size> {
         let idle_bytes = weigh(&self.pids()).await?;
+        self.put_keys(count).await?;
+        let full_bytes = weigh(&self.pids()).await?;
+        let follower = (self.leader().await? + 1) % self.addresses.len();
+        let restart = self.restart(follower, count).await?;
+        self.processes.iter_mut().try_for_each(Process::must_run)?;
+        Ok(Size { idle_bytes, full_bytes, restart })
+    }
+
+    /// Puts so many keys.
+    pub(in super::super) async fn put_keys(&mut self, count: u64) -> Result<()> {
         let leader = self.leader().await?;
         let channels: Vec<Channel> = (0..connections(AT_ONCE))
             .map(|_| wire::channel(&self.addresses[leader]))
             .collect::<Result<_>>()?;
         let calls = Calls { call: Call::Put, channels, value: value() };
-        fill("keys", count, |number| calls.put(number as usize, number)).await?;
-        let full_bytes = weigh(&self.pids()).await?;
-        let follower = (leader + 1) % self.addresses.len();
-        let restart = self.restart(follower, count).await?;
-        self.processes.iter_mut().try_for_each(Process::must_run)?;
-        Ok(Size { idle_bytes, full_bytes, restart })
+        fill("keys", count, |number| calls.put(number as usize, number)).await
     }
 
     /// Kills a member and starts it; until it answers with the last of so many keys, which asks the leader how far it must be.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use pinrail_client::bench::{Ground, connections, value};
 use pinrail_client::payload::JSON;
-use pinrail_client::{Client, v1};
+use pinrail_client::{Client, Error, v1};
 use tokio::time::{Duration, Instant};
 
 use super::super::size::{AT_ONCE, Size, back, fill, weigh};
@@ -14,6 +14,10 @@ const AGENT: &str = "open";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than anything is measured: what is filled does not go meanwhile.
 const KEPT: Duration = Duration::from_secs(86_400);
+/// Of an agent; it may have no more.
+const AGENT_BUNDLES: u64 = 100;
+/// Of those, which an agent of the ground has from the start.
+const GROUND_BUNDLES: u64 = 2;
 /// How long a member that begins anew may hold one question.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -51,6 +55,21 @@ impl Pinrail {
             async move { client.memory().put(request).await.map(drop) }
         };
         fill("keys", count, put).await
+    }
+
+    /// Registers so many bundles, [`AGENT_BUNDLES`] for each agent, of which one is live.
+    pub(in super::super) async fn register_bundles(&mut self, count: u64) -> Result<()> {
+        let leader = self.cluster.wait_leader(LEADER).await?;
+        let ground = &Ground::make(&self.at(leader, PATIENCE)?).await?;
+        let register = |number: u64| async move {
+            let agent = format!("agent-{number}");
+            ground.agent(&agent, v1::Execution::External, KEPT).await?;
+            for bundle in GROUND_BUNDLES..AGENT_BUNDLES {
+                ground.bundle(&agent, &format!("b{bundle}")).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        fill("agents", count / AGENT_BUNDLES, register).await
     }
 
     /// An agent on ground of its own, and clients that share the work.
