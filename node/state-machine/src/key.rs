@@ -61,7 +61,7 @@ pub enum Kind {
     Cost = 0x3d,
     /// `agent# bundle\0 ready_revision run\0 step#` → empty: what waits for a worker, in order.
     Ready = 0x30,
-    /// `agent# run\0 step#` → empty: what is leased.
+    /// `agent# run\0 step#` → empty: what is leased; number 0: the step of the trunk.
     Leased = 0x31,
     /// `agent# run\0 name\0 revision` → `SignalRecord`: signals that no step has waited for yet, in order.
     Signal = 0x32,

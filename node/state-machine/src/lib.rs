@@ -45,7 +45,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::TRAFFIC_IDS_MAKE_ROOM;
+pub const FEATURE_LEVEL: u32 = level::LEASES_STAND;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -58,4 +58,6 @@ pub(crate) mod level {
     pub(crate) const CANARIES_END_DRAINS: u32 = 4;
     /// Request ids of traffic make room for later ones, and never have administration refused.
     pub(crate) const TRAFFIC_IDS_MAKE_ROOM: u32 = 5;
+    /// The rows of a trunk's lease stand while it goes from a step to the next.
+    pub(crate) const LEASES_STAND: u32 = 6;
 }

@@ -197,6 +197,18 @@ impl<'a> Overlay<'a> {
         self.writes.insert(key, None);
     }
 
+    /// Whether the row of a key was written or deleted here.
+    #[must_use]
+    pub fn has_written(&self, key: &[u8]) -> bool {
+        self.writes.contains_key(key)
+    }
+
+    /// Forgets what was written of a key: it is as it is below.
+    pub fn unwrite(&mut self, key: &[u8]) {
+        self.forget(key);
+        self.writes.remove(key);
+    }
+
     fn scan_base(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
         if limit > SMALL_SCAN {
             return self.base.scan(range, order, limit);

@@ -144,8 +144,15 @@ fn settle(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
 
 fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Result<(), Stop> {
     let Some((run_id, number)) = step::parse_object(object) else { return Ok(()) };
-    let Some(mut subject) = Subject::at(txn, agent, &run_id, number)? else { return Ok(()) };
-    let before = (subject.run.clone(), subject.step.clone());
+    let found = match number {
+        step::TRUNK => Subject::find(txn, agent, &run_id)?,
+        number => Subject::at(txn, agent, &run_id, number)?,
+    };
+    let Some(mut subject) = found else { return Ok(()) };
+    let mut before = (subject.run.clone(), subject.step.clone());
+    if number == step::TRUNK {
+        subject.run.lease_timer_ms = 0;
+    }
     run::settle(txn, &mut subject)?;
     let same_pin = subject.run.pinned_revision == before.0.pinned_revision;
     if same_pin && !run::is_over(subject.run.state()) {
@@ -154,6 +161,9 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff && s.timer_ms <= now)
         };
         match timer {
+            Timer::AttemptEnd if number == step::TRUNK => {
+                step::lease_timer_over(txn, &mut subject)?;
+            }
             Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
             Timer::StartBy => step::start_by_over(txn, &mut subject)?,
             Timer::Wait => step::wait_over(txn, &mut subject)?,
@@ -187,8 +197,12 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             | Timer::Children => {}
         }
     }
+    // That a timer stands elsewhere now is nothing that anybody sees.
+    before.0.lease_timer_ms = subject.run.lease_timer_ms;
     if (&subject.run, &subject.step) != (&before.0, &before.1) {
         subject.save(txn);
+    } else if number == step::TRUNK {
+        run::save(txn, agent, &subject.run);
     }
     Ok(())
 }

@@ -61,6 +61,8 @@ pub(crate) struct Txn<'a> {
     overlay: Overlay<'a>,
     /// Rows of bundles of which something else may be wanted now.
     unsettled: BTreeSet<Vec<u8>>,
+    /// Marks that were there before this command, which has deleted them.
+    unmarked: BTreeSet<Vec<u8>>,
     pub(crate) cluster: ClusterRecord,
     /// Of this command.
     pub(crate) revision: u64,
@@ -86,6 +88,7 @@ impl<'a> Txn<'a> {
         Self {
             overlay: Overlay::new(base),
             unsettled: BTreeSet::new(),
+            unmarked: BTreeSet::new(),
             cluster,
             revision,
             now,
@@ -131,6 +134,23 @@ impl<'a> Txn<'a> {
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
         self.overlay.delete(key);
+    }
+
+    /// Deletes a mark without a value, which is there.
+    pub(crate) fn unmark(&mut self, key: Vec<u8>) {
+        if !self.overlay.has_written(&key) {
+            self.unmarked.insert(key.clone());
+        }
+        self.overlay.delete(key);
+    }
+
+    /// Puts a mark without a value. Where this command has only deleted it, nothing is written at all.
+    pub(crate) fn mark_again(&mut self, key: Vec<u8>) {
+        if self.unmarked.remove(&key) {
+            self.overlay.unwrite(&key);
+        } else {
+            self.mark(key, &[]);
+        }
     }
 
     pub(crate) fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, Fault> {

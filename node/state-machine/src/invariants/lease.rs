@@ -6,7 +6,7 @@ use pinrail_proto::v1::{RunState, StepState};
 
 use crate::key::{Kind, Parts};
 use crate::run::is_over;
-use crate::step::is_closed;
+use crate::step::{TRUNK, is_closed};
 use crate::store::Fault;
 
 use super::{Found, Scene, broken};
@@ -46,6 +46,10 @@ fn leased(scene: &Scene<'_>, found: &mut Found) -> Result<BTreeSet<(String, u32)
         let mut parts = Parts::new(&key);
         let (_, Some(run_id), Some(number)) = (parts.u32(), parts.text(), parts.u32()) else {
             return Err(broken(&key));
+        };
+        let number = match number {
+            TRUNK => scene.runs.get(run_id).map_or(TRUNK, |run| run.trunk),
+            number => number,
         };
         if !is_open_step(scene, run_id, number) {
             found.say("P1", format!("the lease of {run_id}/{number} is not its pin's"));

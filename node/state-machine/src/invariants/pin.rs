@@ -6,7 +6,7 @@ use pinrail_proto::v1::{RunState, StepState};
 use crate::front;
 use crate::key::Timer;
 use crate::run::{ends, is_over};
-use crate::step::parse_object;
+use crate::step::{TRUNK, object as step_object, parse_object, stands};
 use crate::store::Fault;
 
 use super::{Due, Found, Scene};
@@ -37,6 +37,10 @@ pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
             if at_ms != 0 && !scene.has_timer(timer, at_ms, object) {
                 found.say("P4", format!("{} has no {timer:?} at {at_ms}", run.run_id));
             }
+        }
+        let (stands_ms, trunk) = (run.lease_timer_ms, step_object(&run.run_id, TRUNK));
+        if stands_ms != 0 && !scene.has_timer(Timer::AttemptEnd, stands_ms, &trunk) {
+            found.say("P4", format!("{} has no timer that stands at {stands_ms}", run.run_id));
         }
         if nothing_due && is_late(scene, run) {
             found.say("P4", format!("{} is past its end and nothing is due", run.run_id));
@@ -77,6 +81,9 @@ fn is_late(scene: &Scene<'_>, run: &RunRecord) -> bool {
 
 fn step_has_its_timer(scene: &Scene<'_>, run: &RunRecord, step: &StepRecord, found: &mut Found) {
     let has = timer_of(step).is_none_or(|timer| {
+        if step.state() == StepState::Leased && stands(step) {
+            return run.lease_timer_ms != 0 && run.lease_timer_ms <= step.attempt_deadline_ms;
+        }
         scene.timers.iter().any(|due| {
             due.timer == timer
                 && due.at_ms == step.timer_ms
@@ -145,8 +152,14 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
         // The parent may have ended or begun anew before it is told.
         Timer::ChildOver => true,
         Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait => {
-            parse_object(&due.object)
-                .and_then(|id| scene.steps.get(&id))
+            let Some((run_id, number)) = parse_object(&due.object) else { return false };
+            if number == TRUNK {
+                let open = scene.runs.get(&run_id).filter(|run| !is_over(run.state()));
+                return open.is_some_and(|run| run.lease_timer_ms == due.at_ms);
+            }
+            scene
+                .steps
+                .get(&(run_id, number))
                 .is_some_and(|step| timer_of(step) == Some(due.timer) && step.timer_ms == due.at_ms)
         }
         // A version may be overwritten or dropped before its time.

@@ -111,6 +111,10 @@ pub fn leased_steps(
         else {
             return Err(broken(&key));
         };
+        let number = match number {
+            step::TRUNK => run::find(read, agent, run)?.ok_or_else(|| broken(&key))?.trunk,
+            number => number,
+        };
         let record = existing(read, agent, run, number)?;
         leased.push(LeasedStep {
             step: StepId { agent, run_id: run.to_owned(), step: number },

@@ -16,7 +16,7 @@ use crate::txn::Txn;
 use super::complete::check_next;
 use super::queue::{Place, close, enqueue, open};
 use super::state::{open_branches, turn};
-use super::{find, save};
+use super::{find, save, standing};
 
 pub(super) fn check(it: &FanOut) -> Result<(), Stop> {
     if it.branches.is_empty() {
@@ -112,6 +112,7 @@ pub(crate) fn close_all(
         subject.step = Some(trunk);
     }
     close(txn, subject, state);
+    standing::clear(txn, subject.agent.number, &mut subject.run);
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use pinrail_proto::v1::{RunState, StepState};
 
 use crate::bundle;
 use crate::effect::Effect;
-use crate::key::{Key, Kind, Timer};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
@@ -15,7 +14,7 @@ use crate::txn::Txn;
 
 use super::queue::{begin_clock, dequeue, enqueue, rank};
 use super::state::turn;
-use super::{object, step_id};
+use super::{standing, step_id};
 
 pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
     let asked = it.step.clone().unwrap_or_default();
@@ -111,12 +110,7 @@ fn grant(txn: &mut Txn<'_>, subject: &mut Subject, taker: &Taker) -> Result<Toke
     begin_clock(txn.now, step, &policy);
     let close_by_ms = if step.close_by_ms == 0 { u64::MAX } else { step.close_by_ms };
     step.attempt_deadline_ms = (txn.now + policy.start_to_close_ms).min(close_by_ms);
-    step.timer_ms = step.attempt_deadline_ms;
-    let object = object(&run.run_id, step.number);
-    txn.set_timer(number, step.timer_ms, Timer::AttemptEnd, &object);
-    let mut leased = Key::of(Kind::Leased, number).build();
-    leased.extend_from_slice(&object);
-    txn.mark(leased, &[]);
+    standing::put(txn, number, run, step);
     agent.running_steps += 1;
     txn.effect(Effect::Leased {
         step: step_id(number, run, step),

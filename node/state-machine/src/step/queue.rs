@@ -14,7 +14,7 @@ use crate::txn::Txn;
 use super::fan_out::open_steps;
 use super::lease::offer;
 use super::state::turn;
-use super::{object, step_id};
+use super::{object, standing, step_id};
 
 /// Opens a run's first step; its input is the run's.
 pub(crate) fn open_first(
@@ -192,10 +192,7 @@ pub(super) fn dequeue(txn: &mut Txn<'_>, subject: &mut Subject) {
 pub(crate) fn unleash(txn: &mut Txn<'_>, subject: &mut Subject) {
     let agent_number = subject.agent.number;
     let Subject { agent, run, step: Some(step), .. } = subject else { return };
-    let mut leased = Key::of(Kind::Leased, agent_number).build();
-    leased.extend_from_slice(&object(&run.run_id, step.number));
-    txn.delete(leased);
-    clear_timer(txn, agent_number, &run.run_id, step, Timer::AttemptEnd);
+    standing::take(txn, agent_number, run, step);
     agent.running_steps = agent.running_steps.saturating_sub(1);
     // What becomes of the step is said next.
     turn(txn, agent_number, run, step, StepState::Unspecified);
