@@ -125,14 +125,17 @@ instructions: ## instructions of applying a command, counted by callgrind: the s
 	@$(MAKE) programs PROGRAMS=valgrind:valgrind
 	@.ci/instructions
 
+# Packages that are no part of the workspace: only measurements need what they depend on.
+APART := chaos-tests/restate/Cargo.toml chaos-tests/log-engines/Cargo.toml
 .PHONY: check
 check: deny ## formatting, lints, docs and dependencies; warnings are errors; edits nothing
 	@cargo fmt --all --check
-	@cargo fmt --manifest-path chaos-tests/restate/Cargo.toml --check
+	@for apart in $(APART); do cargo fmt --manifest-path $$apart --check || exit; done
 	@cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	@cargo deny --log-level error check bans licenses sources
-	@cargo deny --log-level error --manifest-path chaos-tests/restate/Cargo.toml --config deny.toml check bans licenses sources
+	@for apart in $(APART); do \
+	  cargo deny --log-level error --manifest-path $$apart --config deny.toml check bans licenses sources || exit; done
 	@if cargo deny --log-level error fetch db >/dev/null 2>&1; then cargo deny --log-level error check advisories; \
 	else echo "advisories were not checked: their database cannot be reached from here"; fi
 	@echo "check passed"
@@ -288,9 +291,13 @@ CURVES ?= $(CARGO_TARGET_DIR)/curves
 bench-curves: build ## throughput and latency along clients, open runs, keys, watchers, payloads, as SVG: BENCH="--only put-bytes"
 	@$(BIN)/chaos bench-curves --folder $(CURVES) $(BENCH)
 
+.PHONY: bench-log
+bench-log: tools ## the log's engine beside raft-engine and a bare file, one and three nodes on a disk: DISK=/var/tmp
+	@cargo run --release --locked --quiet --manifest-path chaos-tests/log-engines/Cargo.toml -- $(DISK)
+
 .PHONY: bench-failover
-bench-failover: build peers ## SIGKILL of the leader to the next acknowledged write, beside etcd, by turns
-	@PINRAIL_ETCD=$(PEERS)/etcd $(BIN)/chaos bench-failover --trials 10
+bench-failover: build peers ## SIGKILL of the leader to the next acknowledged write, beside etcd, by turns: BENCH="--open-runs 100000"
+	@PINRAIL_ETCD=$(PEERS)/etcd $(BIN)/chaos bench-failover $(BENCH)
 
 .PHONY: sim
 sim: tools ## whole nodes in one process under simulated faults: SEEDS=200
