@@ -17,6 +17,8 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// What a start at one member came to.
 struct Start {
     member: String,
+    /// Whether it was heard of lately: a leader that is new has heard of nobody yet.
+    heard_of: bool,
     /// The bundle that it leads to, or why there was none.
     led: Result<String, String>,
     took: Duration,
@@ -24,20 +26,20 @@ struct Start {
 
 pub(super) async fn look(dispatch: &Dispatch, it: &Drilled, drill: &DrillRecord) -> Finding {
     let members = dispatch.inner.replica.status().members;
-    let (reachable, away): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|member| member.reachable);
-    let asked = reachable.iter().map(|member| async {
+    let asked = members.iter().map(|member| async {
         let began = Instant::now();
         let relayed = dispatch.inner.replica.relay(member, start(it, drill, &member.name), WITHIN);
         let led = relayed.await.and_then(|outcome| bundle_of(outcome.result));
-        Start { member: member.name.clone(), led, took: began.elapsed() }
+        let member = member.clone();
+        Start { member: member.name, heard_of: member.reachable, led, took: began.elapsed() }
     });
-    let starts = join_all(asked).await;
-    let away: Vec<&str> = away.iter().map(|member| member.name.as_str()).collect();
-    judge(&starts, &away, good(drill))
+    judge(join_all(asked).await, good(drill))
 }
 
-fn judge(starts: &[Start], away: &[&str], good: &str) -> Finding {
+fn judge(starts: Vec<Start>, good: &str) -> Finding {
+    let (starts, away): (Vec<Start>, Vec<Start>) =
+        starts.into_iter().partition(|start| start.led.is_ok() || start.heard_of);
+    let away: Vec<String> = away.into_iter().map(|start| start.member).collect();
     let told: Vec<_> = starts
         .iter()
         .map(|start| {
@@ -48,7 +50,7 @@ fn judge(starts: &[Start], away: &[&str], good: &str) -> Finding {
         })
         .collect();
     let evidence = json!({ "starts": told, "unreachable": away });
-    for start in starts {
+    for start in &starts {
         match &start.led {
             Ok(bundle) if bundle == good => {}
             Ok(bundle) => {
@@ -91,14 +93,16 @@ mod tests {
 
     use super::*;
 
-    fn told(led: &[Result<&str, &str>], away: &[&str]) -> String {
+    /// Of the first so many members something was heard lately.
+    fn told(led: &[Result<&str, &str>], heard_of: usize) -> String {
         let start = |(number, led): (usize, &Result<&str, &str>)| Start {
             member: format!("n{number}"),
+            heard_of: number < heard_of,
             led: led.map(str::to_owned).map_err(str::to_owned),
             took: Duration::from_millis(1),
         };
         let starts: Vec<Start> = led.iter().enumerate().map(start).collect();
-        match judge(&starts, away, "good") {
+        match judge(starts, "good") {
             Finding::Wait(why) => format!("wait: {why}"),
             Finding::Done { verdict: Verdict::Pass, reason, .. } => format!("pass: {reason}"),
             Finding::Done { reason, .. } => format!("fail: {reason}"),
@@ -107,10 +111,17 @@ mod tests {
 
     #[test]
     fn one_member_that_leads_elsewhere_fails_it_and_one_that_is_away_does_not() {
-        assert_eq!(told(&[Ok("good"), Ok("good")], &[]), "pass: at 2 members");
-        assert_eq!(told(&[Ok("good")], &["n7"]), "pass: at 1 members; n7 not reachable");
-        assert_eq!(told(&[Ok("good"), Err("busy")], &[]), "wait: n1: busy");
+        assert_eq!(told(&[Ok("good"), Ok("good")], 2), "pass: at 2 members");
+        assert_eq!(told(&[Ok("good"), Err("gone")], 1), "pass: at 1 members; n1 not reachable");
+        assert_eq!(told(&[Ok("good"), Err("busy")], 2), "wait: n1: busy");
         let wrong = "fail: a start at n1 leads to bad, not good";
-        assert_eq!(told(&[Ok("good"), Ok("bad")], &[]), wrong);
+        assert_eq!(told(&[Ok("good"), Ok("bad")], 2), wrong);
+    }
+
+    #[test]
+    fn a_member_counts_that_answers_a_new_leader_which_has_not_heard_of_it_yet() {
+        assert_eq!(told(&[Ok("good"), Ok("good"), Ok("good")], 1), "pass: at 3 members");
+        let wrong = "fail: a start at n2 leads to bad, not good";
+        assert_eq!(told(&[Ok("good"), Ok("good"), Ok("bad")], 1), wrong);
     }
 }

@@ -1,5 +1,7 @@
 //! What happened in the golden log, from the first command on. New commands come at the end of [`history`].
 
+mod levels;
+
 use bytes::Bytes;
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::{self, AgentRef, Header, StepRef, Taker, Token};
@@ -23,60 +25,9 @@ pub(super) fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(quotas());
     history.extend(drift());
     history.extend(drills(history.len() as u64));
-    history.extend(traffic_with_request_ids());
-    history.extend(leases_that_stand(history.len() as u64));
+    history.extend(levels::traffic_with_request_ids());
+    history.extend(levels::leases_that_stand(history.len() as u64));
     history
-}
-
-/// A run that goes on with a step on the same worker, and one whose first step was leased before.
-fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)> {
-    let start = |run_id: &str| {
-        plain(Command::StartRun(log::StartRun {
-            agent: agent(),
-            run_id: run_id.to_owned(),
-            lease_first: Some(taker("v9")),
-            ..log::StartRun::default()
-        }))
-    };
-    let complete = |run_id: &str, number: u32, revision: u64, name: &str| {
-        // The cluster was recovered before.
-        plain(Command::CompleteStep(log::CompleteStep {
-            step: step(run_id, number),
-            token: Some(Token { incarnation: 4, revision }),
-            outcome: Some(log::complete_step::Outcome::Next(log::NextStep {
-                name: name.to_owned(),
-                input: payload("notes"),
-            })),
-            lease_next: Some(taker("v9")),
-            ..log::CompleteStep::default()
-        }))
-    };
-    vec![
-        ("start s, lease", start("s")),
-        (
-            "raise the level again",
-            plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 6 })),
-        ),
-        ("start t, lease", start("t")),
-        ("complete s, go on", complete("s", 1, before + 1, "answer")),
-        ("complete t, go on", complete("t", 1, before + 3, "answer")),
-        ("complete t, go on again", complete("t", 2, before + 5, "check")),
-    ]
-}
-
-fn traffic_with_request_ids() -> Vec<(&'static str, log::Command)> {
-    let target = log::memory_target::Target::BundleId("v1".to_owned());
-    let put = log::PutMemory {
-        agent: agent(),
-        target: Some(log::MemoryTarget { target: Some(target) }),
-        key: "users/9".to_owned(),
-        value: payload("Bea"),
-        ..log::PutMemory::default()
-    };
-    vec![
-        ("raise the level", plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 5 }))),
-        ("put memory with a request id", asked(Command::PutMemory(put))),
-    ]
 }
 
 /// A hook that is told of the end of a run; one delivery got through, one did not, one is sent again.

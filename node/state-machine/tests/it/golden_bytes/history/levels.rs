@@ -1,0 +1,57 @@
+//! What changed with a feature level, from the level that switched it on.
+
+use pinrail_proto::log::command::Kind as Command;
+use pinrail_proto::log::{self, Token};
+
+use super::{agent, asked, payload, plain, step, taker};
+
+pub(super) fn traffic_with_request_ids() -> Vec<(&'static str, log::Command)> {
+    let target = log::memory_target::Target::BundleId("v1".to_owned());
+    let put = log::PutMemory {
+        agent: agent(),
+        target: Some(log::MemoryTarget { target: Some(target) }),
+        key: "users/9".to_owned(),
+        value: payload("Bea"),
+        ..log::PutMemory::default()
+    };
+    vec![
+        ("raise the level", plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 5 }))),
+        ("put memory with a request id", asked(Command::PutMemory(put))),
+    ]
+}
+
+/// A run that goes on with a step on the same worker, and one whose first step was leased before.
+pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)> {
+    let start = |run_id: &str| {
+        plain(Command::StartRun(log::StartRun {
+            agent: agent(),
+            run_id: run_id.to_owned(),
+            lease_first: Some(taker("v9")),
+            ..log::StartRun::default()
+        }))
+    };
+    let complete = |run_id: &str, number: u32, revision: u64, name: &str| {
+        // The cluster was recovered before.
+        plain(Command::CompleteStep(log::CompleteStep {
+            step: step(run_id, number),
+            token: Some(Token { incarnation: 4, revision }),
+            outcome: Some(log::complete_step::Outcome::Next(log::NextStep {
+                name: name.to_owned(),
+                input: payload("notes"),
+            })),
+            lease_next: Some(taker("v9")),
+            ..log::CompleteStep::default()
+        }))
+    };
+    vec![
+        ("start s, lease", start("s")),
+        (
+            "raise the level again",
+            plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 6 })),
+        ),
+        ("start t, lease", start("t")),
+        ("complete s, go on", complete("s", 1, before + 1, "answer")),
+        ("complete t, go on", complete("t", 1, before + 3, "answer")),
+        ("complete t, go on again", complete("t", 2, before + 5, "check")),
+    ]
+}
