@@ -288,7 +288,7 @@ bench-peers: build peers ## the same beside etcd, PostgreSQL and Restate, by tur
 
 CURVES ?= $(CARGO_TARGET_DIR)/curves
 .PHONY: bench-curves
-bench-curves: build ## throughput and latency along clients, open runs, keys, watchers, payloads, as SVG: BENCH="--only put-bytes"
+bench-curves: build ## throughput and latency along clients, open runs, bundles, keys, watchers, payloads, as SVG: BENCH="--only put-bytes"
 	@$(BIN)/chaos bench-curves --folder $(CURVES) $(BENCH)
 
 .PHONY: bench-log

@@ -7,8 +7,8 @@ use rocksdb::{
 
 /// Part of the node's memory that holds blocks which were read. The rest of what a node holds has bounds of its own.
 const CACHE_PART: u64 = 16;
-/// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each step deletes its timer,
-/// so that every file has a stretch of deletions.
+/// A file is merged at once when so much of it is deletions. Not by what neighbours in it are: each run that ends deletes its
+/// timers, so that every file has a stretch of deletions.
 const DELETED_RATIO: f64 = 0.5;
 /// Tables are merged when there are so many, with all that the level below has: each covers the whole range of keys.
 const TABLES: i32 = 6;

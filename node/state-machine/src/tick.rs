@@ -161,10 +161,7 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
             s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff && s.timer_ms <= now)
         };
         match timer {
-            Timer::AttemptEnd if number == step::TRUNK => {
-                step::lease_timer_over(txn, &mut subject)?;
-            }
-            Timer::AttemptEnd => step::attempt_over(txn, &mut subject)?,
+            Timer::AttemptEnd => step::lease_timer_over(txn, &mut subject)?,
             Timer::StartBy => step::start_by_over(txn, &mut subject)?,
             Timer::Wait => step::wait_over(txn, &mut subject)?,
             Timer::ChildOver => step::child_over(txn, &mut subject)?,

@@ -30,8 +30,8 @@ pub(super) async fn look(dispatch: &Dispatch, it: &Drilled, drill: &DrillRecord)
         let began = Instant::now();
         let relayed = dispatch.inner.replica.relay(member, start(it, drill, &member.name), WITHIN);
         let led = relayed.await.and_then(|outcome| bundle_of(outcome.result));
-        let member = member.clone();
-        Start { member: member.name, heard_of: member.reachable, led, took: began.elapsed() }
+        let took = began.elapsed();
+        Start { member: member.name.clone(), heard_of: member.reachable, led, took }
     });
     judge(join_all(asked).await, good(drill))
 }

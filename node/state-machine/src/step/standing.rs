@@ -26,19 +26,19 @@ pub(super) fn put(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, step: &mut
         step.timer_ms = step.attempt_deadline_ms;
         let object = object(&run.run_id, step.number);
         txn.set_timer(agent, step.timer_ms, Timer::AttemptEnd, &object);
-        return txn.mark(mark(agent, &object), &[]);
+        return txn.mark(mark(agent, &run.run_id, step.number), &[]);
     }
     step.timer_ms = 0;
     set_timer(txn, agent, run, step.attempt_deadline_ms);
-    txn.mark_again(mark(agent, &object(&run.run_id, TRUNK)));
+    txn.mark_again(mark(agent, &run.run_id, TRUNK));
 }
 
 /// Takes the rows of a lease away, but for a timer that stands.
 pub(super) fn take(txn: &mut Txn<'_>, agent: u32, run: &RunRecord, step: &mut StepRecord) {
     if stands(step) {
-        return txn.unmark(mark(agent, &object(&run.run_id, TRUNK)));
+        return txn.unmark(mark(agent, &run.run_id, TRUNK));
     }
-    txn.delete(mark(agent, &object(&run.run_id, step.number)));
+    txn.delete(mark(agent, &run.run_id, step.number));
     clear_timer(txn, agent, &run.run_id, step, Timer::AttemptEnd);
 }
 
@@ -56,7 +56,7 @@ pub(super) fn clear(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord) {
     }
 }
 
-/// The timer that stood has come and its row is gone: the attempt is over, or its end is later.
+/// An attempt's timer has come and its row is gone: the attempt is over, or, where the timer stood, its end is later.
 pub(crate) fn over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     attempt_over(txn, subject)?;
     let Subject { agent, run, step: Some(step), .. } = subject else { return Ok(()) };
@@ -76,8 +76,6 @@ fn set_timer(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, by_ms: u64) {
     txn.set_timer(agent, by_ms, Timer::AttemptEnd, &object(&run.run_id, TRUNK));
 }
 
-fn mark(agent: u32, object: &[u8]) -> Vec<u8> {
-    let mut key = Key::of(Kind::Leased, agent).build();
-    key.extend_from_slice(object);
-    key
+fn mark(agent: u32, run_id: &str, number: u32) -> Vec<u8> {
+    Key::of(Kind::Leased, agent).text(run_id).u32(number).build()
 }

@@ -1,5 +1,7 @@
 //! The rows of a lease stand while a run goes from a step to the next, and its timer never keeps an attempt from its end.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
@@ -57,18 +59,14 @@ fn go_on(replica: &mut Replica, number: u32, token: Token) -> Token {
     }
 }
 
-/// Kinds of the rows that differ, with a row's kind for each.
+/// The kind of each row that differs.
 fn changed(before: &Replica, after: &Replica) -> Vec<u8> {
-    let rows = |replica: &Replica| -> std::collections::BTreeMap<_, _> {
+    let rows = |replica: &Replica| -> BTreeMap<_, _> {
         replica.store.rows().map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let (before, after) = (rows(before), rows(after));
-    let keys: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).map(|key| key[0]).collect()
-}
-
-fn count(replica: &Replica, kind: Kind) -> usize {
-    replica.store.rows().filter(|(key, _)| key[0] == kind as u8).count()
 }
 
 /// The step's state, and why its last attempt failed.
@@ -126,7 +124,7 @@ fn nothing_of_a_lease_outlives_its_run() {
     let (mut replica, token) = leased(FEATURE_LEVEL);
     let token = go_on(&mut replica, 1, token);
     replica.must(complete(2, token, Outcome::Done(payload("output"))));
-    assert_eq!(count(&replica, Kind::Leased), 0);
+    assert_eq!(replica.count(Kind::Leased), 0);
     replica.check_promises();
 }
 
@@ -137,8 +135,8 @@ fn a_lease_from_before_the_level_ends_as_it_began() {
     replica.check_promises();
     let token = go_on(&mut replica, 1, token);
     replica.check_promises();
-    assert_eq!(count(&replica, Kind::Leased), 1);
+    assert_eq!(replica.count(Kind::Leased), 1);
     replica.must(complete(2, token, Outcome::Done(payload("output"))));
-    assert_eq!(count(&replica, Kind::Leased), 0);
+    assert_eq!(replica.count(Kind::Leased), 0);
     replica.check_promises();
 }

@@ -75,6 +75,11 @@ impl Replica {
         applied.outcome.result.unwrap()
     }
 
+    /// How many rows of a kind there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        self.store.rows().filter(|(key, _)| key[0] == kind as u8).count()
+    }
+
     pub(super) fn check_promises(&self) {
         let violations = invariants::check(&self.store).unwrap();
         assert!(violations.is_empty(), "{violations:#?}");

@@ -53,10 +53,6 @@ fn is_remembered(replica: &Replica, id: &str) -> bool {
     replica.read().get(&Key::new(Kind::Dedupe).last(id)).unwrap().is_some()
 }
 
-fn count(replica: &Replica, kind: Kind) -> usize {
-    replica.store.rows().filter(|(key, _)| key[0] == kind as u8).count()
-}
-
 #[test]
 fn the_oldest_id_of_traffic_makes_room_and_nothing_is_refused() {
     let mut replica = with_memory(FEATURE_LEVEL);
@@ -69,7 +65,7 @@ fn the_oldest_id_of_traffic_makes_room_and_nothing_is_refused() {
     assert_eq!(["a", "b", "c"].map(|id| is_remembered(&replica, id)), [false, true, true]);
     put(&mut replica, "d");
     assert_eq!(["b", "c", "d"].map(|id| is_remembered(&replica, id)), [false, true, true]);
-    assert_eq!(count(&replica, Kind::TrafficId), 2, "what is forgotten has no place either");
+    assert_eq!(replica.count(Kind::TrafficId), 2, "what is forgotten has no place either");
     assert_eq!(reason(&pause(&mut replica, "p")), None, "an operator is heard");
 }
 
@@ -91,7 +87,7 @@ fn ids_of_traffic_go_after_an_hour_when_later_ones_come() {
     for number in 3..12 {
         put(&mut replica, &format!("new-{number}"));
     }
-    assert_eq!(count(&replica, Kind::TrafficId), 9, "two go for each that comes");
+    assert_eq!(replica.count(Kind::TrafficId), 9, "two go for each that comes");
     replica.check_promises();
 }
 
@@ -111,7 +107,7 @@ fn ids_of_administration_go_by_their_timer() {
 fn below_the_level_traffic_is_refused_as_ever() {
     let mut replica = with_memory(4);
     put(&mut replica, "a");
-    assert_eq!(count(&replica, Kind::TrafficId), 0);
+    assert_eq!(replica.count(Kind::TrafficId), 0);
     replica.check_promises();
     change(&mut replica, |cluster| cluster.dedupe_rows = DEDUPE_ROWS);
     assert_eq!(reason(&pause(&mut replica, "p")), Some("OVERLOADED"));
