@@ -86,13 +86,17 @@ pub async fn failover(setting: &Setting, trials: usize, held: u64) -> Result<Fai
     let (mut ours, mut etcd) = (Vec::new(), Vec::new());
     for trial in 1..=trials {
         let mut pinrail = Pinrail::start(&setting.binaries.pinrail, out).await?;
-        pinrail.open_runs(held).await?;
+        if held > 0 {
+            pinrail.open_runs(held).await?;
+        }
         ours.push(pinrail.lose_leader(SETTLE).await.context("ours")?);
         pinrail.cluster.kill_all().await?;
         let mut line = format!("trial {trial}: ours {} ms", ms(ours[trial - 1]));
         if let Some(binary) = &binary {
             let mut server = Etcd::start(binary, out).await?;
-            server.put_keys(held).await?;
+            if held > 0 {
+                server.put_keys(held).await?;
+            }
             etcd.push(server.lose_leader(SETTLE).await.context("etcd")?);
             line.push_str(&format!(", etcd {} ms", ms(etcd[trial - 1])));
         }
