@@ -45,7 +45,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::LEASES_STAND;
+pub const FEATURE_LEVEL: u32 = level::HARD_ENDS_FOLLOW;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -60,4 +60,6 @@ pub(crate) mod level {
     pub(crate) const TRAFFIC_IDS_MAKE_ROOM: u32 = 5;
     /// The rows of a trunk's lease stand while it goes from a step to the next.
     pub(crate) const LEASES_STAND: u32 = 6;
+    /// A pin has one timer at a time: that of its hard end is set when the one of its soft end comes.
+    pub(crate) const HARD_ENDS_FOLLOW: u32 = 7;
 }

@@ -100,11 +100,12 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
                 txn.mark(key.to_vec(), &[]);
             }
         }
-        Timer::RunExpires
-        | Timer::RunHardEnd
-        | Timer::KeepAlive
-        | Timer::CancelBy
-        | Timer::StartDue => {
+        Timer::RunExpires => {
+            txn.delete(key.to_vec());
+            settle(txn, agent, &text())?;
+            run::follow_soft_end(txn, agent, &text())?;
+        }
+        Timer::RunHardEnd | Timer::KeepAlive | Timer::CancelBy | Timer::StartDue => {
             txn.delete(key.to_vec());
             settle(txn, agent, &text())?;
         }

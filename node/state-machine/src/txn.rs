@@ -118,13 +118,25 @@ impl<'a> Txn<'a> {
 
     /// The same of a record that many commands read and few change: it is not written when it is what is there.
     pub(crate) fn put_changed<M: Decoded>(&mut self, key: Vec<u8>, record: &M) {
-        // A fault is met again by whoever reads the row.
-        let is_there = self.cluster.feature_level >= level::UNCHANGED_ROWS_STAY
-            && shared::<M>(&self.overlay, &key)
-                .is_ok_and(|before| before.as_deref() == Some(record));
-        if !is_there {
+        if self.before(&key).as_deref() != Some(record) {
             self.put_kept(key, &record.clone().into());
         }
+    }
+
+    /// The same of one that is shared.
+    pub(crate) fn put_back<M: Decoded>(&mut self, key: Vec<u8>, record: &Shared<M>) {
+        if self.before(&key).as_ref() != Some(record) {
+            self.put_kept(key, record);
+        }
+    }
+
+    /// A record as it is now, if it counts whether it changes.
+    fn before<M: Decoded>(&self, key: &[u8]) -> Option<Shared<M>> {
+        if self.cluster.feature_level < level::UNCHANGED_ROWS_STAY {
+            return None;
+        }
+        // A fault is met again by whoever reads the row.
+        shared(&self.overlay, key).ok().flatten()
     }
 
     /// A row whose key says it all, or whose value is a few raw bytes.

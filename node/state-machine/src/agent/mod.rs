@@ -19,6 +19,7 @@ use crate::hook;
 use crate::key::{Key, Kind};
 use crate::namespace;
 use crate::outcome::{Stop, reject};
+use crate::shared::Shared;
 use crate::signal;
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, get, shared};
@@ -194,19 +195,43 @@ pub(crate) fn erase(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> 
 /// # Errors
 /// `AGENT_NOT_FOUND` suggests the nearest name.
 pub(crate) fn load_by_ref(txn: &Txn<'_>, agent: Option<&AgentRef>) -> Result<AgentRecord, Stop> {
+    lend_by_ref(txn, agent).map(Shared::into_inner)
+}
+
+/// As [`lend`], by name.
+pub(crate) fn lend_by_ref(
+    txn: &Txn<'_>,
+    agent: Option<&AgentRef>,
+) -> Result<Shared<AgentRecord>, Stop> {
     let (namespace, agent) =
         agent.map_or(("", ""), |a| (a.namespace.as_str(), a.agent_id.as_str()));
-    find(txn.read(), namespace, agent)
+    lend_by_name(txn.read(), namespace, agent)
 }
 
 pub(crate) fn load(txn: &Txn<'_>, number: u32) -> Result<AgentRecord, Stop> {
-    by_number(txn.read(), number)?.ok_or_else(|| {
-        reject(reason::AGENT_NOT_FOUND, format!("there is no agent with the number {number}"))
-    })
+    by_number(txn.read(), number)?.ok_or_else(|| no_number(number))
+}
+
+/// The record of an agent for a command that is unlikely to change it.
+pub(crate) fn lend(txn: &Txn<'_>, number: u32) -> Result<Shared<AgentRecord>, Stop> {
+    shared(txn.read(), &row(number))?.ok_or_else(|| no_number(number))
+}
+
+fn no_number(number: u32) -> Stop {
+    reject(reason::AGENT_NOT_FOUND, format!("there is no agent with the number {number}"))
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: &AgentRecord) {
-    txn.put_changed(Key::of(Kind::Agent, agent.number).build(), agent);
+    txn.put_changed(row(agent.number), agent);
+}
+
+/// Saves a record that was lent.
+pub(crate) fn give_back(txn: &mut Txn<'_>, agent: &Shared<AgentRecord>) {
+    txn.put_back(row(agent.number), agent);
+}
+
+fn row(number: u32) -> Vec<u8> {
+    Key::of(Kind::Agent, number).build()
 }
 
 /// Finds an agent by name in any moment of the state.
@@ -215,9 +240,17 @@ pub(crate) fn find(
     namespace_id: &str,
     agent_id: &str,
 ) -> Result<AgentRecord, Stop> {
+    lend_by_name(read, namespace_id, agent_id).map(Shared::into_inner)
+}
+
+fn lend_by_name(
+    read: &dyn Read,
+    namespace_id: &str,
+    agent_id: &str,
+) -> Result<Shared<AgentRecord>, Stop> {
     let namespace_id = namespace::or_default(namespace_id);
     if let Some(number) = number(read, namespace_id, agent_id)? {
-        return by_number(read, number)?
+        return shared(read, &row(number))?
             .ok_or_else(|| Fault(format!("agent {number} has a name and no record")).into());
     }
     let names = names(read, namespace_id)?;
@@ -243,7 +276,7 @@ pub(crate) fn number(read: &dyn Read, namespace: &str, agent: &str) -> Result<Op
 }
 
 pub(crate) fn by_number(read: &dyn Read, number: u32) -> Result<Option<AgentRecord>, Fault> {
-    get(read, &Key::of(Kind::Agent, number).build())
+    get(read, &row(number))
 }
 
 /// The complete policy of an agent.

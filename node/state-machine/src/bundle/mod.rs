@@ -22,8 +22,9 @@ use crate::key::{Key, Kind};
 use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
+use crate::shared::Shared;
 use crate::store::{Fault, Order, Read};
-use crate::txn::{Txn, decode, get};
+use crate::txn::{Txn, decode, get, shared};
 use crate::{agent, event, nearest};
 
 pub(crate) use diff::diff;
@@ -165,12 +166,36 @@ pub(crate) fn existing(read: &dyn Read, agent: u32, bundle_id: &str) -> Result<B
     })
 }
 
+/// The record of a bundle that is there, for a command that is unlikely to change it.
+pub(crate) fn lend(
+    read: &dyn Read,
+    agent: u32,
+    bundle_id: &str,
+) -> Result<Shared<BundleRecord>, Stop> {
+    match shared(read, &row(Kind::Bundle, agent, bundle_id))? {
+        Some(record) => Ok(record),
+        None => existing(read, agent, bundle_id).map(Shared::from),
+    }
+}
+
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) {
+    let key = settled_row(txn, agent, record);
+    txn.put_changed(key, record);
+}
+
+/// Saves a record that was lent.
+pub(crate) fn give_back(txn: &mut Txn<'_>, agent: u32, record: &Shared<BundleRecord>) {
+    let key = settled_row(txn, agent, record);
+    txn.put_back(key, record);
+}
+
+/// The row of a bundle, noted where something else may be wanted of it.
+fn settled_row(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) -> Vec<u8> {
     let key = row(Kind::Bundle, agent, &record.bundle_id);
     if !wanted::is_by_route(record) {
         txn.note_unsettled(key.clone());
     }
-    txn.put_changed(key, record);
+    key
 }
 
 /// All bundles of an agent, by id; at most [`limits::BUNDLES_PER_AGENT`].

@@ -11,7 +11,7 @@ use crate::store::Fault;
 
 use super::{Due, Found, Scene};
 
-/// Each open pin has a timer at its hard end and each drain one at its own; where nothing is due, nothing is
+/// Each open pin has a timer at its hard end, or at its soft end one that sets it, and each drain one at its own; where nothing is due, nothing is
 /// past its end.
 pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
     let nothing_due = scene.timers.iter().all(|due| due.at_ms > scene.now_ms);
@@ -23,10 +23,12 @@ pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
             continue;
         }
         let object = run.run_id.as_bytes();
-        if !scene.has_timer(Timer::RunHardEnd, run.expires_ms + run.grace_ms, object) {
+        if !run.hard_end_follows
+            && !scene.has_timer(Timer::RunHardEnd, run.expires_ms + run.grace_ms, object)
+        {
             found.say("P4", format!("the pin of {} has no end", run.run_id));
         }
-        if run.expires_ms > scene.now_ms
+        if (run.hard_end_follows || run.expires_ms > scene.now_ms)
             && !scene.has_timer(Timer::RunExpires, run.expires_ms, object)
         {
             found.say("P4", format!("the pin of {} has no soft end", run.run_id));
@@ -133,7 +135,8 @@ fn is_wanted(scene: &Scene<'_>, due: &Due) -> bool {
     let bundle = scene.bundles.get(&text);
     match due.timer {
         Timer::RunExpires => open.is_some_and(|run| run.expires_ms == due.at_ms),
-        Timer::RunHardEnd => open.is_some_and(|run| run.expires_ms + run.grace_ms == due.at_ms),
+        Timer::RunHardEnd => open
+            .is_some_and(|run| !run.hard_end_follows && run.expires_ms + run.grace_ms == due.at_ms),
         Timer::KeepAlive => open.is_some_and(|run| run.keep_until_ms == due.at_ms),
         Timer::CancelBy => open.is_some_and(|run| run.cancel_by_ms == due.at_ms),
         Timer::Retention => run.is_some_and(|run| is_over(run.state())),

@@ -214,7 +214,7 @@ fn place(
                 scratch: held.run.scratch,
                 bundle_id: held.run.bundle_id.clone(),
                 run_id: held.run.run_id.clone(),
-                agent: held.agent,
+                agent: held.agent.into_inner(),
             })
         }
         Some(Target::BundleId(named)) => of_bundle(txn, agent, &named),

@@ -90,7 +90,7 @@ fn bundle_of(
         ..RunRecord::default()
     };
     match run::choose(read, super::position(read)?.now_ms, agent, &run) {
-        Ok((bundle, _)) => Ok(Some(bundle)),
+        Ok((bundle, _)) => Ok(Some(bundle.into_inner())),
         Err(Stop::Rejected(_)) => Ok(None),
         Err(Stop::Fault(fault)) => Err(fault),
     }

@@ -8,14 +8,16 @@ use crate::eval;
 use crate::event;
 use crate::event::With as _;
 use crate::key::{Key, Kind, Timer};
+use crate::level;
 use crate::memory;
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::Stop;
+use crate::shared::Shared;
 use crate::step;
 use crate::txn::Txn;
 
 use super::child::{check_room, child_key};
-use super::{Subject, busy, pin_key, session, set_state};
+use super::{Subject, busy, find, is_over, pin_key, save, session, set_state};
 
 /// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
 pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
@@ -41,8 +43,8 @@ pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecor
 /// Pins a run whose record says to what, and lets it begin: with `taker`, if that may have its first step.
 pub(super) fn begin(
     txn: &mut Txn<'_>,
-    agent: AgentRecord,
-    bundle: BundleRecord,
+    agent: Shared<AgentRecord>,
+    bundle: Shared<BundleRecord>,
     mut run: RunRecord,
     input: Option<&Payload>,
     taker: Option<&Taker>,
@@ -131,7 +133,26 @@ pub(super) fn pin(
     bundle.drained_ms = 0;
     let object = run.run_id.as_bytes();
     txn.set_timer(agent.number, run.expires_ms, Timer::RunExpires, object);
-    txn.set_timer(agent.number, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);
+    run.hard_end_follows = txn.cluster.feature_level >= level::HARD_ENDS_FOLLOW;
+    if !run.hard_end_follows {
+        set_hard_end(txn, agent.number, run);
+    }
+}
+
+/// The timer of a pin's soft end has come and its row is gone: the one of the hard end takes over, if the run goes on.
+pub(crate) fn follow_soft_end(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
+    let Some(mut run) = find(txn.read(), agent, run_id)? else { return Ok(()) };
+    if run.hard_end_follows && run.expires_ms <= txn.now && !is_over(run.state()) {
+        set_hard_end(txn, agent, &mut run);
+        save(txn, agent, &run);
+    }
+    Ok(())
+}
+
+fn set_hard_end(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord) {
+    let due_ms = run.expires_ms + run.grace_ms;
+    txn.set_timer(agent, due_ms, Timer::RunHardEnd, run.run_id.as_bytes());
+    run.hard_end_follows = false;
 }
 
 fn begin_external(txn: &mut Txn<'_>, subject: &mut Subject) {

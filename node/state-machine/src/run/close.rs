@@ -84,7 +84,9 @@ pub(super) fn unpin(txn: &mut Txn<'_>, subject: &mut Subject) {
     txn.delete(pin_key(agent, run));
     let object = run.run_id.as_bytes();
     txn.clear_timer(agent, run.expires_ms, Timer::RunExpires, object);
-    txn.clear_timer(agent, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);
+    if !run.hard_end_follows {
+        txn.clear_timer(agent, run.expires_ms + run.grace_ms, Timer::RunHardEnd, object);
+    }
     if run.keep_until_ms != 0 {
         txn.clear_timer(agent, run.keep_until_ms, Timer::KeepAlive, object);
     }

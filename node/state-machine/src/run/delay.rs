@@ -1,12 +1,13 @@
 //! Delayed starts: a run that is accepted now and takes its pin from the route when it is due.
 
-use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun};
+use pinrail_proto::log::{AgentRecord, RunRecord, StartRun};
 use pinrail_proto::v1::{Failure, RunState};
 
 use crate::event;
 use crate::event::With as _;
 use crate::key::Timer;
 use crate::outcome::Stop;
+use crate::shared::Shared;
 use crate::txn::Txn;
 
 use super::begin::{count_in, enter, go};
@@ -16,7 +17,7 @@ use super::{End, Subject, close, set_state, state_key};
 /// Accepts a run that begins later. It has no pin until then.
 pub(super) fn schedule(
     txn: &mut Txn<'_>,
-    agent: AgentRecord,
+    agent: Shared<AgentRecord>,
     mut run: RunRecord,
     it: &StartRun,
 ) -> Result<Subject, Stop> {
@@ -25,8 +26,7 @@ pub(super) fn schedule(
     enter(txn, &mut run, agent.number, it.input.as_ref());
     set_state(txn, agent.number, &mut run, RunState::Scheduled);
     txn.set_timer(agent.number, run.due_ms, Timer::StartDue, run.run_id.as_bytes());
-    let mut subject =
-        Subject { agent, bundle: BundleRecord::default(), run: run.into(), step: None };
+    let mut subject = Subject { agent, bundle: Shared::default(), run: run.into(), step: None };
     count_in(txn, &mut subject)?;
     subject.save(txn);
     let Subject { agent, run, .. } = &subject;

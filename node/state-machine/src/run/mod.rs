@@ -47,6 +47,7 @@ use crate::store::{Fault, Read};
 use crate::txn::{Txn, shared};
 use crate::{agent, bundle};
 
+pub(crate) use begin::follow_soft_end;
 pub(crate) use busy::{busy_ms, busy_of_pin, cost_here, pin_record};
 pub(crate) use cancel::{cancel, cancel_if_ending, stop_if_ending};
 pub(crate) use child::{child_id, child_key, end_children, start_awaited};
@@ -69,9 +70,9 @@ pub(crate) use usage::add as add_usage;
 /// A run and what its commands read and change with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) agent: AgentRecord,
+    pub(crate) agent: Shared<AgentRecord>,
     /// The bundle that the run is pinned to; none before a delayed run is due.
-    pub(crate) bundle: BundleRecord,
+    pub(crate) bundle: Shared<BundleRecord>,
     pub(crate) run: Shared<RunRecord>,
     /// The step that the command is about; where it is about none, the one in no branch, open or last. None for
     /// external runs.
@@ -96,10 +97,10 @@ impl Subject {
         run: Shared<RunRecord>,
         step: Option<Shared<StepRecord>>,
     ) -> Result<Self, Stop> {
-        let agent = agent::load(txn, agent)?;
+        let agent = agent::lend(txn, agent)?;
         let bundle = match run.bundle_id.as_str() {
-            "" => BundleRecord::default(),
-            pinned => bundle::load(txn, agent.number, pinned)?,
+            "" => Shared::default(),
+            pinned => bundle::lend(txn.read(), agent.number, pinned)?,
         };
         Ok(Self { agent, bundle, run, step })
     }
@@ -143,9 +144,9 @@ impl Subject {
         self.run.changed_ms = txn.now;
         follow(txn, self);
         busy::follow(txn, self);
-        agent::save(txn, &self.agent);
+        agent::give_back(txn, &self.agent);
         if !self.run.bundle_id.is_empty() {
-            bundle::save(txn, self.agent.number, &self.bundle);
+            bundle::give_back(txn, self.agent.number, &self.bundle);
         }
         save(txn, self.agent.number, &self.run);
         self.write_step(txn);

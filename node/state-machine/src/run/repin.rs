@@ -173,7 +173,7 @@ fn move_to(txn: &mut Txn<'_>, subject: &mut Subject, mut to: BundleRecord) -> Re
     run.set_state(RunState::Unspecified);
     let state = if state == RunState::Cancelling { RunState::Queued } else { state };
     set_state(txn, number, run, state);
-    subject.bundle = to;
+    subject.bundle = to.into();
     let Subject { agent, bundle, run, .. } = &mut *subject;
     pin(txn, agent, bundle, run);
     step::move_along(txn, subject, &ready)?;

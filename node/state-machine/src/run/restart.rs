@@ -45,7 +45,7 @@ pub(super) fn restart(
     forget_steps(txn, subject)?;
     // The old bundle's record changes here and the new one's afterwards: they are two rows.
     bundle::save(txn, subject.agent.number, &subject.bundle);
-    subject.bundle = bundle::load(txn, subject.agent.number, &mark.to_bundle_id)?;
+    subject.bundle = bundle::lend(txn.read(), subject.agent.number, &mark.to_bundle_id)?;
     move_to(txn, subject, &mark);
     // Signals that nothing waited for yet are kept: the run that begins anew may wait for them.
     subject.run.stored_bytes = input_bytes(txn, subject)? + step::pending_bytes(txn, subject)?;

@@ -11,6 +11,7 @@ use crate::agent::policy::{check_labels, too_large};
 use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
+use crate::shared::Shared;
 use crate::store::Read;
 use crate::txn::Txn;
 use crate::{agent, bundle, event, hook, memory, release};
@@ -22,7 +23,7 @@ use super::{Subject, find, pin_message, session};
 
 pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     check(it)?;
-    let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
+    let agent = agent::lend_by_ref(txn, it.agent.as_ref())?;
     let digest = digest(it);
     if let Some(existing) = find(txn.read(), agent.number, &it.run_id)? {
         return start_again(txn, &agent, &existing, &digest);
@@ -61,11 +62,11 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
 /// What the route says of a run: its bundle, its layer, and its end from now on.
 pub(super) fn route(
     txn: &mut Txn<'_>,
-    mut agent: AgentRecord,
-    mut bundle: BundleRecord,
+    mut agent: Shared<AgentRecord>,
+    mut bundle: Shared<BundleRecord>,
     pin_reason: PinReason,
     mut run: RunRecord,
-) -> (AgentRecord, BundleRecord, RunRecord) {
+) -> (Shared<AgentRecord>, Shared<BundleRecord>, RunRecord) {
     run.layer = match run.scratch {
         Some(_) => 0,
         None => memory::candidate(txn, &mut agent, &mut bundle),
@@ -215,14 +216,13 @@ pub(super) fn admit(txn: &Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
         let message = format!("agent {} is paused and refuses starts", agent.agent_id);
         return Err(reject(reason::AGENT_PAUSED, message));
     }
-    let all = [
-        (format!("agent {}", agent.agent_id), agent.open_runs, agent.max_open),
-        ("the cluster".to_owned(), txn.cluster.open_runs, limits::OPEN_RUNS),
-    ];
-    for (of, used, limit) in all {
-        if used >= limit {
-            return Err(quota::exceeded(&of, Quota::OpenRuns, used, limit));
-        }
+    if agent.open_runs >= agent.max_open {
+        let of = format!("agent {}", agent.agent_id);
+        return Err(quota::exceeded(&of, Quota::OpenRuns, agent.open_runs, agent.max_open));
+    }
+    let open_runs = txn.cluster.open_runs;
+    if open_runs >= limits::OPEN_RUNS {
+        return Err(quota::exceeded("the cluster", Quota::OpenRuns, open_runs, limits::OPEN_RUNS));
     }
     quota::admit(txn, &agent.namespace, Quota::OpenRuns, 1)
 }
@@ -233,27 +233,27 @@ pub(crate) fn choose(
     now: u64,
     agent: &AgentRecord,
     run: &RunRecord,
-) -> Result<(BundleRecord, PinReason), Stop> {
+) -> Result<(Shared<BundleRecord>, PinReason), Stop> {
     let asked = run.asked_bundle_id.as_str();
     if asked.is_empty() {
         if let Some(bundle) = session::pinned(read, agent, &run.session, now)? {
-            return Ok((bundle, PinReason::Session));
+            return Ok((bundle.into(), PinReason::Session));
         }
         if agent.live_bundle_id.is_empty() {
             let message = format!("agent {} has no live bundle", agent.agent_id);
             return Err(reject(reason::NO_LIVE_BUNDLE, message));
         }
         if release::draws(read, agent, run)? {
-            let candidate = bundle::existing(read, agent.number, &agent.candidate_bundle_id)?;
+            let candidate = bundle::lend(read, agent.number, &agent.candidate_bundle_id)?;
             return Ok((candidate, PinReason::Canary));
         }
         let is_old = is_planted(Mutant::StartsOnOldRoute)
             && !agent.standby_bundle_id.is_empty()
             && run.run_id.ends_with(['0', '1', '2', '3']);
         let routed = if is_old { &agent.standby_bundle_id } else { &agent.live_bundle_id };
-        return Ok((bundle::existing(read, agent.number, routed)?, PinReason::Route));
+        return Ok((bundle::lend(read, agent.number, routed)?, PinReason::Route));
     }
-    let bundle = bundle::existing(read, agent.number, asked)?;
+    let bundle = bundle::lend(read, agent.number, asked)?;
     if bundle.rejected {
         let message = format!("bundle {} was rolled back", bundle.bundle_id);
         return Err(reject(reason::BUNDLE_REJECTED, message));

@@ -15,6 +15,8 @@ use crate::replica::{BEGIN_MS, Replica, agent, create_agent, create_bundle, payl
 
 const AGENT: &str = "support";
 const RUN: &str = "run";
+/// The last level at which each step's lease had rows of its own.
+const ROWS_OF_EACH: u32 = 5;
 /// Of the policy: how long an attempt may take.
 const ATTEMPT_MS: u64 = 12_000;
 
@@ -130,7 +132,7 @@ fn nothing_of_a_lease_outlives_its_run() {
 
 #[test]
 fn a_lease_from_before_the_level_ends_as_it_began() {
-    let (mut replica, token) = leased(FEATURE_LEVEL - 1);
+    let (mut replica, token) = leased(ROWS_OF_EACH);
     replica.must(Command::SetFeatureLevel(log::SetFeatureLevel { level: FEATURE_LEVEL }));
     replica.check_promises();
     let token = go_on(&mut replica, 1, token);

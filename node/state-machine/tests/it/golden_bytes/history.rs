@@ -27,6 +27,7 @@ pub(super) fn history() -> Vec<(&'static str, log::Command)> {
     history.extend(drills(history.len() as u64));
     history.extend(levels::traffic_with_request_ids());
     history.extend(levels::leases_that_stand(history.len() as u64));
+    history.extend(levels::hard_ends_that_follow(history.len() as u64));
     history
 }
 

@@ -2,6 +2,7 @@
 
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::{self, Token};
+use pinrail_proto::v1;
 
 use super::{agent, asked, payload, plain, step, taker};
 
@@ -20,16 +21,18 @@ pub(super) fn traffic_with_request_ids() -> Vec<(&'static str, log::Command)> {
     ]
 }
 
+/// The start of a run whose first step is handed out at once.
+fn start(run_id: &str) -> log::Command {
+    plain(Command::StartRun(log::StartRun {
+        agent: agent(),
+        run_id: run_id.to_owned(),
+        lease_first: Some(taker("v9")),
+        ..log::StartRun::default()
+    }))
+}
+
 /// A run that goes on with a step on the same worker, and one whose first step was leased before.
 pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)> {
-    let start = |run_id: &str| {
-        plain(Command::StartRun(log::StartRun {
-            agent: agent(),
-            run_id: run_id.to_owned(),
-            lease_first: Some(taker("v9")),
-            ..log::StartRun::default()
-        }))
-    };
     let complete = |run_id: &str, number: u32, revision: u64, name: &str| {
         // The cluster was recovered before.
         plain(Command::CompleteStep(log::CompleteStep {
@@ -53,5 +56,27 @@ pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)
         ("complete s, go on", complete("s", 1, before + 1, "answer")),
         ("complete t, go on", complete("t", 1, before + 3, "answer")),
         ("complete t, go on again", complete("t", 2, before + 5, "check")),
+    ]
+}
+
+/// A run that is over before its pin ends, one that is not, and one from before whose two timers go.
+pub(super) fn hard_ends_that_follow(before: u64) -> Vec<(&'static str, log::Command)> {
+    let done = |run_id: &str, number: u32, revision: u64| {
+        plain(Command::CompleteStep(log::CompleteStep {
+            step: step(run_id, number),
+            token: Some(Token { incarnation: 4, revision }),
+            outcome: Some(log::complete_step::Outcome::Done(v1::Payload::default())),
+            ..log::CompleteStep::default()
+        }))
+    };
+    vec![
+        (
+            "raise the level once more",
+            plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 7 })),
+        ),
+        ("start u, lease", start("u")),
+        ("start x, lease", start("x")),
+        ("complete u", done("u", 1, before + 2)),
+        ("complete s", done("s", 2, before - 2)),
     ]
 }
