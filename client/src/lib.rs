@@ -19,6 +19,7 @@ pub mod config;
 pub mod connection;
 pub mod error;
 pub mod payload;
+pub mod pin_cache;
 mod pool;
 pub mod retry;
 pub mod service;
@@ -36,6 +37,7 @@ pub use client::{Client, ClientBuilder};
 pub use config::Config;
 pub use connection::Notice;
 pub use error::{Error, Result};
+pub use pin_cache::PinCache;
 /// The messages of the API.
 pub use pinrail_proto::v1;
 pub use worker::Worker;

@@ -36,7 +36,7 @@ pub struct Options {
     /// Runs that are open, or keys, in rows about many of them.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_900_000))]
     pub(super) keys: u64,
-    /// Only rows of this name: start, put, read, lookup, step, run, chain, job, watch, dispatch, flat, memory,
+    /// Only rows of this name: start, put, read, lookup, cached, step, run, chain, job, watch, dispatch, flat, memory,
     /// failover, moves. May be repeated.
     #[arg(long, value_parser = known)]
     only: Vec<String>,

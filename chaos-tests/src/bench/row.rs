@@ -106,6 +106,15 @@ pub(super) const ROWS: &[Row] = &[
         wanted: faster(1.5),
         ..PLAIN
     },
+    // A router looks up pins for its own callers, and asks only for those that it does not keep.
+    Row {
+        name: "cached",
+        clients: 256,
+        ours: Workload::Cached,
+        peer: Peer::Etcd(etcd::Call::Serializable),
+        wanted: faster(20.0),
+        ..PLAIN
+    },
     // A worker's stream carries many steps at once, where etcd takes a caller for each write.
     Row {
         name: "step",

@@ -12,6 +12,7 @@ use super::workload::Workload;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::payload::JSON;
+use crate::pin_cache::PinCache;
 
 /// Bytes of every input and value.
 pub const VALUE_BYTES: usize = 256;
@@ -42,6 +43,8 @@ pub(super) struct Calls {
     /// Each has a connection of its own; the load's clients share them evenly.
     pub(super) clients: Vec<Client>,
     pub(super) value: Bytes,
+    /// Of a workload that looks up what is kept: all clients are callers of one router.
+    pub(super) pins: Option<PinCache>,
 }
 
 impl Calls {
@@ -49,7 +52,9 @@ impl Calls {
     pub(super) async fn prepare(&self) -> Result<()> {
         let made = stream::iter(0..READ_IN_TURN).map(|number| async move {
             match self.workload {
-                Workload::Read | Workload::Lookup => self.start(self.client(0), number).await,
+                Workload::Read | Workload::Lookup | Workload::Cached => {
+                    self.start(self.client(0), number).await
+                }
                 Workload::Get => self.put(self.client(0), number).await,
                 Workload::Start
                 | Workload::Put
@@ -132,6 +137,15 @@ impl Calls {
         expect(answer.bundle_id == MEASURED, "the run has another bundle")
     }
 
+    async fn kept_pin(&self, number: u64) -> Result<()> {
+        // It may be there at once, and other callers want their turn.
+        tokio::task::coop::consume_budget().await;
+        let run_id = Self::run_id(number % READ_IN_TURN);
+        let Some(pins) = &self.pins else { return Err(Error::invalid("no pins are kept")) };
+        let answer = pins.lookup(&run_id).await?;
+        expect(answer.bundle_id == MEASURED, "the run has another bundle")
+    }
+
     async fn get(&self, client: &Client, number: u64) -> Result<()> {
         let request = v1::GetMemoryRequest {
             agent_id: self.agent.clone(),
@@ -165,6 +179,7 @@ impl Calls {
             Workload::Put => self.put(client, number).await,
             Workload::Read => self.pin(client, number, v1::Consistency::Linearizable).await,
             Workload::Lookup => self.pin(client, number, v1::Consistency::Local).await,
+            Workload::Cached => self.kept_pin(number).await,
             Workload::Get => self.get(client, number).await,
             Workload::Watch => self.put_watched(client, number).await,
             // Steps are no calls: workers have them.

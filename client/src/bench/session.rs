@@ -22,6 +22,7 @@ use super::workload::Workload;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::pin_cache::PinCache;
 use crate::worker::WorkerBuilder;
 
 /// Clients of a load that share a connection, and connections of a load at most.
@@ -211,12 +212,19 @@ impl Subject<'_> {
             agent: agent.to_owned(),
             clients: self.connections.clone(),
             value: self.value.clone(),
+            pins: match (workload, self.connections.first()) {
+                (Workload::Cached, Some(client)) => Some(PinCache::new(client, agent)),
+                _ => None,
+            },
         };
         calls.prepare().await?;
         match workload {
-            Workload::Start | Workload::Put | Workload::Read | Workload::Lookup | Workload::Get => {
-                measure(load, Arc::new(calls), self.servers, stop).await
-            }
+            Workload::Start
+            | Workload::Put
+            | Workload::Read
+            | Workload::Lookup
+            | Workload::Cached
+            | Workload::Get => measure(load, Arc::new(calls), self.servers, stop).await,
             Workload::Run => self.with_workers(echo, load, calls, stop).await,
             Workload::Chain => self.with_workers(relay, load, calls, stop).await,
             Workload::Watch => measure_watch(load, Arc::new(calls), self.servers, stop).await,

@@ -13,6 +13,8 @@ pub enum Workload {
     Read,
     /// The pin of a run is looked up in one member's state.
     Lookup,
+    /// The pin of a run is looked up in what this process keeps of them.
+    Cached,
     /// A value of memory is read linearizably.
     Get,
     /// A step is completed.
@@ -29,11 +31,12 @@ pub enum Workload {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 10] = [
+    pub const ALL: [Workload; 11] = [
         Workload::Start,
         Workload::Put,
         Workload::Read,
         Workload::Lookup,
+        Workload::Cached,
         Workload::Get,
         Workload::Step,
         Workload::Run,
@@ -61,6 +64,7 @@ impl Workload {
             Workload::Put => "put",
             Workload::Read => "read",
             Workload::Lookup => "lookup",
+            Workload::Cached => "cached",
             Workload::Get => "get",
             Workload::Step => "step",
             Workload::Run => "run",
@@ -78,6 +82,7 @@ impl Workload {
             Workload::Put => "put a value into memory under a new key",
             Workload::Read => "read the pin of a run, linearizably",
             Workload::Lookup => "look up the pin of a run in the state of the member that is asked",
+            Workload::Cached => "look up the pin of a run where a router keeps it",
             Workload::Get => "get a value of memory, linearizably",
             Workload::Step => "complete a step: runs of ten, and workers in this process",
             Workload::Run => "start a run of one step and wait for its result",
@@ -101,6 +106,7 @@ impl Workload {
             Workload::Start
             | Workload::Put
             | Workload::Lookup
+            | Workload::Cached
             | Workload::Get
             | Workload::Watch => v1::Execution::External,
             Workload::Read

@@ -29,6 +29,7 @@ mod memory;
 mod metrics_page;
 mod mirrored_effects;
 mod nodes;
+mod pin_cache;
 mod policy;
 mod porting;
 mod quiet_agent;
