@@ -71,6 +71,7 @@ pub struct Node {
     pub dispatch: Dispatch,
     pub(crate) watchers: Arc<AtomicUsize>,
     pub(crate) closings: watch::Closings,
+    pub(crate) looks: Arc<watch::Looks>,
     /// Room for writes of this node's callers.
     pub(crate) writes: Arc<Semaphore>,
     /// Of starts by this node's callers.
@@ -86,7 +87,8 @@ impl Node {
         let currency = Arc::from(config.metrics.currency.as_str());
         let starts = Arc::new(Pace::new(config.limits.runs_per_second));
         let closings = watch::Closings::start(replica.feed());
-        Self { replica, dispatch, watchers: Arc::default(), closings, writes, starts, currency }
+        let (watchers, looks) = (Arc::default(), Arc::default());
+        Self { replica, dispatch, watchers, closings, looks, writes, starts, currency }
     }
 }
 

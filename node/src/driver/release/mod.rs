@@ -46,6 +46,10 @@ use crate::raft::AppliedBatch;
 /// How often releases are looked at when nothing changes.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// How long releases are left alone between two looks, for each agent that has one: a look takes some fiftieth of a millisecond,
+/// and with many agents in quarantine it would otherwise be taken at all of them for each entry of the log.
+const REST: Duration = Duration::from_millis(1);
+
 /// What a look at a stage comes to.
 #[derive(Debug, PartialEq)]
 enum Finding {
@@ -101,6 +105,7 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
                 known.watching.forget(agent);
             }
         }
+        sleep(rest(agents.len())).await;
         tokio::select! {
             () = sleep(EVERY) => {}
             batch = feed.recv() => match batch {
@@ -114,6 +119,11 @@ pub(super) async fn run(dispatch: Dispatch, mut feed: broadcast::Receiver<Arc<Ap
             take_in(&dispatch, &batch, &mut agents, &mut known.shadows).await;
         }
     }
+}
+
+/// How long so many agents are left alone.
+fn rest(agents: usize) -> Duration {
+    REST * u32::try_from(agents).unwrap_or(u32::MAX)
 }
 
 /// Remembers agents that changed, and mirrors live runs that began.

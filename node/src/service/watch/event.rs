@@ -1,5 +1,6 @@
 //! The event stream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinrail_proto::v1;
@@ -12,7 +13,7 @@ use tonic::Status;
 use crate::raft::AppliedBatch;
 
 use super::super::Node;
-use super::{Answers, PAGE, PROGRESS, Then, Watched, follow};
+use super::{Answers, Looks, PAGE, PROGRESS, Then, Watched, follow};
 
 /// Events after a revision, then as they happen. A page without events is sent only to say how far the stream is, and
 /// only now and then: a busy cluster would otherwise flood who watches a quiet agent.
@@ -21,12 +22,14 @@ pub(in super::super) async fn events(
     filter: EventFilter,
     timeout: Duration,
 ) -> Result<Answers<v1::WatchEventsResponse>, Status> {
-    follow(node, Events { filter, told: None }, timeout).await
+    let looks = Arc::clone(&node.looks);
+    follow(node, Events { filter, told: None, looks }, timeout).await
 }
 
 struct Events {
     filter: EventFilter,
     told: Option<Instant>,
+    looks: Arc<Looks>,
 }
 
 impl Watched for Events {
@@ -36,7 +39,7 @@ impl Watched for Events {
     const PATIENCE: Duration = PROGRESS;
 
     fn look(&self, read: &dyn Read) -> Result<(Vec<v1::Event>, u64), Stop> {
-        query::events(read, &self.filter, PAGE)
+        self.looks.events.look(read, &self.filter, || query::events(read, &self.filter, PAGE))
     }
 
     fn tell(

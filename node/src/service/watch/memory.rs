@@ -1,5 +1,6 @@
 //! What changes in memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinrail_proto::v1;
@@ -12,7 +13,7 @@ use tonic::Status;
 use crate::raft::AppliedBatch;
 
 use super::super::Node;
-use super::{Answers, PAGE, PROGRESS, Then, Watched, follow};
+use super::{Answers, Looks, PAGE, PROGRESS, Then, Watched, follow};
 
 /// Changes of memory after a revision, then as they happen; and each time the scope has come to mean another layer.
 pub(in super::super) async fn memory(
@@ -20,13 +21,15 @@ pub(in super::super) async fn memory(
     filter: MemoryFilter,
     timeout: Duration,
 ) -> Result<Answers<v1::WatchMemoryResponse>, Status> {
-    follow(node, Memory { filter, told: None }, timeout).await
+    let looks = Arc::clone(&node.looks);
+    follow(node, Memory { filter, told: None, looks }, timeout).await
 }
 
 struct Memory {
     filter: MemoryFilter,
     /// When something was said last, and the layer that the scope meant then.
     told: Option<(Instant, u64)>,
+    looks: Arc<Looks>,
 }
 
 impl Watched for Memory {
@@ -36,7 +39,8 @@ impl Watched for Memory {
     const PATIENCE: Duration = PROGRESS;
 
     fn look(&self, read: &dyn Read) -> Result<v1::WatchMemoryResponse, Stop> {
-        query::memory_changes(read, &self.filter, PAGE)
+        let look = || query::memory_changes(read, &self.filter, PAGE);
+        self.looks.memory.look(read, &self.filter, look)
     }
 
     fn tell(

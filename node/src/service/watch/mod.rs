@@ -4,6 +4,7 @@
 
 mod closings;
 mod event;
+mod looks;
 mod memory;
 mod release;
 mod result;
@@ -30,6 +31,7 @@ use super::{Node, error};
 
 pub(crate) use closings::Closings;
 pub(super) use event::events;
+pub(crate) use looks::Looks;
 pub(super) use memory::memory;
 pub(super) use release::release;
 pub(super) use result::result;

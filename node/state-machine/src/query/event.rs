@@ -11,7 +11,7 @@ use crate::store::{Order, Read, Row};
 use crate::txn::decode;
 
 /// Which events are meant. Empty fields mean all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventFilter {
     pub namespace: String,
     pub agent_id: String,

@@ -12,7 +12,7 @@ use crate::txn::get;
 use super::memory::{message, open, weight};
 
 /// Whose changes are meant, and from where on.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct MemoryFilter {
     pub namespace: String,
     pub agent_id: String,
