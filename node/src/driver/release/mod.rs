@@ -46,8 +46,8 @@ use crate::raft::AppliedBatch;
 /// How often releases are looked at when nothing changes.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How long releases are left alone between two looks, for each agent that has one: a look takes some fiftieth of a millisecond,
-/// and with many agents in quarantine it would otherwise be taken at all of them for each entry of the log.
+/// How long releases are left alone between two looks, for each agent that has one: a look takes some ten microseconds
+/// (`start-bundles` of `make bench-curves`), and all of them would otherwise be taken for each entry of the log.
 const REST: Duration = Duration::from_millis(1);
 
 /// What a look at a stage comes to.

@@ -212,7 +212,7 @@ pub(crate) fn load(txn: &Txn<'_>, number: u32) -> Result<AgentRecord, Stop> {
     by_number(txn.read(), number)?.ok_or_else(|| no_number(number))
 }
 
-/// The record of an agent for a command that is unlikely to change it.
+/// The record of an agent, copied only if it is changed.
 pub(crate) fn lend(txn: &Txn<'_>, number: u32) -> Result<Shared<AgentRecord>, Stop> {
     shared(txn.read(), &row(number))?.ok_or_else(|| no_number(number))
 }

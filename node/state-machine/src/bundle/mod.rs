@@ -155,7 +155,16 @@ pub(crate) fn load(txn: &Txn<'_>, agent: u32, bundle_id: &str) -> Result<BundleR
 }
 
 pub(crate) fn existing(read: &dyn Read, agent: u32, bundle_id: &str) -> Result<BundleRecord, Stop> {
-    if let Some(record) = find(read, agent, bundle_id)? {
+    lend(read, agent, bundle_id).map(Shared::into_inner)
+}
+
+/// The same, copied only if it is changed.
+pub(crate) fn lend(
+    read: &dyn Read,
+    agent: u32,
+    bundle_id: &str,
+) -> Result<Shared<BundleRecord>, Stop> {
+    if let Some(record) = shared(read, &row(Kind::Bundle, agent, bundle_id))? {
         return Ok(record);
     }
     let all = all(read, agent)?;
@@ -164,18 +173,6 @@ pub(crate) fn existing(read: &dyn Read, agent: u32, bundle_id: &str) -> Result<B
         Some(near) => stop.with("suggestion", near),
         None => stop,
     })
-}
-
-/// The record of a bundle that is there, for a command that is unlikely to change it.
-pub(crate) fn lend(
-    read: &dyn Read,
-    agent: u32,
-    bundle_id: &str,
-) -> Result<Shared<BundleRecord>, Stop> {
-    match shared(read, &row(Kind::Bundle, agent, bundle_id))? {
-        Some(record) => Ok(record),
-        None => existing(read, agent, bundle_id).map(Shared::from),
-    }
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) {
