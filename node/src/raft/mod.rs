@@ -35,6 +35,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unanswered;
 
 pub use addition::{Added, Adder, Heard};
 pub use lead::Leadership;

@@ -34,6 +34,7 @@ use super::cluster_time::ClusterTime;
 use super::types::{
     LogId, PeerNode, TypeConfig, Vote, get_log_id, get_vote, put_entry, put_log_id, put_vote,
 };
+use super::unanswered::Unanswered;
 
 /// A vote or a hand-over that takes longer counts as lost.
 const CALL: Duration = Duration::from_millis(500);
@@ -228,11 +229,23 @@ impl NetStreamAppend<TypeConfig> for Peer {
             };
             let taken = self.answers(first.vote);
             let requests = futures::stream::iter([first]).chain(input);
-            let requests = requests.map(move |request| put_append(&network, target, &request));
+            let unanswered = Unanswered::default();
+            let answered = unanswered.clone();
+            let requests = requests.map(move |request| {
+                unanswered.sent(last_of(&request));
+                put_append(&network, target, &request)
+            });
             let opened = timeout(APPEND_IDLE, self.client.append(requests)).await;
             let answers =
                 opened.map_err(|_| lost("an append stream was not opened"))?.map_err(call)?;
-            Ok(answers.into_inner().map(move |answer| taken.take(answer.map_err(call)?)).boxed())
+            let answers = answers.into_inner().map(move |answer| taken.take(answer.map_err(call)?));
+            let heard = answers.filter(move |answer| {
+                std::future::ready(match answer {
+                    Ok(Ok(matching)) => answered.is_heard(*matching),
+                    Ok(Err(_)) | Err(_) => true,
+                })
+            });
+            Ok(heard.boxed())
         })
     }
 }
