@@ -3,27 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinrail_client::{Client, PinCache, v1};
+use pinrail_client::{PinCache, v1};
 use pinrail_proto::time;
 use tokio::time::{Instant, sleep};
 
 use crate::nodes::{Nodes, SOON, agent, switch_to};
-
-async fn start(client: &Client, run_id: &str) {
-    let request = v1::StartRunRequest {
-        agent_id: "support".into(),
-        run_id: run_id.into(),
-        repinnable: Some(true),
-        ..Default::default()
-    };
-    client.runs().start(request).await.expect("the run starts");
-}
+use crate::repin::start;
 
 /// Looks up until what it finds is as wanted. What happens is heard a moment later.
 async fn until(
     pins: &PinCache,
     run_id: &str,
-    wanted: impl Fn(&v1::LookupPinResponse) -> bool,
+    mut wanted: impl FnMut(&Arc<v1::LookupPinResponse>) -> bool,
 ) -> Arc<v1::LookupPinResponse> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -38,17 +29,12 @@ async fn until(
 
 /// Looks up until a pin is kept: the same one is answered twice.
 async fn until_kept(pins: &PinCache, run_id: &str) -> Arc<v1::LookupPinResponse> {
-    let deadline = Instant::now() + SOON;
-    let mut before = pins.lookup(run_id).await.expect("the run is there");
-    loop {
-        let pin = pins.lookup(run_id).await.expect("the run is there");
-        if Arc::ptr_eq(&before, &pin) {
-            return pin;
-        }
-        assert!(Instant::now() < deadline, "nothing is kept");
-        sleep(Duration::from_millis(5)).await;
-        before = pin;
-    }
+    let mut before = None;
+    until(pins, run_id, |pin| {
+        let before = before.replace(Arc::clone(pin));
+        before.is_some_and(|before| Arc::ptr_eq(&before, pin))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -56,8 +42,8 @@ async fn a_router_keeps_pins_and_hears_what_becomes_of_them() {
     let nodes = Nodes::start(3).await;
     let client = nodes.client();
     agent(&client).await;
-    start(&client, "moves").await;
-    start(&client, "ends").await;
+    start(&client, "moves", true).await;
+    start(&client, "ends", true).await;
     let pins = PinCache::new(&client, "support");
     for run_id in ["moves", "ends"] {
         assert_eq!(until_kept(&pins, run_id).await.bundle_id, "v1");
@@ -82,7 +68,7 @@ async fn a_router_keeps_pins_and_hears_what_becomes_of_them() {
         ..Default::default()
     };
     client.pins().set_drain(shorten).await.expect("it drains");
-    let drains = |pin: &v1::LookupPinResponse| {
+    let drains = |pin: &Arc<v1::LookupPinResponse>| {
         let seconds = |at: Option<prost_types::Timestamp>| at.map(|at| at.seconds);
         let pin = pin.pin.as_ref().expect("it has one");
         pin.bundle_id == "v1" && seconds(pin.soft_end) < seconds(pin.expires_at)

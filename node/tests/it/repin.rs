@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::nodes::{Nodes, SOON, agent, switch_to};
 
-async fn start(client: &Client, run_id: &str, repinnable: bool) {
+pub(crate) async fn start(client: &Client, run_id: &str, repinnable: bool) {
     let request = v1::StartRunRequest {
         agent_id: "support".into(),
         run_id: run_id.into(),

@@ -209,16 +209,14 @@ pub(crate) fn lend_by_ref(
 }
 
 pub(crate) fn load(txn: &Txn<'_>, number: u32) -> Result<AgentRecord, Stop> {
-    by_number(txn.read(), number)?.ok_or_else(|| no_number(number))
+    lend(txn, number).map(Shared::into_inner)
 }
 
 /// The record of an agent, copied only if it is changed.
 pub(crate) fn lend(txn: &Txn<'_>, number: u32) -> Result<Shared<AgentRecord>, Stop> {
-    shared(txn.read(), &row(number))?.ok_or_else(|| no_number(number))
-}
-
-fn no_number(number: u32) -> Stop {
-    reject(reason::AGENT_NOT_FOUND, format!("there is no agent with the number {number}"))
+    shared(txn.read(), &row(number))?.ok_or_else(|| {
+        reject(reason::AGENT_NOT_FOUND, format!("there is no agent with the number {number}"))
+    })
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: &AgentRecord) {

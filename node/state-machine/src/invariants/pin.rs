@@ -11,8 +11,8 @@ use crate::store::Fault;
 
 use super::{Due, Found, Scene};
 
-/// Each open pin has a timer at its hard end, or at its soft end one that sets it, and each drain one at its own; where nothing is due, nothing is
-/// past its end.
+/// Each open pin has a timer at its hard end, or at its soft end one that sets it, and each drain one at its own; where
+/// nothing is due, nothing is past its end.
 pub(super) fn pins_end(scene: &Scene<'_>, found: &mut Found) {
     let nothing_due = scene.timers.iter().all(|due| due.at_ms > scene.now_ms);
     for run in scene.open_runs() {
