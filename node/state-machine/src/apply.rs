@@ -143,6 +143,7 @@ impl<'a> Machine<'a> {
             judge_cluster(txn, kind)?;
             let watched = audit::watch(txn, kind)?;
             let answer = carry_out(txn, kind)?;
+            agent::settle_leases(txn)?;
             bundle::announce_wanted(txn)?;
             audit::record(txn, watched)?;
             Ok(answer)

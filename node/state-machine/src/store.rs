@@ -203,12 +203,6 @@ impl<'a> Overlay<'a> {
         self.writes.contains_key(key)
     }
 
-    /// Forgets what was written of a key: it is as it is below.
-    pub fn unwrite(&mut self, key: &[u8]) {
-        self.forget(key);
-        self.writes.remove(key);
-    }
-
     fn scan_base(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
         if limit > SMALL_SCAN {
             return self.base.scan(range, order, limit);

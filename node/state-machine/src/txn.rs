@@ -61,8 +61,10 @@ pub(crate) struct Txn<'a> {
     overlay: Overlay<'a>,
     /// Rows of bundles of which something else may be wanted now.
     unsettled: BTreeSet<Vec<u8>>,
-    /// Marks that were there before this command, which has deleted them.
-    unmarked: BTreeSet<Vec<u8>>,
+    /// Marks that were there before this command, which deletes them unless it puts them again.
+    unmarked: Vec<Vec<u8>>,
+    /// By agent: leases that this command gave, less those that it ended.
+    leases: Vec<(u32, i64)>,
     pub(crate) cluster: ClusterRecord,
     /// Of this command.
     pub(crate) revision: u64,
@@ -88,7 +90,8 @@ impl<'a> Txn<'a> {
         Self {
             overlay: Overlay::new(base),
             unsettled: BTreeSet::new(),
-            unmarked: BTreeSet::new(),
+            unmarked: vec![],
+            leases: vec![],
             cluster,
             revision,
             now,
@@ -148,21 +151,39 @@ impl<'a> Txn<'a> {
         self.overlay.delete(key);
     }
 
-    /// Deletes a mark without a value, which is there.
+    /// Deletes a mark without a value, which is there. Where it was before this command, the row goes when the command ends.
     pub(crate) fn unmark(&mut self, key: Vec<u8>) {
-        if !self.overlay.has_written(&key) {
-            self.unmarked.insert(key.clone());
+        if self.overlay.has_written(&key) {
+            self.overlay.delete(key);
+        } else {
+            self.unmarked.push(key);
         }
-        self.overlay.delete(key);
     }
 
     /// Puts a mark without a value. Where this command has only deleted it, nothing is written at all.
     pub(crate) fn mark_again(&mut self, key: Vec<u8>) {
-        if self.unmarked.remove(&key) {
-            self.overlay.unwrite(&key);
-        } else {
-            self.mark(key, &[]);
+        match self.unmarked.iter().position(|unmarked| *unmarked == key) {
+            Some(at) => drop(self.unmarked.swap_remove(at)),
+            None => self.mark(key, &[]),
         }
+    }
+
+    /// Counts a lease that was given (1) or ended (-1). The agent's record says so when the command ends: most commands that
+    /// end one give another, and leave the record alone.
+    pub(crate) fn count_lease(&mut self, agent: u32, change: i64) {
+        match self.leases.iter_mut().find(|(of, _)| *of == agent) {
+            Some((_, leases)) => *leases += change,
+            None => self.leases.push((agent, change)),
+        }
+    }
+
+    /// Leases of an agent that this command gave, less those that it ended, while its record does not say so yet.
+    pub(crate) fn leases(&self, agent: u32) -> i64 {
+        self.leases.iter().find(|(of, _)| *of == agent).map_or(0, |(_, leases)| *leases)
+    }
+
+    pub(crate) fn take_leases(&mut self) -> Vec<(u32, i64)> {
+        std::mem::take(&mut self.leases)
     }
 
     pub(crate) fn scan(&self, range: &KeyRange, limit: usize) -> Result<Vec<Row>, Fault> {
@@ -228,6 +249,9 @@ impl<'a> Txn<'a> {
     }
 
     pub(crate) fn finish(mut self) -> Finished {
+        for key in std::mem::take(&mut self.unmarked) {
+            self.overlay.delete(key);
+        }
         let mut events = std::mem::take(&mut self.events);
         if is_planted(Mutant::UnorderedApply) {
             let order = std::collections::hash_map::RandomState::new();

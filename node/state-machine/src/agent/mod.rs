@@ -228,6 +228,23 @@ pub(crate) fn give_back(txn: &mut Txn<'_>, agent: &Shared<AgentRecord>) {
     txn.put_back(row(agent.number), agent);
 }
 
+/// Steps of an agent that workers hold at this moment of a command.
+pub(crate) fn running_steps(txn: &Txn<'_>, agent: &AgentRecord) -> u64 {
+    agent.running_steps.saturating_add_signed(txn.leases(agent.number))
+}
+
+/// Has the records of agents say how many of their steps are held, behind a command that gave or ended leases.
+pub(crate) fn settle_leases(txn: &mut Txn<'_>) -> Result<(), Stop> {
+    for (number, leases) in txn.take_leases() {
+        if leases != 0 {
+            let mut agent = lend(txn, number)?;
+            agent.running_steps = agent.running_steps.saturating_add_signed(leases);
+            give_back(txn, &agent);
+        }
+    }
+    Ok(())
+}
+
 fn row(number: u32) -> Vec<u8> {
     Key::of(Kind::Agent, number).build()
 }

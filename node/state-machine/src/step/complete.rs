@@ -3,7 +3,9 @@
 
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{BranchRecord, ChildRun, CompleteStep, NextStep, StepResult, Token};
+use pinrail_proto::log::{
+    BranchRecord, ChildRun, CompleteStep, NextStep, StepRef, StepResult, Token,
+};
 use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
 use prost::Message as _;
@@ -31,7 +33,9 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &CompleteStep) -> Result<Answer, S
         return Ok(answer);
     }
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
-    memory::carried(txn, &mut subject.agent, &subject.run, &it.memory)?;
+    if !it.memory.is_empty() {
+        memory::carried(txn, &mut subject.agent, &subject.run, &it.memory)?;
+    }
     if let Some(usage) = &it.usage {
         add_usage(txn, &mut subject, usage)?;
     }
@@ -176,7 +180,7 @@ fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Resul
         .text(&subject.run.run_id)
         .u32(subject.run.step)
         .build();
-    txn.put(row, &next.input.clone().unwrap_or_default());
+    txn.put(row, next.input.as_ref().unwrap_or(&Payload::default()));
     Ok(())
 }
 
@@ -198,7 +202,8 @@ fn recorded(
     it: &CompleteStep,
     digest: &[u8; 32],
 ) -> Result<Option<Answer>, Stop> {
-    let asked = it.step.clone().unwrap_or_default();
+    let none = StepRef::default();
+    let asked = it.step.as_ref().unwrap_or(&none);
     if id::check_token("run id", &asked.run_id).is_err() {
         return Ok(None);
     }

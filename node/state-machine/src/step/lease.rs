@@ -5,12 +5,12 @@ use pinrail_proto::log::{LeaseStep, StepResult, Taker, Token};
 use pinrail_proto::reason;
 use pinrail_proto::v1::{RunState, StepState};
 
-use crate::bundle;
 use crate::effect::Effect;
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, ends, is_over, settle};
 use crate::txn::Txn;
+use crate::{agent, bundle};
 
 use super::queue::{begin_clock, dequeue, enqueue, rank};
 use super::state::turn;
@@ -81,8 +81,9 @@ fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop
     if subject.agent.paused || subject.bundle.paused {
         return Err(reject(reason::AGENT_PAUSED, "the agent or the bundle is paused"));
     }
-    if subject.agent.running_steps >= subject.agent.max_running {
-        let message = format!("the agent has {} running steps", subject.agent.running_steps);
+    let running = agent::running_steps(txn, &subject.agent);
+    if running >= subject.agent.max_running {
+        let message = format!("the agent has {running} running steps");
         return Err(
             reject(reason::QUOTA_EXCEEDED, message).with("limit", subject.agent.max_running)
         );
@@ -94,13 +95,14 @@ fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop
 fn grant(txn: &mut Txn<'_>, subject: &mut Subject, taker: &Taker) -> Result<Token, Stop> {
     let token = Token { incarnation: txn.cluster.incarnation, revision: txn.revision };
     let number = subject.agent.number;
-    let name = subject.step.as_ref().map_or_else(String::new, |step| step.name.clone());
-    let policy = bundle::step_policy(txn.read(), number, &subject.bundle.bundle_id, &name)?;
-    let Subject { agent, bundle, run, step: Some(step) } = subject else {
+    let Subject { bundle, run, step: Some(step), .. } = subject else {
         return Err(not_ready("the run has no open step"));
     };
+    let policy = bundle::step_policy(txn.read(), number, &bundle.bundle_id, &step.name)?;
     turn(txn, number, run, step, StepState::Leased);
-    bundle.had_worker = true;
+    if !bundle.had_worker {
+        bundle.had_worker = true;
+    }
     step.attempt += 1;
     step.token = Some(token);
     step.worker_id.clone_from(&taker.worker_id);
@@ -111,7 +113,7 @@ fn grant(txn: &mut Txn<'_>, subject: &mut Subject, taker: &Taker) -> Result<Toke
     let close_by_ms = if step.close_by_ms == 0 { u64::MAX } else { step.close_by_ms };
     step.attempt_deadline_ms = (txn.now + policy.start_to_close_ms).min(close_by_ms);
     standing::put(txn, number, run, step);
-    agent.running_steps += 1;
+    txn.count_lease(number, 1);
     txn.effect(Effect::Leased {
         step: step_id(number, run, step),
         bundle_id: run.bundle_id.clone(),

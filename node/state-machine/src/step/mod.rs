@@ -131,7 +131,8 @@ pub(crate) fn leased(
     step: Option<&StepRef>,
     token: Option<&Token>,
 ) -> Result<Subject, Stop> {
-    let asked = step.cloned().unwrap_or_default();
+    let none = StepRef::default();
+    let asked = step.unwrap_or(&none);
     id::check_token("run id", &asked.run_id)
         .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
     let Some(mut subject) = Subject::at(txn, asked.agent, &asked.run_id, asked.step)? else {

@@ -191,9 +191,9 @@ pub(super) fn dequeue(txn: &mut Txn<'_>, subject: &mut Subject) {
 /// Ends the lease of the open step; the worker's slot is free.
 pub(crate) fn unleash(txn: &mut Txn<'_>, subject: &mut Subject) {
     let agent_number = subject.agent.number;
-    let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    let Subject { run, step: Some(step), .. } = subject else { return };
     standing::take(txn, agent_number, run, step);
-    agent.running_steps = agent.running_steps.saturating_sub(1);
+    txn.count_lease(agent_number, -1);
     // What becomes of the step is said next.
     turn(txn, agent_number, run, step, StepState::Unspecified);
     txn.effect(Effect::LeaseEnded {
