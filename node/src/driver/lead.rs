@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::mutant::{Mutant, is_planted};
 use pinrail_state_machine::query;
 use tokio::sync::broadcast;
@@ -153,7 +154,7 @@ async fn rebuild(dispatch: &Dispatch) -> Result<u64, ReadError> {
     let began = Instant::now();
     let seen = replica.read(query::position)?.revision;
     let Some(before) = dispatch.with_desk(Desk::forget_state) else { return Ok(seen) };
-    let (mut ready, mut after) = (0, None::<Vec<u8>>);
+    let (mut ready, mut after) = (0, None::<RowKey>);
     loop {
         let page =
             replica.read(|read| query::dispatch::ready_steps(read, after.as_deref(), PAGE))?;

@@ -14,7 +14,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use pinrail_proto::log as pb;
 use pinrail_state_machine::Machine;
-use pinrail_state_machine::key::{Key, Kind};
+use pinrail_state_machine::key::{Key, Kind, RowKey};
 use pinrail_state_machine::mutant::{Mutant, is_planted};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::records::Records;
@@ -415,7 +415,7 @@ fn lose_request_ids(engine: &dyn StateEngine) -> io::Result<()> {
     read(engine, |read| {
         let all = Key::new(Kind::Dedupe).range();
         for (key, _) in read.scan(&all, Order::Ascending, usize::MAX)? {
-            lost.insert(key.to_vec(), None);
+            lost.insert(RowKey::from_slice(&key), None);
         }
         Ok(())
     })

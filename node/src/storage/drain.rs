@@ -106,8 +106,8 @@ fn write(table: &Path, options: &Options, layers: &Layers) -> Result<(), rocksdb
     writer.open(table)?;
     for (key, value) in newest(layers) {
         match value {
-            Some(value) => writer.put(key.bytes(), value)?,
-            None => writer.delete(key.bytes())?,
+            Some(value) => writer.put(&**key, value)?,
+            None => writer.delete(&**key)?,
         }
     }
     writer.finish()

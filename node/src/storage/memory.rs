@@ -12,6 +12,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use pinrail_proto::log::SnapshotManifest;
 use pinrail_state_machine::invariants;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::store::{Fault, MemoryStore, Read, Writes};
 
 use crate::env::Engines;
@@ -282,7 +283,7 @@ impl StateEngine for MemoryState {
             return Err(Fault(refused().to_string()));
         }
         state.current.write(writes);
-        state.current.write([(POSITION_KEY.to_vec(), Some(position))]);
+        state.current.write([(RowKey::from_slice(POSITION_KEY), Some(position))]);
         state.dirty = true;
         state.writes += 1;
         if state.flush_every > 0 && state.writes.is_multiple_of(state.flush_every) {
@@ -300,7 +301,7 @@ impl StateEngine for MemoryState {
         state.flush();
         let mut image = BytesMut::new();
         for (key, value) in state.current.rows() {
-            for part in [key.as_slice(), value] {
+            for part in [&**key, value] {
                 image.put_u64(part.len() as u64);
                 image.put_slice(part);
             }
@@ -373,7 +374,7 @@ fn decode(files: &Files) -> io::Result<MemoryStore> {
     let mut store = MemoryStore::default();
     while let Some(key) = next()? {
         let value = next()?.ok_or_else(broken)?;
-        store.write([(key.to_vec(), Some(value))]);
+        store.write([(RowKey::from_slice(&key), Some(value))]);
     }
     Ok(store)
 }
@@ -390,7 +391,7 @@ mod tests {
         log.write(&[put(1)], true).unwrap();
         log.write(&[put(2)], false).unwrap();
         let state = disk.open_state(Path::new(""), 0).unwrap();
-        let row = || BTreeMap::from([(vec![1], Some(Bytes::from_static(b"v")))]);
+        let row = || BTreeMap::from([(RowKey::from_slice(&[1]), Some(Bytes::from_static(b"v")))]);
         state.write(row(), Bytes::from_static(b"1")).unwrap();
         state.flush().unwrap();
         state.write(row(), Bytes::from_static(b"2")).unwrap();
@@ -440,7 +441,7 @@ mod tests {
     fn an_image_holds_the_state() {
         let (one, two) = (Disk::default(), Disk::default());
         let from = one.open_state(Path::new(""), 0).unwrap();
-        let row = BTreeMap::from([(vec![7], Some(Bytes::from_static(b"v")))]);
+        let row = BTreeMap::from([(RowKey::from_slice(&[7]), Some(Bytes::from_static(b"v")))]);
         from.write(row, Bytes::from_static(b"9")).unwrap();
         let files = from.checkpoint("x").unwrap().wait().unwrap();
         let snapshot = from.seal(files, SnapshotManifest::default()).unwrap();

@@ -21,7 +21,6 @@ mod recent;
 mod rocks_log;
 mod rocks_options;
 mod rocks_state;
-mod row_key;
 mod snapshot;
 mod snapshots;
 

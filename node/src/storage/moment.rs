@@ -66,8 +66,8 @@ impl Moment<'_> {
         order: Order,
     ) -> Box<dyn Iterator<Item = Found<'s>> + 's> {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(range.start.clone());
-        options.set_iterate_upper_bound(range.end.clone());
+        options.set_iterate_lower_bound(&*range.start);
+        options.set_iterate_upper_bound(&*range.end);
         // Files whose filter says that they have nothing of a group are not looked into. From the end there is no such way.
         let of_group = order == Order::Ascending && group_of(range).is_some();
         options.set_prefix_same_as_start(of_group);
@@ -123,7 +123,7 @@ fn next<'s, I: Iterator<Item = Found<'s>>>(
 
 #[cfg(test)]
 mod tests {
-    use pinrail_state_machine::key::{Key, Kind};
+    use pinrail_state_machine::key::{Key, Kind, RowKey};
     use pinrail_state_machine::store::{MemoryStore, Writes};
 
     use super::super::StateEngine as _;
@@ -139,7 +139,7 @@ mod tests {
         let row = |kind, agent, group: u32, number| {
             Key::of(kind, agent).text(&"r".repeat(1 + group as usize)).u32(number).build()
         };
-        let all: Vec<Vec<u8>> = [Kind::Step, Kind::RunByState, Kind::Memory]
+        let all: Vec<RowKey> = [Kind::Step, Kind::RunByState, Kind::Memory]
             .into_iter()
             .flat_map(|kind| (0..2).map(move |agent| (kind, agent * 256)))
             .flat_map(|(kind, agent)| (0..4).map(move |group| (kind, agent, group)))

@@ -5,20 +5,20 @@
 //! or on its way to RocksDB, is never changed again: the next write begins another one.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::store::{KeyRange, Writes};
 
-use super::row_key::RowKey;
-
-/// What a row takes beside its key and value: two allocations and its place in the tree.
-const ROW_BYTES: usize = 128;
+/// What a row takes beside its key and value: what is free of its place in the tree, and an allocation.
+const ROW_BYTES: usize = 112;
 
 /// Rows of some writes, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
-    rows: BTreeMap<RowKey<'static>, Option<Bytes>>,
+    rows: BTreeMap<RowKey, Option<Bytes>>,
     bytes: usize,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Recent {
 impl Layer {
     /// The row of a key, if one was written or deleted here.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
-        self.rows.get(&RowKey::of(key)).cloned()
+        self.rows.get(&RowKey::from_slice(key)).cloned()
     }
 
     /// The rows of a range, deleted ones too.
@@ -44,13 +44,13 @@ impl Layer {
         &'l self,
         range: &'l KeyRange,
     ) -> impl DoubleEndedIterator<Item = (&'l [u8], &'l Option<Bytes>)> {
-        let rows = self.rows.range(RowKey::of(&range.start)..RowKey::of(&range.end));
-        rows.map(|(key, value)| (key.bytes(), value))
+        let bounds = (Bound::Included(&range.start), Bound::Excluded(&range.end));
+        self.rows.range::<RowKey, _>(bounds).map(|(key, value)| (&**key, value))
     }
 
-    fn write(&mut self, key: RowKey<'static>, value: Option<Bytes>) {
+    fn write(&mut self, key: RowKey, value: Option<Bytes>) {
         let length = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
-        let (added, key_bytes) = (length(&value), key.bytes().len());
+        let (added, key_bytes) = (length(&value), key.len());
         match self.rows.insert(key, value) {
             Some(before) => self.bytes -= length(&before),
             None => self.bytes += ROW_BYTES + key_bytes,
@@ -60,7 +60,7 @@ impl Layer {
 
     fn write_all(&mut self, writes: Writes) {
         for (key, value) in writes {
-            self.write(RowKey::from(key), value);
+            self.write(key, value);
         }
     }
 }
@@ -128,9 +128,7 @@ impl Recent {
 }
 
 /// The newest row of each key of these layers, in the order of the keys.
-pub(super) fn newest(
-    layers: &Layers,
-) -> Box<dyn Iterator<Item = (&RowKey<'static>, &Option<Bytes>)> + '_> {
+pub(super) fn newest(layers: &Layers) -> Box<dyn Iterator<Item = (&RowKey, &Option<Bytes>)> + '_> {
     match layers.as_slice() {
         // Nearly always: layers are merged when nobody holds them.
         [layer] => Box::new(layer.rows.iter()),
@@ -146,7 +144,7 @@ mod tests {
     use super::*;
 
     fn rows(number: u8) -> Writes {
-        [(vec![number % 3], Some(Bytes::from(vec![number; 10])))].into()
+        [(RowKey::from_slice(&[number % 3]), Some(Bytes::from(vec![number; 10])))].into()
     }
 
     fn values(layers: &Layers) -> Vec<Option<Bytes>> {
@@ -190,7 +188,7 @@ mod tests {
         let mut recent = Recent::default();
         recent.write(rows(0));
         let before = recent.staying_bytes();
-        recent.write([(vec![0], None)].into());
+        recent.write([(RowKey::from_slice(&[0]), None)].into());
         assert_eq!(recent.staying_bytes(), before - 10);
     }
 }

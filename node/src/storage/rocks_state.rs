@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
 use pinrail_proto::log::SnapshotManifest;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::store::{Fault, Read, Writes};
 use rocksdb::{DB, ErrorKind, Options};
 
@@ -190,7 +191,7 @@ impl StateEngine for Rocks {
     }
 
     fn write(&self, mut writes: Writes, position: Bytes) -> Result<(), Fault> {
-        writes.insert(POSITION_KEY.to_vec(), Some(position));
+        writes.insert(RowKey::from_slice(POSITION_KEY), Some(position));
         let mut recent = self.shared.recent.lock();
         self.shared.must_work()?;
         recent.write(writes);
@@ -316,8 +317,8 @@ mod tests {
 
     const KEYS: u32 = 8;
 
-    fn key(number: u32) -> Vec<u8> {
-        number.to_be_bytes().to_vec()
+    fn key(number: u32) -> RowKey {
+        RowKey::from_slice(&number.to_be_bytes())
     }
 
     /// Too little memory for rows to stay in it: each write is taken to RocksDB.
@@ -329,8 +330,11 @@ mod tests {
         let rows: Vec<_> = (0..KEYS)
             .map(|number| read.get(&key(number)).unwrap().map(|it| (number, it)))
             .collect();
-        let there: Vec<_> =
-            rows.iter().flatten().map(|(n, it)| (key(*n).into(), it.clone())).collect();
+        let there: Vec<_> = rows
+            .iter()
+            .flatten()
+            .map(|(n, it)| (Bytes::copy_from_slice(&key(*n)), it.clone()))
+            .collect();
         let range = KeyRange { start: key(0), end: key(KEYS) };
         let scan = |order, limit| read.scan(&range, order, limit).unwrap();
         assert_eq!(scan(Order::Ascending, 100), there);

@@ -13,7 +13,7 @@ use pinrail_proto::reason;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Applied, Stop, reject};
 use crate::records::{Record, Records};
 use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
@@ -65,7 +65,7 @@ impl Read for Base<'_> {
     }
 
     fn keep(&self, key: &[u8], record: Record) {
-        self.records.borrow_mut().insert(key.to_vec(), record);
+        self.records.borrow_mut().insert(RowKey::from_slice(key), record);
     }
 }
 
@@ -129,7 +129,7 @@ impl<'a> Machine<'a> {
     fn apply_command(&mut self, encoded: &Bytes) -> Result<Applied, Fault> {
         let command = log::Command::decode(encoded.clone())
             .map_err(|error| Fault(format!("command does not decode: {error}")))?;
-        let kind = command.kind.ok_or_else(|| {
+        let mut kind = command.kind.ok_or_else(|| {
             Fault(
                 "the log holds a command that this binary does not know: it is too old".to_owned(),
             )
@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
         let revision = self.cluster.revision;
 
         let mut txn = Txn::new(&self.base, self.cluster.clone(), header);
-        let result = dedupe::once(&mut txn, &kind, |txn, kind| {
+        let result = dedupe::once(&mut txn, &mut kind, |txn, kind| {
             judge_cluster(txn, kind)?;
             let watched = audit::watch(txn, kind)?;
             let answer = carry_out(txn, kind)?;
@@ -168,7 +168,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-pub(crate) fn cluster_key() -> Vec<u8> {
+pub(crate) fn cluster_key() -> RowKey {
     Key::new(Kind::Cluster).build()
 }
 
@@ -201,7 +201,7 @@ fn judge_cluster(txn: &Txn<'_>, command: &Command) -> Result<(), Stop> {
     Ok(())
 }
 
-fn carry_out(txn: &mut Txn<'_>, command: &Command) -> Result<Answer, Stop> {
+fn carry_out(txn: &mut Txn<'_>, command: &mut Command) -> Result<Answer, Stop> {
     match command {
         Command::InitCluster(it) => cluster::init(txn, it),
         Command::RecoverCluster(it) => cluster::recover(txn, it),

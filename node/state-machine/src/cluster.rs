@@ -8,7 +8,7 @@ use pinrail_proto::reason;
 
 use crate::FEATURE_LEVEL;
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -58,7 +58,7 @@ pub(crate) fn names_of_given_up(it: &RecoverCluster) -> String {
     others.collect::<Vec<_>>().join(", ")
 }
 
-pub(crate) fn given_up_key(node_id: u64) -> Vec<u8> {
+pub(crate) fn given_up_key(node_id: u64) -> RowKey {
     Key::new(Kind::GivenUp).u64(node_id).build()
 }
 

@@ -10,7 +10,7 @@ use pinrail_proto::{limits, reason};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::level;
 use crate::outcome::{Stop, reject};
 use crate::store::Fault;
@@ -24,8 +24,8 @@ const FORGOTTEN_AT_ONCE: usize = 2;
 /// Rejections are not kept: they changed nothing, and a repeat deserves to be judged anew.
 pub(crate) fn once(
     txn: &mut Txn<'_>,
-    command: &Command,
-    verb: impl FnOnce(&mut Txn<'_>, &Command) -> Result<Answer, Stop>,
+    command: &mut Command,
+    verb: impl FnOnce(&mut Txn<'_>, &mut Command) -> Result<Answer, Stop>,
 ) -> Result<Answer, Stop> {
     if txn.header.request_id.is_empty() || txn.header.dry_run {
         return verb(txn, command);
@@ -80,7 +80,7 @@ fn is_traffic(command: &Command) -> bool {
     )
 }
 
-fn place(number: u64) -> Vec<u8> {
+fn place(number: u64) -> RowKey {
     Key::new(Kind::TrafficId).u64(number).build()
 }
 

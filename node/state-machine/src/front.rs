@@ -1,7 +1,7 @@
 //! Where the deadline index of an agent begins. Its rows are deleted from the front on, and a store keeps deleted rows for a
 //! while: a look that began at the very start would step over all of them each time.
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::store::{Fault, KeyRange, Read};
 use crate::txn::Txn;
 
@@ -31,6 +31,6 @@ pub(crate) fn reset(txn: &mut Txn<'_>, agent: u32) {
     txn.mark(row(agent), &0_u64.to_be_bytes());
 }
 
-fn row(agent: u32) -> Vec<u8> {
+fn row(agent: u32) -> RowKey {
     Key::of(Kind::Front, agent).build()
 }

@@ -4,6 +4,7 @@
 //! Texts that something follows end in a zero byte; no id may hold one (`pinrail_proto::id`). Numbers are
 //! big-endian, so that their order is the keys' order.
 
+pub use crate::row_key::RowKey;
 use crate::store::KeyRange;
 
 /// Every kind of row. The value of each is the record of `log/v1/record.proto` named beside it.
@@ -241,17 +242,15 @@ impl Timer {
 
 /// Builds a key part by part.
 #[derive(Debug, Clone)]
-pub struct Key(Vec<u8>);
+pub struct Key(RowKey);
 
 /// Kind and agent.
 const HEAD_BYTES: usize = 5;
-/// Most keys are no longer, so that building one takes one allocation.
-const USUAL_BYTES: usize = 64;
 
 impl Key {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        let mut key = Vec::with_capacity(USUAL_BYTES);
+        let mut key = RowKey::new();
         key.push(kind as u8);
         Self(key)
     }
@@ -273,7 +272,7 @@ impl Key {
 
     /// Text at the end.
     #[must_use]
-    pub fn last(mut self, text: &str) -> Vec<u8> {
+    pub fn last(mut self, text: &str) -> RowKey {
         self.0.extend_from_slice(text.as_bytes());
         self.0
     }
@@ -304,7 +303,7 @@ impl Key {
     }
 
     #[must_use]
-    pub fn build(self) -> Vec<u8> {
+    pub fn build(self) -> RowKey {
         self.0
     }
 

@@ -33,6 +33,7 @@ pub mod query;
 pub mod records;
 mod release;
 mod route;
+mod row_key;
 mod run;
 mod shared;
 mod signal;

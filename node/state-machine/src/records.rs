@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use crate::key::RowKey;
+
 /// One of them, of whatever type.
 pub type Record = Arc<dyn Any + Send + Sync>;
 
@@ -16,8 +18,8 @@ const KEPT: usize = 8_192;
 /// By the keys of their rows. What was not asked for longest is forgotten, half of all at once.
 #[derive(Debug)]
 pub struct Records {
-    young: HashMap<Vec<u8>, Record, FixedState>,
-    old: HashMap<Vec<u8>, Record, FixedState>,
+    young: HashMap<RowKey, Record, FixedState>,
+    old: HashMap<RowKey, Record, FixedState>,
     /// Kinds of rows, by the first byte of their keys, of which any was kept: most rows that are written are of no such kind.
     kinds: [bool; 256],
 }
@@ -41,7 +43,7 @@ impl Records {
         Some(record)
     }
 
-    pub(crate) fn insert(&mut self, key: Vec<u8>, record: Record) {
+    pub(crate) fn insert(&mut self, key: RowKey, record: Record) {
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }
@@ -75,7 +77,7 @@ mod tests {
     }
 
     fn keep(records: &mut Records, key: u32, value: u32) {
-        records.insert(key.to_be_bytes().to_vec(), Arc::new(value));
+        records.insert(RowKey::from_slice(&key.to_be_bytes()), Arc::new(value));
     }
 
     #[test]

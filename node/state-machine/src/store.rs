@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::key::RowKey;
 use crate::records::Record;
 
 /// The store could not answer: an I/O error or bytes that do not decode. The node must stop; this is never an
@@ -28,8 +29,8 @@ pub enum Order {
 /// Keys from `start` (inclusive) to `end` (exclusive).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
-    pub start: Vec<u8>,
-    pub end: Vec<u8>,
+    pub start: RowKey,
+    pub end: RowKey,
 }
 
 impl KeyRange {
@@ -43,12 +44,12 @@ impl KeyRange {
                 break;
             }
         }
-        Self { start: prefix.to_vec(), end }
+        Self { start: RowKey::from_slice(prefix), end: end.into() }
     }
 
     /// The part of this range from `key` on.
     #[must_use]
-    pub fn since(mut self, key: Vec<u8>) -> Self {
+    pub fn since(mut self, key: RowKey) -> Self {
         self.start = self.start.max(key);
         self
     }
@@ -56,7 +57,7 @@ impl KeyRange {
     /// The part of this range strictly behind `key`.
     #[must_use]
     pub fn after(mut self, key: &[u8]) -> Self {
-        self.start = key.to_vec();
+        self.start = RowKey::from_slice(key);
         self.start.push(0);
         self
     }
@@ -64,8 +65,8 @@ impl KeyRange {
     /// The part of this range strictly before `key`.
     #[must_use]
     pub fn before(mut self, key: &[u8]) -> Self {
-        if key < self.end.as_slice() {
-            self.end = key.to_vec();
+        if *key < *self.end {
+            self.end = RowKey::from_slice(key);
         }
         self
     }
@@ -78,7 +79,7 @@ impl KeyRange {
 pub type Row = (Bytes, Bytes);
 
 /// Rows that were written, in key order; `None`: the row was deleted.
-pub type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
+pub type Writes = BTreeMap<RowKey, Option<Bytes>>;
 
 /// Reads of one moment of the state.
 pub trait Read {
@@ -104,12 +105,12 @@ pub trait Read {
 /// A store in memory: for tests, the simulation's engine and the model of what an engine must do.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    rows: BTreeMap<Vec<u8>, Bytes>,
+    rows: BTreeMap<RowKey, Bytes>,
 }
 
 impl MemoryStore {
     /// Carries out mutations, in order.
-    pub fn write(&mut self, mutations: impl IntoIterator<Item = (Vec<u8>, Option<Bytes>)>) {
+    pub fn write(&mut self, mutations: impl IntoIterator<Item = (RowKey, Option<Bytes>)>) {
         for (key, value) in mutations {
             match value {
                 Some(value) => {
@@ -122,7 +123,7 @@ impl MemoryStore {
         }
     }
 
-    pub fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Bytes)> {
+    pub fn rows(&self) -> impl Iterator<Item = (&RowKey, &Bytes)> {
         self.rows.iter()
     }
 }
@@ -137,7 +138,7 @@ impl Read for MemoryStore {
             return Ok(Vec::new());
         }
         let rows = self.rows.range(range.start.clone()..range.end.clone());
-        let row = |(key, value): (&Vec<u8>, &Bytes)| (Bytes::from(key.clone()), value.clone());
+        let row = |(key, value): (&RowKey, &Bytes)| (Bytes::copy_from_slice(key), value.clone());
         Ok(match order {
             Order::Ascending => rows.take(limit).map(row).collect(),
             Order::Descending => rows.rev().take(limit).map(row).collect(),
@@ -150,7 +151,7 @@ pub struct Overlay<'a> {
     base: &'a dyn Read,
     writes: Writes,
     /// What some of the writes were encoded from.
-    records: Vec<(Vec<u8>, Record)>,
+    records: Vec<(RowKey, Record)>,
     /// The last scan of the base, if it was a small one: a write of memory looks into its key's chain before it, while it is
     /// judged, and behind it.
     scanned: RefCell<Option<Scanned>>,
@@ -180,19 +181,19 @@ impl<'a> Overlay<'a> {
         Self { base, writes: BTreeMap::new(), records: Vec::new(), scanned: RefCell::default() }
     }
 
-    pub fn put(&mut self, key: Vec<u8>, value: Bytes) {
+    pub fn put(&mut self, key: RowKey, value: Bytes) {
         self.forget(&key);
         self.writes.insert(key, Some(value));
     }
 
     /// Puts a row that is likely to be read again soon, and keeps what it was encoded from.
-    pub fn put_kept(&mut self, key: Vec<u8>, value: Bytes, record: Record) {
+    pub fn put_kept(&mut self, key: RowKey, value: Bytes, record: Record) {
         self.forget(&key);
         self.records.push((key.clone(), record));
         self.writes.insert(key, Some(value));
     }
 
-    pub fn delete(&mut self, key: Vec<u8>) {
+    pub fn delete(&mut self, key: RowKey) {
         self.forget(&key);
         self.writes.insert(key, None);
     }
@@ -220,7 +221,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn forget(&mut self, key: &[u8]) {
-        self.records.retain(|(kept, _)| kept != key);
+        self.records.retain(|(kept, _)| **kept != *key);
     }
 
     /// Takes what was written, in key order.
@@ -231,7 +232,7 @@ impl<'a> Overlay<'a> {
 
     /// Takes what was written, in key order, and the records that were kept of it.
     #[must_use]
-    pub fn into_parts(self) -> (Writes, Vec<(Vec<u8>, Record)>) {
+    pub fn into_parts(self) -> (Writes, Vec<(RowKey, Record)>) {
         (self.writes, self.records)
     }
 
@@ -263,17 +264,17 @@ impl Read for Overlay<'_> {
             return Ok(Vec::new());
         }
         let bounds = (Bound::Included(&range.start), Bound::Excluded(&range.end));
-        let hidden = self.writes.range::<Vec<u8>, _>(bounds).count();
+        let hidden = self.writes.range::<RowKey, _>(bounds).count();
         // Every row of ours can hide at most one row of the base.
         let below = self.scan_base(range, order, limit.saturating_add(hidden))?;
         if hidden == 0 {
             return Ok(below);
         }
         let mut merged: BTreeMap<Bytes, Bytes> = below.into_iter().collect();
-        for (key, value) in self.writes.range::<Vec<u8>, _>(bounds) {
+        for (key, value) in self.writes.range::<RowKey, _>(bounds) {
             match value {
-                Some(value) => merged.insert(Bytes::from(key.clone()), value.clone()),
-                None => merged.remove(key.as_slice()),
+                Some(value) => merged.insert(Bytes::copy_from_slice(key), value.clone()),
+                None => merged.remove(&**key),
             };
         }
         Ok(match order {
@@ -283,7 +284,7 @@ impl Read for Overlay<'_> {
     }
 
     fn kept(&self, key: &[u8]) -> Option<Record> {
-        if let Some((_, record)) = self.records.iter().find(|(kept, _)| kept == key) {
+        if let Some((_, record)) = self.records.iter().find(|(kept, _)| **kept == *key) {
             return Some(Arc::clone(record));
         }
         if self.writes.contains_key(key) { None } else { self.base.kept(key) }
@@ -319,9 +320,13 @@ mod tests {
         }
     }
 
+    fn row(key: &str) -> RowKey {
+        RowKey::from_slice(key.as_bytes())
+    }
+
     fn store(keys: &[&str]) -> MemoryStore {
         let mut store = MemoryStore::default();
-        store.write(keys.iter().map(|k| (k.as_bytes().to_vec(), Some(Bytes::from_static(b"0")))));
+        store.write(keys.iter().map(|k| (row(k), Some(Bytes::from_static(b"0")))));
         store
     }
 
@@ -333,9 +338,9 @@ mod tests {
     fn scans_of_an_overlay_see_its_writes_and_not_what_it_deleted() {
         let base = store(&["a1", "a2", "a3", "a5", "b1"]);
         let mut overlay = Overlay::new(&base);
-        overlay.put(b"a4".to_vec(), Bytes::from_static(b"1"));
-        overlay.delete(b"a1".to_vec());
-        overlay.delete(b"a2".to_vec());
+        overlay.put(row("a4"), Bytes::from_static(b"1"));
+        overlay.delete(row("a1"));
+        overlay.delete(row("a2"));
         let range = KeyRange::prefix(b"a");
         let up = overlay.scan(&range, Order::Ascending, 2).unwrap();
         assert_eq!(keys(&up), ["a3", "a4"]);
@@ -355,7 +360,7 @@ mod tests {
             let mut model = names[..stored].to_vec();
             for written in [None, Some("a2"), Some("a0")] {
                 if let Some(key) = written {
-                    overlay.put(key.as_bytes().to_vec(), Bytes::from_static(b"1"));
+                    overlay.put(row(key), Bytes::from_static(b"1"));
                     model.push(key);
                     model.sort_unstable();
                 }
@@ -384,7 +389,7 @@ mod tests {
             let range = KeyRange::prefix(b"a");
             let before = overlay.scan(&range, Order::Ascending, 1).unwrap();
             assert_eq!(keys(&before), stored);
-            overlay.put(b"a1".to_vec(), Bytes::from_static(b"1"));
+            overlay.put(row("a1"), Bytes::from_static(b"1"));
             let behind = overlay.scan(&range, Order::Ascending, 1).unwrap();
             assert_eq!((keys(&behind), counted.scans.get()), (vec!["a1".to_owned()], 1));
         }
@@ -392,7 +397,7 @@ mod tests {
 
     #[test]
     fn prefix_of_high_bytes_ends_where_it_should() {
-        assert_eq!(KeyRange::prefix(&[1, 0xff]).end, vec![2]);
-        assert_eq!(KeyRange::prefix(&[1, 2]).end, vec![1, 3]);
+        assert_eq!(*KeyRange::prefix(&[1, 0xff]).end, [2]);
+        assert_eq!(*KeyRange::prefix(&[1, 2]).end, [1, 3]);
     }
 }

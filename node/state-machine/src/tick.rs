@@ -6,7 +6,7 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{Tick, TickResult};
 use pinrail_proto::v1::StepState;
 
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::Stop;
 use crate::run::{self, Subject};
 use crate::store::{Fault, KeyRange, Row};
@@ -67,65 +67,65 @@ fn work_off(txn: &mut Txn<'_>, agent: u32, (key, value): &Row, left: u32) -> Res
         Timer::Children => {
             let (items, cursor) = run::end_children(txn, agent, &text(), value, left)?;
             match cursor {
-                Some(last) => txn.mark(key.to_vec(), &last),
-                None => txn.delete(key.to_vec()),
+                Some(last) => txn.mark(RowKey::from_slice(key), &last),
+                None => txn.delete(RowKey::from_slice(key)),
             }
             return Ok(items);
         }
         Timer::SessionTurn => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             run::session::take_turn(txn, agent, &text())?;
         }
         Timer::Session => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             run::session::forget(txn, agent, &text())?;
         }
         Timer::Retention => {
             let forgotten = run::forget(txn, agent, &text(), left)?;
             if forgotten.whole {
-                txn.delete(key.to_vec());
+                txn.delete(RowKey::from_slice(key));
             }
             return Ok(forgotten.items);
         }
         Timer::Events => {
             if forget_events(txn)? {
-                txn.delete(key.to_vec());
+                txn.delete(RowKey::from_slice(key));
             }
             return Ok(1);
         }
         Timer::Audit => {
             // It sets itself anew: its row goes first.
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             if !audit::sweep(txn)? {
-                txn.mark(key.to_vec(), &[]);
+                txn.mark(RowKey::from_slice(key), &[]);
             }
         }
         Timer::RunExpires => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             settle(txn, agent, &text())?;
             run::follow_soft_end(txn, agent, &text())?;
         }
         Timer::RunHardEnd | Timer::KeepAlive | Timer::CancelBy | Timer::StartDue => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             settle(txn, agent, &text())?;
         }
         Timer::Backoff | Timer::StartBy | Timer::AttemptEnd | Timer::Wait | Timer::ChildOver => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             step_timer(txn, agent, timer, &object)?;
         }
         Timer::Dedupe => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             dedupe::forget(txn, &text());
         }
         Timer::MemoryVersions => return memory::drop_old(txn, agent, key, left),
         Timer::LayerDrop => return memory::drop_layer(txn, agent, (key, value), &object, left),
         Timer::Scratch => return memory::drop_scratch(txn, agent, key, &object, left),
         Timer::DriftQuiet => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             drift::fall_quiet(txn, agent, &object)?;
         }
         Timer::MemoryTtl => {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             memory::expire(txn, agent, &object)?;
         }
     }
@@ -219,7 +219,7 @@ fn sweep(
     left: u32,
 ) -> Result<u32, Stop> {
     let Some(record) = bundle::find(txn.read(), agent, bundle_id)? else {
-        txn.delete(key.to_vec());
+        txn.delete(RowKey::from_slice(key));
         return Ok(1);
     };
     let current = match timer {
@@ -263,7 +263,7 @@ fn sweep(
         settle(txn, agent, &run_id)?;
     }
     match rows.last() {
-        Some((last, _)) if rows.len() == left as usize => txn.mark(key.to_vec(), last),
+        Some((last, _)) if rows.len() == left as usize => txn.mark(RowKey::from_slice(key), last),
         Some(_) | None => end_sweep(txn, agent, key, timer, bundle_id)?,
     }
     Ok(u32::try_from(rows.len()).unwrap_or(left).max(1))
@@ -276,7 +276,7 @@ fn end_sweep(
     timer: Timer,
     bundle_id: &str,
 ) -> Result<(), Stop> {
-    txn.delete(key.to_vec());
+    txn.delete(RowKey::from_slice(key));
     if timer == Timer::RollbackSweep
         && let Some(mut record) = bundle::find(txn.read(), agent, bundle_id)?
         && let Some(mark) = &mut record.mark
@@ -298,7 +298,7 @@ fn forget_events(txn: &mut Txn<'_>) -> Result<bool, Stop> {
             break;
         }
         txn.cluster.events_compacted = Parts::new(key).u64().unwrap_or(0);
-        txn.delete(key.to_vec());
+        txn.delete(RowKey::from_slice(key));
         old += 1;
     }
     if old == CHUNK {

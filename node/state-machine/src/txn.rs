@@ -12,7 +12,7 @@ use prost::Message;
 
 use crate::effect::Effect;
 use crate::front;
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::level;
 use crate::mutant::{Mutant, is_planted};
 use crate::records::Record;
@@ -60,9 +60,9 @@ fn stored<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
 pub(crate) struct Txn<'a> {
     overlay: Overlay<'a>,
     /// Rows of bundles of which something else may be wanted now.
-    unsettled: BTreeSet<Vec<u8>>,
+    unsettled: BTreeSet<RowKey>,
     /// Marks that were there before this command, which deletes them unless it puts them again.
-    unmarked: Vec<Vec<u8>>,
+    unmarked: Vec<RowKey>,
     /// By agent: leases that this command gave, less those that it ended.
     leases: Vec<(u32, i64)>,
     pub(crate) cluster: ClusterRecord,
@@ -79,7 +79,7 @@ pub(crate) struct Txn<'a> {
 pub(crate) struct Finished {
     pub(crate) writes: Writes,
     /// What some of the writes were encoded from.
-    pub(crate) records: Vec<(Vec<u8>, Record)>,
+    pub(crate) records: Vec<(RowKey, Record)>,
     pub(crate) cluster: ClusterRecord,
     pub(crate) effects: Vec<Effect>,
 }
@@ -109,25 +109,25 @@ impl<'a> Txn<'a> {
         Ok(self.overlay.get(key)?.is_some())
     }
 
-    pub(crate) fn put<M: Message>(&mut self, key: Vec<u8>, record: &M) {
+    pub(crate) fn put<M: Message>(&mut self, key: RowKey, record: &M) {
         self.overlay.put(key, Bytes::from(record.encode_to_vec()));
     }
 
     /// Puts a record that commands are likely to read again soon.
-    pub(crate) fn put_kept<M: Decoded>(&mut self, key: Vec<u8>, record: &Shared<M>) {
+    pub(crate) fn put_kept<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
         let value = Bytes::from(record.encode_to_vec());
         self.overlay.put_kept(key, value, record.arc());
     }
 
     /// The same of a record that many commands read and few change: it is not written when it is what is there.
-    pub(crate) fn put_changed<M: Decoded>(&mut self, key: Vec<u8>, record: &M) {
+    pub(crate) fn put_changed<M: Decoded>(&mut self, key: RowKey, record: &M) {
         if self.before(&key).as_deref() != Some(record) {
             self.put_kept(key, &record.clone().into());
         }
     }
 
     /// The same of one that is shared.
-    pub(crate) fn put_back<M: Decoded>(&mut self, key: Vec<u8>, record: &Shared<M>) {
+    pub(crate) fn put_back<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
         if self.before(&key).as_ref() != Some(record) {
             self.put_kept(key, record);
         }
@@ -143,16 +143,16 @@ impl<'a> Txn<'a> {
     }
 
     /// A row whose key says it all, or whose value is a few raw bytes.
-    pub(crate) fn mark(&mut self, key: Vec<u8>, value: &[u8]) {
+    pub(crate) fn mark(&mut self, key: RowKey, value: &[u8]) {
         self.overlay.put(key, Bytes::copy_from_slice(value));
     }
 
-    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+    pub(crate) fn delete(&mut self, key: RowKey) {
         self.overlay.delete(key);
     }
 
     /// Deletes a mark without a value, which is there. Where it was before this command, the row goes when the command ends.
-    pub(crate) fn unmark(&mut self, key: Vec<u8>) {
+    pub(crate) fn unmark(&mut self, key: RowKey) {
         if self.overlay.has_written(&key) {
             self.overlay.delete(key);
         } else {
@@ -161,7 +161,7 @@ impl<'a> Txn<'a> {
     }
 
     /// Puts a mark without a value. Where this command has only deleted it, nothing is written at all.
-    pub(crate) fn mark_again(&mut self, key: Vec<u8>) {
+    pub(crate) fn mark_again(&mut self, key: RowKey) {
         match self.unmarked.iter().position(|unmarked| *unmarked == key) {
             Some(at) => drop(self.unmarked.swap_remove(at)),
             None => self.mark(key, &[]),
@@ -200,11 +200,11 @@ impl<'a> Txn<'a> {
     }
 
     /// Notes a bundle's row of which it may have to be said what is wanted of it.
-    pub(crate) fn note_unsettled(&mut self, bundle: Vec<u8>) {
+    pub(crate) fn note_unsettled(&mut self, bundle: RowKey) {
         self.unsettled.insert(bundle);
     }
 
-    pub(crate) fn take_unsettled(&mut self) -> BTreeSet<Vec<u8>> {
+    pub(crate) fn take_unsettled(&mut self) -> BTreeSet<RowKey> {
         std::mem::take(&mut self.unsettled)
     }
 
@@ -265,7 +265,7 @@ impl<'a> Txn<'a> {
     }
 }
 
-pub(crate) fn deadline_key(agent: u32, due_ms: u64, timer: Timer, object: &[u8]) -> Vec<u8> {
+pub(crate) fn deadline_key(agent: u32, due_ms: u64, timer: Timer, object: &[u8]) -> RowKey {
     let mut key = Key::of(Kind::Deadline, agent).u64(due_ms).u8(timer as u8).build();
     key.extend_from_slice(object);
     key

@@ -8,7 +8,7 @@ use pinrail_client::{Client, Error, v1};
 use pinrail_proto::limits;
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::v1::work_response::Message;
-use pinrail_state_machine::key::Kind;
+use pinrail_state_machine::key::{Kind, RowKey};
 use pinrail_state_machine::store::{KeyRange, Order, Row};
 use prost::Message as _;
 use tonic::client::Grpc;
@@ -42,7 +42,10 @@ impl Scene {
 
     /// All rows but the cluster's own, which counts every command.
     fn rows(&self) -> Vec<Row> {
-        let all = KeyRange { start: vec![Kind::Cluster as u8 + 1], end: vec![u8::MAX] };
+        let all = KeyRange {
+            start: RowKey::from_slice(&[Kind::Cluster as u8 + 1]),
+            end: RowKey::from_slice(&[u8::MAX]),
+        };
         let replica = &self.nodes.servers[0].as_ref().expect("it runs").replica;
         replica.read(|read| read.scan(&all, Order::Ascending, usize::MAX)).expect("it reads")
     }

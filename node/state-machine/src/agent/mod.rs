@@ -16,7 +16,7 @@ use crate::effect::Effect;
 use crate::eval;
 use crate::event;
 use crate::hook;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::namespace;
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
@@ -183,7 +183,7 @@ pub(crate) fn erase(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> 
     ];
     for kind in kinds {
         for (key, _) in txn.scan(&Key::of(kind, agent.number).range(), usize::MAX)? {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(&key));
         }
     }
     txn.delete(name_key(&agent.namespace, &agent.agent_id));
@@ -245,7 +245,7 @@ pub(crate) fn settle_leases(txn: &mut Txn<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn row(number: u32) -> Vec<u8> {
+fn row(number: u32) -> RowKey {
     Key::of(Kind::Agent, number).build()
 }
 
@@ -405,11 +405,11 @@ fn names(read: &dyn Read, namespace: &str) -> Result<Vec<String>, Fault> {
     Ok(names.filter(|name| !id::is_drill_route(name)).collect())
 }
 
-fn name_key(namespace: &str, agent: &str) -> Vec<u8> {
+fn name_key(namespace: &str, agent: &str) -> RowKey {
     Key::new(Kind::AgentName).text(namespace).last(agent)
 }
 
-fn hash_key(agent: &AgentRecord) -> Vec<u8> {
+fn hash_key(agent: &AgentRecord) -> RowKey {
     let mut key = Key::new(Kind::AgentHash).build();
     key.extend_from_slice(id::agent_hash(&agent.namespace, &agent.agent_id).as_bytes());
     key.extend_from_slice(&agent.number.to_be_bytes());

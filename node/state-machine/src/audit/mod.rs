@@ -18,7 +18,7 @@ use pinrail_proto::v1::Policy;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::namespace;
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -102,7 +102,7 @@ pub(crate) fn link(before: &[u8], entry: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&hash.finalize())
 }
 
-pub(crate) fn key(sequence: u64) -> Vec<u8> {
+pub(crate) fn key(sequence: u64) -> RowKey {
     Key::new(Kind::Audit).u64(sequence).build()
 }
 

@@ -18,7 +18,7 @@ use pinrail_proto::log::{
 };
 use pinrail_proto::{id, limits, reason, time, v1};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
@@ -187,7 +187,7 @@ pub(crate) fn give_back(txn: &mut Txn<'_>, agent: u32, record: &Shared<BundleRec
 }
 
 /// The row of a bundle, noted where something else may be wanted of it.
-fn settled_row(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) -> Vec<u8> {
+fn settled_row(txn: &mut Txn<'_>, agent: u32, record: &BundleRecord) -> RowKey {
     let key = row(Kind::Bundle, agent, &record.bundle_id);
     if !wanted::is_by_route(record) {
         txn.note_unsettled(key.clone());
@@ -317,6 +317,6 @@ pub(crate) fn open_pins(record: &BundleRecord) -> u64 {
     record.open_pins.as_ref().map_or(0, |pins| pins.total)
 }
 
-fn row(kind: Kind, agent: u32, bundle_id: &str) -> Vec<u8> {
+fn row(kind: Kind, agent: u32, bundle_id: &str) -> RowKey {
     Key::of(kind, agent).last(bundle_id)
 }

@@ -2,7 +2,7 @@
 
 use pinrail_proto::v1::DriftSource;
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::store::Fault;
 
 /// Which thing of which bundle, and what was seen in its place.
@@ -17,7 +17,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn key(&self) -> Vec<u8> {
+    pub(super) fn key(&self) -> RowKey {
         of_bundle(self.agent, &self.bundle_id)
             .u8(number(self.source))
             .text(&self.name)
@@ -25,9 +25,9 @@ impl Place {
     }
 
     /// The key without kind and agent: the object of a timer.
-    pub(super) fn object(&self) -> Vec<u8> {
+    pub(super) fn object(&self) -> RowKey {
         let agent = Key::of(Kind::Drift, self.agent).build().len();
-        self.key().split_off(agent)
+        RowKey::from_slice(&self.key()[agent..])
     }
 
     pub(super) fn of_object(agent: u32, object: &[u8]) -> Result<Self, Fault> {

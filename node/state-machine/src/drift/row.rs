@@ -6,6 +6,7 @@ use pinrail_proto::v1::{DriftClass, DriftSource, DriftState};
 
 use crate::effect::Effect;
 use crate::event::With as _;
+use crate::key::RowKey;
 use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
@@ -165,7 +166,7 @@ pub(super) fn close(
 pub(crate) fn forget(txn: &mut Txn<'_>, agent: u32, bundle: &mut BundleRecord) -> Result<(), Stop> {
     let rows = txn.scan(&of_bundle(agent, &bundle.bundle_id).range(), usize::MAX)?;
     for (key, _) in rows {
-        txn.delete(key.to_vec());
+        txn.delete(RowKey::from_slice(&key));
     }
     bundle.drift = None;
     Ok(())

@@ -25,7 +25,7 @@ use pinrail_proto::time::{duration, timestamp};
 use pinrail_proto::v1::{self, DrillPart, DrillState, Verdict};
 
 use crate::event;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, get};
@@ -66,7 +66,7 @@ fn save(txn: &mut Txn<'_>, agent: u32, drill: &mut DrillRecord) {
     txn.put(row(agent, drill.number), drill);
 }
 
-fn row(agent: u32, number: u32) -> Vec<u8> {
+fn row(agent: u32, number: u32) -> RowKey {
     Key::of(Kind::Drill, agent).u32(number).build()
 }
 

@@ -9,7 +9,7 @@ use pinrail_proto::limits;
 use pinrail_proto::log::{AgentRecord, RunRecord};
 use pinrail_proto::v1::RunKind;
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::outcome::Stop;
 use crate::store::{Fault, Order, Read};
 use crate::txn::Txn;
@@ -81,7 +81,7 @@ fn drop_outlived(txn: &mut Txn<'_>, agent: u32, hour: u32) -> Result<(), Fault> 
     let mut range = Key::of(Kind::TaskMix, agent).range();
     range.end = of_hour(agent, kept).build();
     for (key, _) in txn.scan(&range, DROPPED)? {
-        txn.delete(key.to_vec());
+        txn.delete(RowKey::from_slice(&key));
     }
     Ok(())
 }

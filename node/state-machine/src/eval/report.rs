@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::agent::policy::too_large;
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode};
@@ -211,7 +211,7 @@ impl Sum {
 fn drop_oldest(
     txn: &mut Txn<'_>,
     agent: u32,
-    rows: &[(Vec<u8>, v1::EvalReport)],
+    rows: &[(RowKey, v1::EvalReport)],
 ) -> Result<(), Stop> {
     let surplus = (rows.len() + 1).saturating_sub(limits::EVAL_REPORTS_PER_BUNDLE);
     for (key, report) in rows.iter().take(surplus) {
@@ -230,12 +230,12 @@ fn rows(
     read: &dyn Read,
     agent: u32,
     bundle_id: &str,
-) -> Result<Vec<(Vec<u8>, v1::EvalReport)>, Fault> {
+) -> Result<Vec<(RowKey, v1::EvalReport)>, Fault> {
     let range = Key::of(Kind::EvalReport, agent).text(bundle_id).range();
     let rows = read.scan(&range, Order::Ascending, limits::EVAL_REPORTS_PER_BUNDLE + 1)?;
     let row = |(key, value): crate::store::Row| {
         let record: EvalReportRecord = decode(&key, &value)?;
-        Ok((key.to_vec(), record.report.unwrap_or_default()))
+        Ok((RowKey::from_slice(&key), record.report.unwrap_or_default()))
     };
     rows.into_iter().map(row).collect()
 }

@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::agent::policy::too_large;
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -187,13 +187,13 @@ pub(super) fn body(read: &dyn Read, agent: u32, digest: &str) -> Result<EvalBody
     })
 }
 
-pub(super) fn body_key(agent: u32, digest: &str) -> Result<Vec<u8>, Fault> {
+pub(super) fn body_key(agent: u32, digest: &str) -> Result<RowKey, Fault> {
     let bytes = hex::decode(digest)
         .map_err(|_| Fault(format!("{digest:?} is no digest of an eval set or report")))?;
     Ok(Key::of(Kind::EvalBody, agent).bytes(&bytes).build())
 }
 
-fn key(agent: u32, name: &str, version: &str) -> Vec<u8> {
+fn key(agent: u32, name: &str, version: &str) -> RowKey {
     Key::of(Kind::EvalSet, agent).text(name).last(version)
 }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use pinrail_proto::log::{AgentRecord, HookRecord};
 use pinrail_proto::{reason, v1};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::nearest;
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Read};
@@ -58,7 +58,7 @@ pub(crate) fn follow_policy(
         if !names.remove(hook.hook.as_str()) {
             txn.delete(key(agent.number, &hook.hook));
             for (row, _) in txn.scan(&deliveries(agent.number, &hook.hook), usize::MAX)? {
-                txn.delete(row.to_vec());
+                txn.delete(RowKey::from_slice(&row));
             }
         }
     }
@@ -104,7 +104,7 @@ pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, hook: &HookRecord) {
 const HOOK: u8 = 0;
 const DELIVERY: u8 = 1;
 
-pub(crate) fn key(agent: u32, name: &str) -> Vec<u8> {
+pub(crate) fn key(agent: u32, name: &str) -> RowKey {
     Key::of(Kind::Hook, agent).u8(HOOK).last(name)
 }
 

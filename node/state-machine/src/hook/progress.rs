@@ -5,6 +5,7 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{DeliveryRecord, DeliveryResult, Empty, HookRecord, RecordDeliveries};
 use pinrail_proto::v1::DeliveryState;
 
+use crate::key::RowKey;
 use crate::outcome::Stop;
 use crate::run::clip;
 use crate::store::Fault;
@@ -85,7 +86,7 @@ fn trim(txn: &mut Txn<'_>, agent: u32, hook: &mut HookRecord) -> Result<(), Faul
     for (state, rows, most) in kept {
         let excess = usize::try_from(rows.saturating_sub(most)).unwrap_or(usize::MAX);
         for (row, _) in txn.scan(&state_of(agent, &hook.hook, state), excess)? {
-            txn.delete(row.to_vec());
+            txn.delete(RowKey::from_slice(&row));
             *rows -= 1;
         }
     }

@@ -3,7 +3,7 @@
 use pinrail_proto::log::DeliveryRecord;
 use pinrail_proto::v1::DeliveryState;
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::store::{Fault, KeyRange, Read};
 use crate::txn::get;
 
@@ -34,7 +34,7 @@ fn in_state(agent: u32, hook: &str, state: DeliveryState) -> Key {
     Key::of(Kind::Hook, agent).u8(DELIVERY).text(hook).u8(number(state))
 }
 
-pub(crate) fn delivery_key(agent: u32, hook: &str, state: DeliveryState, place: Place) -> Vec<u8> {
+pub(crate) fn delivery_key(agent: u32, hook: &str, state: DeliveryState, place: Place) -> RowKey {
     in_state(agent, hook, state).u64(place.revision).u32(place.index).build()
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pinrail_proto::log::{CostRecord, RunRecord};
 use pinrail_proto::v1::{OpenPins, RunKind, RunState, StepState};
 
-use crate::key::Kind;
+use crate::key::{Kind, RowKey};
 use crate::run::session::{has_place, place};
 use crate::run::{child_key, lasting_keys, pin_key, state_key};
 use crate::store::Fault;
@@ -52,7 +52,7 @@ pub(super) fn counts_are_exact(scene: &Scene<'_>, found: &mut Found) -> Result<(
     same_keys(scene, Kind::SessionRun, &places, found)?;
     let state_keys = scene.runs.values().map(|run| state_key(number, run)).collect();
     same_keys(scene, Kind::RunByState, &state_keys, found)?;
-    let lasting: BTreeSet<Vec<u8>> =
+    let lasting: BTreeSet<RowKey> =
         scene.runs.values().flat_map(|run| lasting_keys(number, run)).collect();
     for kind in [Kind::RunByStart, Kind::RunByKind, Kind::RunByLabel] {
         let wanted = lasting.iter().filter(|key| key[0] == kind as u8).cloned().collect();
@@ -96,11 +96,11 @@ fn count(pins: &mut OpenPins, kind: RunKind) {
 fn same_keys(
     scene: &Scene<'_>,
     kind: Kind,
-    wanted: &BTreeSet<Vec<u8>>,
+    wanted: &BTreeSet<RowKey>,
     found: &mut Found,
 ) -> Result<(), Fault> {
-    let there: BTreeSet<Vec<u8>> =
-        scene.rows(kind)?.into_iter().map(|(key, _)| key.to_vec()).collect();
+    let there: BTreeSet<RowKey> =
+        scene.rows(kind)?.into_iter().map(|(key, _)| RowKey::from_slice(&key)).collect();
     let differ: Vec<String> = there
         .symmetric_difference(wanted)
         .map(|key| String::from_utf8_lossy(key).into_owned())

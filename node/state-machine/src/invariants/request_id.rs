@@ -21,7 +21,7 @@ pub(super) fn request_ids_are_counted(
     let mut ids = BTreeSet::new();
     let mut expected = cluster.traffic_ids_begin;
     for (key, value) in rows(read, Key::new(Kind::TrafficId))? {
-        if key != Key::new(Kind::TrafficId).u64(expected).build() {
+        if *key != *Key::new(Kind::TrafficId).u64(expected).build() {
             found.say(ABOUT, format!("place {expected} is missing"));
         }
         expected += 1;

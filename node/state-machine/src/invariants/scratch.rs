@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pinrail_proto::log::{MemoryRecord, RunRecord, ScratchRecord};
 
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::memory::cost;
 use crate::run::is_over;
 use crate::store::Fault;
@@ -18,7 +18,7 @@ pub(super) fn who_serves_no_user_has_a_memory_of_its_own(
     scene: &Scene<'_>,
     found: &mut Found,
 ) -> Result<(), Fault> {
-    let mut open: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let mut open: BTreeMap<RowKey, u32> = BTreeMap::new();
     for run in scene.runs.values() {
         let Some(row) = row_of(scene, run) else {
             if !run.kind().serves_users() {
@@ -104,7 +104,7 @@ pub(super) fn bytes(scene: &Scene<'_>) -> Result<u64, Fault> {
     Ok(bytes)
 }
 
-fn row_of(scene: &Scene<'_>, run: &RunRecord) -> Option<Vec<u8>> {
+fn row_of(scene: &Scene<'_>, run: &RunRecord) -> Option<RowKey> {
     let scratch = run.scratch?;
     let of = Key::of(Kind::Scratch, scene.agent.number).u32(scratch.base_layer);
     Some(of.u64(scratch.base_revision).u64(scratch.number).build())

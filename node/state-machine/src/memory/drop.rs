@@ -3,6 +3,7 @@
 use pinrail_proto::v1::DiscardMemoryResponse;
 
 use crate::agent;
+use crate::key::RowKey;
 use crate::key::Timer;
 use crate::outcome::Stop;
 use crate::txn::Txn;
@@ -29,12 +30,12 @@ pub(crate) fn drop_layer(
 ) -> Result<u32, Stop> {
     let named = object.try_into().map(u32::from_be_bytes).unwrap_or(0);
     let Some(mut of) = layer(txn.read(), number, named)? else {
-        txn.delete(row.to_vec());
+        txn.delete(RowKey::from_slice(row));
         return Ok(1);
     };
     if is_base(txn.read(), number, &of)? {
         // What runs that serve no user began with is kept until they are over.
-        txn.delete(row.to_vec());
+        txn.delete(RowKey::from_slice(row));
         let later_ms = txn.now + HELD_LOOK_MS;
         txn.set_timer(number, later_ms, Timer::LayerDrop, object);
         return Ok(1);
@@ -55,8 +56,8 @@ pub(crate) fn drop_layer(
         last = Some(key);
     }
     match last {
-        Some(key) => txn.mark(row.to_vec(), key.as_bytes()),
-        None => txn.delete(row.to_vec()),
+        Some(key) => txn.mark(RowKey::from_slice(row), key.as_bytes()),
+        None => txn.delete(RowKey::from_slice(row)),
     }
     save_layer(txn, number, &of);
     agent::save(txn, &agent);

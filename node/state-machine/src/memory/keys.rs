@@ -1,6 +1,6 @@
 //! The keys of which there are versions in some places, in order.
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::store::{Fault, KeyRange, Order, Read};
 
 use super::scratch;
@@ -28,7 +28,7 @@ impl Place {
     }
 
     /// The rows behind all those of a key.
-    fn behind(self, agent: u32, key: &str) -> Vec<u8> {
+    fn behind(self, agent: u32, key: &str) -> RowKey {
         match self {
             // All versions of a key lie together.
             Self::Chains | Self::Scratch(_) => self.rows(agent).text(key).range().end,

@@ -28,18 +28,18 @@ pub(crate) use version::cost;
 pub(crate) use visible::{Chain, Found, View};
 pub(crate) use write::{carried, delete, expire, put};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 
 /// Key of one version.
-pub(crate) fn version_key(agent: u32, key: &str, revision: u64) -> Vec<u8> {
+pub(crate) fn version_key(agent: u32, key: &str, revision: u64) -> RowKey {
     Key::of(Kind::Memory, agent).text(key).u64(u64::MAX - revision).build()
 }
 
 /// Key of a change: what a watch reads and retention works off.
-pub(crate) fn change_key(agent: u32, revision: u64, key: &str) -> Vec<u8> {
+pub(crate) fn change_key(agent: u32, revision: u64, key: &str) -> RowKey {
     Key::of(Kind::MemoryChange, agent).u64(revision).last(key)
 }
 
-fn layer_key(agent: u32, layer: u32) -> Vec<u8> {
+fn layer_key(agent: u32, layer: u32) -> RowKey {
     Key::of(Kind::Layer, agent).u32(layer).build()
 }

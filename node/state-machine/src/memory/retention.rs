@@ -5,7 +5,7 @@
 use pinrail_proto::log::{AgentRecord, LayerRecord, MemoryRecord};
 
 use crate::agent;
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::Stop;
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -40,7 +40,7 @@ pub(crate) fn drop_old(txn: &mut Txn<'_>, number: u32, row: &[u8], left: u32) ->
         if let Some(record) = version {
             replace(txn, &mut agent, &key, Found { revision, record })?;
         }
-        txn.delete(change.to_vec());
+        txn.delete(RowKey::from_slice(change));
         agent.memory_compacted = revision;
         taken += 1;
     }
@@ -49,7 +49,7 @@ pub(crate) fn drop_old(txn: &mut Txn<'_>, number: u32, row: &[u8], left: u32) ->
         agent::save(txn, &agent);
         return Ok(left.max(1));
     }
-    txn.delete(row.to_vec());
+    txn.delete(RowKey::from_slice(row));
     agent.memory_sweep_ms = next_ms;
     if next_ms != 0 {
         txn.set_timer(number, next_ms, Timer::MemoryVersions, &[]);

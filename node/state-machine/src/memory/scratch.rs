@@ -11,7 +11,7 @@ use pinrail_proto::{limits, reason};
 
 use crate::agent;
 use crate::bundle;
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, KeyRange, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -121,14 +121,14 @@ pub(crate) fn drop_scratch(
             let (_, _, path) = (parts.u32(), parts.u64(), parts.text().unwrap_or_default());
             let record: MemoryRecord = decode(key, value)?;
             freed += cost(path, &record);
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(key));
             bytes += value.len();
             dropped += 1;
         }
         let is_gone = rows.len() < most;
         if is_gone {
             txn.delete(row(number, scratch));
-            txn.delete(timer.to_vec());
+            txn.delete(RowKey::from_slice(timer));
         }
         if is_gone || dropped >= left || bytes >= limits::MEMORY_BATCH_BYTES {
             version::count_out(txn, &mut agent, freed)?;
@@ -196,18 +196,18 @@ pub(super) fn versions(agent: u32, number: u64, key: &str, before: u64) -> KeyRa
     versions.after(&version_key(agent, number, key, before))
 }
 
-fn version_key(agent: u32, number: u64, key: &str, revision: u64) -> Vec<u8> {
+fn version_key(agent: u32, number: u64, key: &str, revision: u64) -> RowKey {
     all(agent, number).text(key).u64(u64::MAX - revision).build()
 }
 
-fn row(agent: u32, scratch: Scratch) -> Vec<u8> {
+fn row(agent: u32, scratch: Scratch) -> RowKey {
     let Scratch { number, base_layer, base_revision } = scratch;
     Key::of(Kind::Scratch, agent).u32(base_layer).u64(base_revision).u64(number).build()
 }
 
 /// What is behind the agent in its row.
-fn object(scratch: Scratch) -> Vec<u8> {
-    row(0, scratch).split_off(Key::of(Kind::Scratch, 0).build().len())
+fn object(scratch: Scratch) -> RowKey {
+    RowKey::from_slice(&row(0, scratch)[Key::of(Kind::Scratch, 0).build().len()..])
 }
 
 fn parse(object: &[u8]) -> Result<Scratch, Fault> {

@@ -3,7 +3,7 @@
 
 use pinrail_proto::log::{AgentRecord, LayerRecord, MemoryRecord};
 
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::Stop;
 use crate::store::Fault;
@@ -22,7 +22,7 @@ pub(crate) fn cost(key: &str, record: &MemoryRecord) -> u64 {
 }
 
 /// Key of a layer's row for one of its keys.
-pub(super) fn index_key(agent: u32, layer: u32, key: &str) -> Vec<u8> {
+pub(super) fn index_key(agent: u32, layer: u32, key: &str) -> RowKey {
     Key::of(Kind::LayerKey, agent).u32(layer).last(key)
 }
 

@@ -13,6 +13,7 @@ use pinrail_proto::{id, limits, reason, v1};
 
 use crate::agent::policy::too_large;
 use crate::event::With as _;
+use crate::key::RowKey;
 use crate::key::Timer;
 use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
@@ -315,8 +316,8 @@ fn answer(txn: &Txn<'_>, place: &Place, key: &str, record: Option<MemoryRecord>)
     Answer::Memory(MemoryResult { version })
 }
 
-fn ttl_object(key: &str, revision: u64) -> Vec<u8> {
-    let mut object = key.as_bytes().to_vec();
+fn ttl_object(key: &str, revision: u64) -> RowKey {
+    let mut object = RowKey::from_slice(key.as_bytes());
     object.push(0);
     object.extend_from_slice(&revision.to_be_bytes());
     object

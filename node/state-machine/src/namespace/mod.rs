@@ -9,7 +9,7 @@ use pinrail_proto::log::{
 };
 use pinrail_proto::{id, limits, reason, time, v1};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, get};
@@ -200,6 +200,6 @@ pub(crate) fn message(namespace: &str, record: &NamespaceRecord) -> v1::Namespac
     }
 }
 
-fn key(namespace: &str) -> Vec<u8> {
+fn key(namespace: &str) -> RowKey {
     Key::new(Kind::Namespace).last(namespace)
 }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::apply::cluster_key;
 use crate::effect::{Rank, StepId};
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::Stop;
 use crate::run::{self, ends};
@@ -24,7 +24,7 @@ const AGENTS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadyStep {
     /// Where to go on.
-    pub key: Vec<u8>,
+    pub key: RowKey,
     pub step: StepId,
     pub bundle_id: String,
     /// The step's name: only workers that serve it can have it.
@@ -39,7 +39,7 @@ pub struct ReadyStep {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeasedStep {
     /// Where to go on.
-    pub key: Vec<u8>,
+    pub key: RowKey,
     pub step: StepId,
     pub bundle_id: String,
     pub token: Token,
@@ -88,7 +88,7 @@ pub fn ready_steps(
             name: record.name.clone(),
             attempt: record.attempt + 1,
             ready_revision,
-            key: key.to_vec(),
+            key: RowKey::from_slice(&key),
         });
     }
     Ok(ready)
@@ -123,7 +123,7 @@ pub fn leased_steps(
             token: record.token.unwrap_or_default(),
             worker_id: record.worker_id.clone(),
             lease_ms: record.lease_ms,
-            key: key.to_vec(),
+            key: RowKey::from_slice(&key),
         });
     }
     Ok(leased)
@@ -289,7 +289,8 @@ pub fn content_hash(read: &dyn Read) -> Result<ContentHash, Fault> {
     let mut hash = Sha256::new();
     let mut keys = 0;
     // Kind 0 is the engine's own.
-    let mut range = KeyRange { start: vec![1], end: vec![u8::MAX] };
+    let mut range =
+        KeyRange { start: RowKey::from_slice(&[1]), end: RowKey::from_slice(&[u8::MAX]) };
     loop {
         let rows = read.scan(&range, Order::Ascending, CHUNK)?;
         for (key, value) in &rows {

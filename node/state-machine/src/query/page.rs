@@ -3,6 +3,7 @@
 
 use pinrail_proto::{limits, reason};
 
+use crate::key::RowKey;
 use crate::outcome::{Stop, reject};
 use crate::store::{KeyRange, Order, Read, Row};
 
@@ -57,9 +58,9 @@ pub(super) fn resume(range: &KeyRange, token: &str) -> Result<KeyRange, Stop> {
 }
 
 /// The key that a token stands for.
-fn place(range: &KeyRange, token: &str) -> Result<Vec<u8>, Stop> {
+fn place(range: &KeyRange, token: &str) -> Result<RowKey, Stop> {
     let forged = || reject(reason::INVALID_REQUEST, "the page token is not one of this list");
-    let key = hex::decode(token).map_err(|_| forged())?;
+    let key = RowKey::from(hex::decode(token).map_err(|_| forged())?);
     if key < range.start || key >= range.end {
         return Err(forged());
     }

@@ -20,7 +20,7 @@ use pinrail_proto::v1::{self, RunKind, RunState};
 use pinrail_proto::{id, limits, reason};
 
 use crate::agent;
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::run::{find, is_over, kind_prefix, label_prefix, state_prefix};
 use crate::store::{Fault, KeyRange, Order, Read};
@@ -230,7 +230,7 @@ struct Descent {
 /// One range, read from its end.
 #[derive(Debug, Clone)]
 struct Range {
-    prefix: Vec<u8>,
+    prefix: RowKey,
     rest: KeyRange,
     /// Read ahead, the newest last.
     ahead: Vec<Place>,

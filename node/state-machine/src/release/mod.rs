@@ -34,7 +34,7 @@ use pinrail_proto::v1::{self, ReleaseState, Stage};
 use crate::effect::Effect;
 use crate::event;
 use crate::event::With as _;
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -137,17 +137,17 @@ fn save_gate(
     txn.put(gate_key(agent, release.number, stage, attempt), &gate);
 }
 
-fn gate_key(agent: u32, number: u32, stage: Stage, attempt: u32) -> Vec<u8> {
+fn gate_key(agent: u32, number: u32, stage: Stage, attempt: u32) -> RowKey {
     // Stages are few: their numbers fit a byte for ever.
     let stage = u8::try_from(i32::from(stage)).unwrap_or(u8::MAX);
     Key::of(Kind::ReleaseGate, agent).u32(number).u8(stage).u32(attempt).build()
 }
 
-fn move_key(agent: u32, number: u32, index: u32) -> Vec<u8> {
+fn move_key(agent: u32, number: u32, index: u32) -> RowKey {
     Key::of(Kind::ReleaseMove, agent).u32(number).u32(index).build()
 }
 
-pub(crate) fn row(kind: Kind, agent: u32, number: u32) -> Vec<u8> {
+pub(crate) fn row(kind: Kind, agent: u32, number: u32) -> RowKey {
     Key::of(kind, agent).u32(number).build()
 }
 

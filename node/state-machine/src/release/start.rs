@@ -10,7 +10,7 @@ use pinrail_proto::log::{
 use pinrail_proto::v1::{self, ReleaseState, Stage, StageMode, Strategy, Verdict};
 use pinrail_proto::{limits, reason};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{KeyRange, Read};
 use crate::txn::Txn;
@@ -147,7 +147,7 @@ fn make_room(txn: &mut Txn<'_>, agent: &AgentRecord) -> Result<(), Stop> {
     for kind in [Kind::ReleaseGate, Kind::ReleaseMove, Kind::SignalFiring] {
         let range: KeyRange = Key::of(kind, agent.number).u32(oldest).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(&key));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use pinrail_proto::log::{ChildRun, RunRecord, StartRun, WokenRecord};
 use pinrail_proto::v1::{EndReason, Payload, PinReason, RunState};
 use pinrail_proto::{id, limits, reason};
 
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::{Stop, reject};
 use crate::step;
 use crate::store::Row;
@@ -120,7 +120,7 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
 }
 
 /// Place of an open child among those of its parent.
-pub(crate) fn child_key(agent: u32, child: &RunRecord) -> Vec<u8> {
+pub(crate) fn child_key(agent: u32, child: &RunRecord) -> RowKey {
     children(agent, &child.parent_run_id).last(&child.run_id)
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn end_children(
     parent: &str,
     cursor: &[u8],
     left: u32,
-) -> Result<(u32, Option<Vec<u8>>), Stop> {
+) -> Result<(u32, Option<RowKey>), Stop> {
     let mut open = children(agent, parent).range();
     if !cursor.is_empty() {
         open = open.after(cursor);
@@ -217,6 +217,7 @@ pub(crate) fn end_children(
             child.save(txn);
         }
     }
-    let last = rows.last().filter(|_| rows.len() == left as usize).map(|(key, _)| key.to_vec());
+    let last = rows.last().filter(|_| rows.len() == left as usize);
+    let last = last.map(|(key, _)| RowKey::from_slice(key));
     Ok((u32::try_from(rows.len()).unwrap_or(left).max(1), last))
 }

@@ -5,7 +5,7 @@ use pinrail_proto::limits;
 use pinrail_proto::log::CostRecord;
 use pinrail_proto::v1::{ModelUsage, RunKind, Usage};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::Stop;
 use crate::store::Fault;
 use crate::txn::Txn;
@@ -33,7 +33,7 @@ pub(super) fn book(txn: &mut Txn<'_>, subject: &mut Subject, report: &Usage) -> 
 }
 
 /// Where is booked what has no row of its own: at most one row for each bundle and kind.
-fn rest(txn: &Txn<'_>, subject: &mut Subject) -> Result<(Vec<u8>, CostRecord), Fault> {
+fn rest(txn: &Txn<'_>, subject: &mut Subject) -> Result<(RowKey, CostRecord), Fault> {
     let key = key(subject, "", "", "");
     let found: Option<CostRecord> = txn.get(&key)?;
     if found.is_none() {
@@ -42,7 +42,7 @@ fn rest(txn: &Txn<'_>, subject: &mut Subject) -> Result<(Vec<u8>, CostRecord), F
     Ok((key, found.unwrap_or_default()))
 }
 
-fn key(subject: &Subject, step: &str, model: &str, served: &str) -> Vec<u8> {
+fn key(subject: &Subject, step: &str, model: &str, served: &str) -> RowKey {
     prefix(subject.agent.number, &subject.run.bundle_id, subject.run.kind())
         .text(step)
         .text(model)

@@ -5,13 +5,13 @@ use pinrail_proto::log::RunRecord;
 use pinrail_proto::v1::{RunKind, RunState};
 use sha2::{Digest as _, Sha256};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 
 /// Bytes of a label's digest in its key.
 const LABEL_BYTES: usize = 16;
 
 /// Rows that a run has from its start until it is forgotten, whatever becomes of it.
-pub(crate) fn lasting_keys(agent: u32, run: &RunRecord) -> Vec<Vec<u8>> {
+pub(crate) fn lasting_keys(agent: u32, run: &RunRecord) -> Vec<RowKey> {
     let tail = |key: Key| key.u64(run.started_ms).last(&run.run_id);
     let mut keys = vec![tail(Key::of(Kind::RunByStart, agent))];
     if let Some(key) = kind_prefix(agent, run.kind()) {
@@ -22,7 +22,7 @@ pub(crate) fn lasting_keys(agent: u32, run: &RunRecord) -> Vec<Vec<u8>> {
 }
 
 /// Place of a run in the index of states; it moves with state and bundle.
-pub(crate) fn state_key(agent: u32, run: &RunRecord) -> Vec<u8> {
+pub(crate) fn state_key(agent: u32, run: &RunRecord) -> RowKey {
     state_prefix(agent, run.state()).text(&run.bundle_id).u64(run.started_ms).last(&run.run_id)
 }
 

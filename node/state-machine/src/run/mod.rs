@@ -40,7 +40,7 @@ mod usage;
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StepRecord};
 use pinrail_proto::{reason, v1};
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
@@ -171,7 +171,7 @@ pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &Shared<RunRecord>) {
 }
 
 /// Place of an open pin among those of its bundle.
-pub(crate) fn pin_key(agent: u32, run: &RunRecord) -> Vec<u8> {
+pub(crate) fn pin_key(agent: u32, run: &RunRecord) -> RowKey {
     Key::of(Kind::OpenPin, agent).text(&run.bundle_id).u64(run.pinned_ms).last(&run.run_id)
 }
 

@@ -4,7 +4,7 @@ use pinrail_proto::log::RollbackMark;
 use pinrail_proto::v1::{EndReason, InFlight, Payload, PinReason, RunState, StepState};
 
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::Stop;
 use crate::store::KeyRange;
 use crate::txn::Txn;
@@ -138,7 +138,7 @@ fn forget_steps(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     for kind in STEP_ROWS {
         let range: KeyRange = Key::of(kind, agent).text(&subject.run.run_id).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(&key));
         }
     }
     subject.step = None;

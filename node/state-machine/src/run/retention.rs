@@ -1,6 +1,6 @@
 //! Finished runs are kept for the policy's time and then forgotten, a bounded number of rows at a time.
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
@@ -46,7 +46,7 @@ pub(crate) fn forget(
         looked += ROWS_OF_A_LOOK;
         let range = Key::of(kind, agent).text(run_id).range();
         for (key, _) in txn.scan(&range, most - deleted)? {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(&key));
             deleted += 1;
         }
         if deleted == most {

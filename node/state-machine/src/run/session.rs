@@ -9,7 +9,7 @@ use pinrail_proto::{id, limits, reason, v1};
 
 use crate::event;
 use crate::event::With as _;
-use crate::key::{Key, Kind, Parts, Timer};
+use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, get};
@@ -215,7 +215,7 @@ pub(crate) fn sessions(agent: u32) -> Key {
     Key::of(Kind::Session, agent)
 }
 
-fn row(agent: u32, session: &str) -> Vec<u8> {
+fn row(agent: u32, session: &str) -> RowKey {
     sessions(agent).last(session)
 }
 
@@ -224,7 +224,7 @@ fn open_runs(agent: u32, session: &str) -> Key {
     Key::of(Kind::SessionRun, agent).text(session)
 }
 
-pub(crate) fn place(agent: u32, run: &RunRecord) -> Vec<u8> {
+pub(crate) fn place(agent: u32, run: &RunRecord) -> RowKey {
     open_runs(agent, &run.session).u64(run.session_place).last(&run.run_id)
 }
 

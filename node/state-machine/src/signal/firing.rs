@@ -19,7 +19,7 @@ use pinrail_proto::v1::{self, SignalKind, SignalMode, Stage};
 use crate::agent::policy::too_large;
 use crate::effect::Effect;
 use crate::event::With as _;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, decode, get};
@@ -310,11 +310,11 @@ pub(super) fn message(release: &ReleaseRecord, it: FiringRecord) -> v1::Firing {
     }
 }
 
-pub(super) fn row(agent: u32, release: u32, index: u32) -> Vec<u8> {
+pub(super) fn row(agent: u32, release: u32, index: u32) -> RowKey {
     Key::of(Kind::SignalFiring, agent).u32(release).u32(index).build()
 }
 
-pub(super) fn mute_row(agent: u32, signal: SignalKind) -> Vec<u8> {
+pub(super) fn mute_row(agent: u32, signal: SignalKind) -> RowKey {
     let number = u8::try_from(i32::from(signal)).unwrap_or(0);
     Key::of(Kind::SignalMute, agent).u8(number).build()
 }

@@ -9,7 +9,7 @@
 use pinrail_proto::log::{AgentRecord, SliceRecord};
 use pinrail_proto::v1::RunKind;
 
-use crate::key::{Key, Kind, Parts};
+use crate::key::{Key, Kind, Parts, RowKey};
 use crate::outcome::Stop;
 use crate::store::{Fault, KeyRange, Order, Read, Row};
 use crate::txn::{Txn, decode};
@@ -119,11 +119,11 @@ fn move_on(
         let mut sum: SliceRecord = txn.get(&coarse)?.unwrap_or_default();
         merge(&mut sum, &decode(&row, &value)?);
         txn.put(coarse, &sum);
-        txn.delete(row.to_vec());
+        txn.delete(RowKey::from_slice(&row));
     }
     let kept_ms = spans.coarse_kept_ms + spans.coarse_ms;
     for (row, _) in txn.scan(&older(Grain::Coarse, kept_ms), MOVED)? {
-        txn.delete(row.to_vec());
+        txn.delete(RowKey::from_slice(&row));
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ pub(crate) fn sum(
 pub(crate) fn forget(txn: &mut Txn<'_>, agent: u32, bundle_id: &str) -> Result<(), Stop> {
     let rows: Vec<Row> = txn.scan(&of_bundle(agent, bundle_id).range(), usize::MAX)?;
     for (row, _) in rows {
-        txn.delete(row.to_vec());
+        txn.delete(RowKey::from_slice(&row));
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use pinrail_proto::v1::{EndReason, RunState, StepState};
 use pinrail_proto::{id, reason};
 
 use crate::effect::StepId;
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, is_over, settle};
@@ -60,7 +60,7 @@ pub(crate) fn find(
     shared(read, &key(agent, run_id, number))
 }
 
-fn key(agent: u32, run_id: &str, number: u32) -> Vec<u8> {
+fn key(agent: u32, run_id: &str, number: u32) -> RowKey {
     Key::of(Kind::Step, agent).text(run_id).u32(number).build()
 }
 
@@ -94,8 +94,8 @@ pub(crate) fn catch_up(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), S
 }
 
 /// Object of a step's timers, and the tail of its index rows.
-pub(crate) fn object(run_id: &str, number: u32) -> Vec<u8> {
-    let mut object = run_id.as_bytes().to_vec();
+pub(crate) fn object(run_id: &str, number: u32) -> RowKey {
+    let mut object = RowKey::from_slice(run_id.as_bytes());
     object.push(0);
     object.extend_from_slice(&number.to_be_bytes());
     object

@@ -6,7 +6,7 @@ use pinrail_proto::v1::{RunKind, StepState};
 
 use crate::bundle::{self, StepPolicy};
 use crate::effect::{Effect, Rank};
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::outcome::Stop;
 use crate::run::Subject;
 use crate::txn::Txn;
@@ -243,7 +243,7 @@ pub(super) fn clear_timer(
     }
 }
 
-fn ready_key(agent: u32, bundle_id: &str, run_id: &str, step: &StepRecord) -> Vec<u8> {
+fn ready_key(agent: u32, bundle_id: &str, run_id: &str, step: &StepRecord) -> RowKey {
     let mut key = Key::of(Kind::Ready, agent).text(bundle_id).u64(step.ready_revision).build();
     key.extend_from_slice(&object(run_id, step.number));
     key

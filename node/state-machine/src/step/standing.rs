@@ -6,7 +6,7 @@
 use pinrail_proto::log::{RunRecord, StepRecord};
 use pinrail_proto::v1::StepState;
 
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::level;
 use crate::outcome::Stop;
 use crate::run::Subject;
@@ -76,6 +76,6 @@ fn set_timer(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, by_ms: u64) {
     txn.set_timer(agent, by_ms, Timer::AttemptEnd, &object(&run.run_id, TRUNK));
 }
 
-fn mark(agent: u32, run_id: &str, number: u32) -> Vec<u8> {
+fn mark(agent: u32, run_id: &str, number: u32) -> RowKey {
     Key::of(Kind::Leased, agent).text(run_id).u32(number).build()
 }

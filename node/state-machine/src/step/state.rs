@@ -3,7 +3,7 @@
 use pinrail_proto::log::{RunRecord, StepRecord};
 use pinrail_proto::v1::StepState;
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::txn::Txn;
 
 /// Moves a step to another state.
@@ -60,7 +60,7 @@ fn counter<'a>(run: &'a mut RunRecord, step: &StepRecord, state: StepState) -> O
     }
 }
 
-fn open_branch_key(agent: u32, run_id: &str, step: &StepRecord) -> Vec<u8> {
+fn open_branch_key(agent: u32, run_id: &str, step: &StepRecord) -> RowKey {
     open_branches(agent, run_id).u32(step.join).u32(step.number).build()
 }
 

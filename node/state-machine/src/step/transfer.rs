@@ -2,7 +2,7 @@
 
 use pinrail_proto::v1::StepState;
 
-use crate::key::{Key, Kind};
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::Stop;
 use crate::run::Subject;
 use crate::txn::Txn;
@@ -25,7 +25,7 @@ pub(crate) fn take_back(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), 
             .u32(number)
             .range();
         for (key, _) in txn.scan(&recorded, usize::MAX)? {
-            txn.delete(key.to_vec());
+            txn.delete(RowKey::from_slice(&key));
         }
         if let Some(step) = &mut subject.step {
             step.checkpoints = 0;

@@ -5,7 +5,7 @@ use pinrail_proto::log::{SignalRecord, StepRecord, WaitStep, WokenRecord};
 use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
 
-use crate::key::{Key, Kind, Timer};
+use crate::key::{Key, Kind, RowKey, Timer};
 use crate::outcome::{Stop, reject};
 use crate::run::{Subject, is_over};
 use crate::txn::{Txn, decode};
@@ -64,7 +64,7 @@ fn take_pending(
     let oldest = txn.scan(&of_name.range(), 1)?;
     let Some((key, value)) = oldest.first() else { return Ok(None) };
     let record: SignalRecord = decode(key, value)?;
-    txn.delete(key.to_vec());
+    txn.delete(RowKey::from_slice(key));
     subject.run.pending_signals -= 1;
     Ok(Some(record.value))
 }
@@ -92,7 +92,7 @@ pub(crate) fn child_over(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(),
     go_on(txn, subject)
 }
 
-pub(crate) fn woken_key(agent: u32, run_id: &str, step: u32) -> Vec<u8> {
+pub(crate) fn woken_key(agent: u32, run_id: &str, step: u32) -> RowKey {
     Key::of(Kind::Woken, agent).text(run_id).u32(step).build()
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pinrail_proto::log::{AuditEntry, AuditRecord};
-use pinrail_state_machine::key::{Key, Kind};
+use pinrail_state_machine::key::{Key, Kind, RowKey};
 use pinrail_state_machine::query::AuditCheck;
 use pinrail_state_machine::{invariants, query};
 use prost::Message as _;
@@ -20,7 +20,7 @@ fn audited() -> Replica {
     replica
 }
 
-fn row(sequence: u64) -> Vec<u8> {
+fn row(sequence: u64) -> RowKey {
     Key::new(Kind::Audit).u64(sequence).build()
 }
 

@@ -6,6 +6,7 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{self, PutMemory};
 use pinrail_proto::v1;
 use pinrail_proto::v1::memory_scope::Scope;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::{Machine, query};
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
@@ -147,7 +148,7 @@ fn a_layer_is_opened_by_as_many_rows_however_many_keys_there_are() {
         let counting = Counting::new(replica.read());
         let mut machine = Machine::open(&counting).unwrap();
         machine.apply_batch(&entry).unwrap();
-        let written: Vec<Vec<u8>> = machine.finish().writes.into_keys().collect();
+        let written: Vec<RowKey> = machine.finish().writes.into_keys().collect();
         let kinds: Vec<u8> = written.iter().map(|key| key[0]).collect();
         (kinds, counting.reads())
     };

@@ -7,7 +7,7 @@ use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{self, FinishRun, StartRun};
 use pinrail_proto::{limits, v1};
-use pinrail_state_machine::key::Kind;
+use pinrail_state_machine::key::{Kind, RowKey};
 use pinrail_state_machine::query::{self, RunFilter};
 use pinrail_state_machine::{Machine, store::Read};
 use prost::Message as _;
@@ -208,7 +208,7 @@ fn retention_takes_all_rows_of_finished_runs_in_bounded_batches() {
         }
         assert!(ticks < 20);
     }
-    let is_of_runs = |key: &&Vec<u8>| {
+    let is_of_runs = |key: &&RowKey| {
         let byte = key[0];
         (Kind::Run as u8..=Kind::Leased as u8).contains(&byte)
             || (Kind::RunByStart as u8..=Kind::RunByLabel as u8).contains(&byte)

@@ -10,6 +10,7 @@ use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{self, FinishRun, StartRun};
 use pinrail_proto::v1;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::store::{Fault, KeyRange, MemoryStore, Order, Read, Row};
 use pinrail_state_machine::{Machine, invariants, query};
 use prost::Message as _;
@@ -26,7 +27,7 @@ const MOST: usize = 400;
 #[derive(Default)]
 struct Lazy {
     store: MemoryStore,
-    deleted: BTreeSet<Vec<u8>>,
+    deleted: BTreeSet<RowKey>,
     stepped_over: Cell<usize>,
 }
 
@@ -37,7 +38,8 @@ impl Read for Lazy {
 
     fn scan(&self, range: &KeyRange, order: Order, limit: usize) -> Result<Vec<Row>, Fault> {
         let rows = self.store.scan(range, order, limit)?;
-        let last = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_vec());
+        let last =
+            rows.last().filter(|_| rows.len() == limit).map(|(key, _)| RowKey::from_slice(key));
         let (from, to) = match (order, last) {
             (_, None) => (range.start.clone(), range.end.clone()),
             (Order::Ascending, Some(last)) => (range.start.clone(), last),

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use pinrail_client::{Client, v1};
 use pinrail_proto::reason;
-use pinrail_state_machine::key::Kind;
+use pinrail_state_machine::key::{Kind, RowKey};
 use pinrail_state_machine::store::{KeyRange, Order};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -189,7 +189,10 @@ async fn made(wires: &Wires, calls: Vec<Call>) -> Vec<(Call, Result<Answer, Stri
 
 /// All rows but the cluster's own, which counts every command.
 fn rows(nodes: &Nodes) -> BTreeMap<Bytes, Bytes> {
-    let all = KeyRange { start: vec![Kind::Cluster as u8 + 1], end: vec![u8::MAX] };
+    let all = KeyRange {
+        start: RowKey::from_slice(&[Kind::Cluster as u8 + 1]),
+        end: RowKey::from_slice(&[u8::MAX]),
+    };
     let replica = &nodes.servers[0].as_ref().expect("it runs").replica;
     let rows = replica.read(|read| read.scan(&all, Order::Ascending, usize::MAX));
     rows.expect("it reads").into_iter().collect()

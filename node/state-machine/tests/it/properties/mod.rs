@@ -14,7 +14,7 @@ use pinrail_proto::log;
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::v1;
-use pinrail_state_machine::key::{Key, Kind};
+use pinrail_state_machine::key::{Key, Kind, RowKey};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::store::MemoryStore;
 use pinrail_state_machine::{Machine, query};
@@ -43,10 +43,10 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 /// All rows but the one that every command changes.
-fn rows(store: &MemoryStore) -> BTreeMap<Vec<u8>, bytes::Bytes> {
+fn rows(store: &MemoryStore) -> BTreeMap<RowKey, bytes::Bytes> {
     let cluster = Key::new(Kind::Cluster).build();
-    let row = |(key, value): (&Vec<u8>, &bytes::Bytes)| (key.clone(), value.clone());
-    store.rows().filter(|(key, _)| **key != cluster).map(row).collect()
+    let row = |(key, value): (&RowKey, &bytes::Bytes)| (key.clone(), value.clone());
+    store.rows().filter(|(key, _)| **key != *cluster).map(row).collect()
 }
 
 /// Stories prove nothing about what they do not come by.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use pinrail_proto::log::{self, Token};
 use pinrail_state_machine::effect::Effect;
+use pinrail_state_machine::key::RowKey;
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::store::{MemoryStore, Read};
 use pinrail_state_machine::{Machine, invariants, query};
@@ -42,7 +43,7 @@ impl World {
         &self.store
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Bytes)> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&RowKey, &Bytes)> {
         self.store.rows()
     }
 
