@@ -23,6 +23,10 @@ use pinrail_chaos_tests::scenario::{
 use pinrail_chaos_tests::simulation::command;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// As the programs that it measures beside ours have one for such loads: what a load costs is no part of what it measures.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Faults against real Pinrail processes, judged by an independent model.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]

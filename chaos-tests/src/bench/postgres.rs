@@ -152,10 +152,11 @@ impl Postgres {
     }
 }
 
-/// Workers of autovacuum end by themselves in the middle of a measurement: what they use is left out, to PostgreSQL's favour.
+/// Workers of autovacuum end by themselves in the middle of a measurement: what they use is left out, to PostgreSQL's favour. One
+/// that has just begun still has the server's title.
 fn stays(pid: u32) -> bool {
     let title = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    !title.is_empty() && !title.contains("autovacuum worker")
+    title.starts_with("postgres: ") && !title.contains("autovacuum worker")
 }
 
 struct Session {
