@@ -136,31 +136,43 @@ impl Postgres {
         });
         let sessions = try_join_all(sessions).await?;
         let input = "x".repeat(VALUE_BYTES);
+        let pids = self.pids(&sessions)?;
         let calls = Calls { call, sessions, input };
-        let pids = self.pids()?;
         let figures = measure(load, Arc::new(calls), &pids, &CancellationToken::new()).await?;
         self.process.must_run()?;
         Ok(figures)
     }
 
-    /// The server, and the process of each connection.
-    fn pids(&self) -> Result<Vec<u32>> {
+    /// The server, the processes that it keeps, and that of each connection.
+    fn pids(&self, sessions: &[Session]) -> Result<Vec<u32>> {
         let pid = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-        Ok(std::iter::once(pid).chain(children.filter(|pid| stays(*pid))).collect())
+        let kept = std::iter::once(pid).chain(children.filter(|pid| stays(*pid)));
+        Ok(kept.chain(sessions.iter().map(|session| session.pid)).collect())
     }
 }
 
-/// Workers of autovacuum end by themselves in the middle of a measurement: what they use is left out, to PostgreSQL's favour. One
-/// that has just begun still has the server's title.
+/// Processes that PostgreSQL keeps as long as it runs. Others end by themselves in the middle of a measurement, as workers of autovacuum
+/// and connections that were closed a moment ago: what they use is left out, to PostgreSQL's favour.
+const KEPT: [&str; 5] = [
+    "checkpointer",
+    "background writer",
+    "walwriter",
+    "autovacuum launcher",
+    "logical replication launcher",
+];
+
 fn stays(pid: u32) -> bool {
     let title = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    title.starts_with("postgres: ") && !title.contains("autovacuum worker")
+    let name = title.strip_prefix("postgres: ").unwrap_or_default();
+    KEPT.iter().any(|kept| name.starts_with(kept))
 }
 
 struct Session {
     client: Client,
+    /// Of the process that serves it.
+    pid: u32,
     /// Of the call, in their order.
     statements: Vec<Statement>,
 }
@@ -175,7 +187,8 @@ impl Session {
         for text in texts {
             statements.push(client.prepare(text).await?);
         }
-        Ok(Self { client, statements })
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        Ok(Self { client, pid: pid.cast_unsigned(), statements })
     }
 }
 
@@ -193,7 +206,7 @@ impl Calls {
 
     /// Whether there was a job to claim.
     async fn job(&self, session: &Session) -> Result<bool, Error> {
-        let Session { client, statements } = session;
+        let Session { client, statements, .. } = session;
         client.execute(&statements[0], &[&self.input]).await?;
         for _ in 0..CLAIMS {
             // Every job that it saw may have been taken meanwhile; its own, or another's in its place, is still there.
