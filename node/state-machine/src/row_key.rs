@@ -7,10 +7,11 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// The longest key that lies in place: kind, agent, a run's id of 36 bytes as UUIDs have, and what stands before or behind it. With
-/// it a key has 56 bytes, the least that holds a `Vec` in its place.
+/// its length and which form it has, a key has 56 bytes then: seven words.
 const SHORT: usize = 54;
 const WORD: usize = size_of::<u64>();
 
+/// The key of a row: bytes, at most as many as the ids in it allow.
 #[derive(Clone)]
 pub struct RowKey(Bytes);
 
