@@ -1,6 +1,6 @@
 //! Keys of the store: they come apart as they were built, and their order is that of their parts.
 
-use pinrail_state_machine::key::{Key, Kind, Parts};
+use pinrail_state_machine::key::{Key, Kind, Parts, RowKey};
 
 /// The parts of a key whose layout has every kind of part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ impl<'a> Built<'a> {
         (!last.contains('\0')).then_some(Self { agent, text, number, state: *state, last })
     }
 
-    fn key(&self) -> Vec<u8> {
+    fn key(&self) -> RowKey {
         let key = Key::of(Kind::Ready, self.agent).text(self.text);
         key.u64(self.number).u8(self.state).last(self.last)
     }
@@ -48,7 +48,7 @@ pub(crate) fn built_and_taken_apart(data: &[u8]) {
     assert_eq!(one.key().cmp(&other.key()), one.cmp(&other));
     // A range of a prefix holds what begins with it, and nothing else.
     let range = Key::of(Kind::Ready, one.agent).text(one.text).range();
-    let within = |key: &[u8]| range.start.as_slice() <= key && key < range.end.as_slice();
+    let within = |key: &[u8]| *range.start <= *key && *key < *range.end;
     assert!(within(&one.key()));
     let shared = (one.agent, one.text) == (other.agent, other.text);
     assert_eq!(within(&other.key()), shared);
