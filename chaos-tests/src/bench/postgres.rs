@@ -137,8 +137,10 @@ impl Postgres {
         let sessions = try_join_all(sessions).await?;
         let input = "x".repeat(VALUE_BYTES);
         let pids = self.pids(&sessions)?;
-        let calls = Calls { call, sessions, input };
-        let figures = measure(load, Arc::new(calls), &pids, &CancellationToken::new()).await?;
+        // Held until all is read: the process of a connection ends with it.
+        let calls: Arc<dyn Operation> = Arc::new(Calls { call, sessions, input });
+        let figures = measure(load, Arc::clone(&calls), &pids, &CancellationToken::new()).await?;
+        drop(calls);
         self.process.must_run()?;
         Ok(figures)
     }
