@@ -83,15 +83,6 @@ impl From<Vec<u8>> for RowKey {
     }
 }
 
-impl From<RowKey> for Vec<u8> {
-    fn from(key: RowKey) -> Self {
-        match key.0 {
-            Bytes::Short { .. } => key.to_vec(),
-            Bytes::Long(bytes) => bytes,
-        }
-    }
-}
-
 impl Ord for RowKey {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
@@ -130,12 +121,6 @@ impl PartialEq for RowKey {
 }
 
 impl Eq for RowKey {}
-
-impl PartialEq<[u8]> for RowKey {
-    fn eq(&self, other: &[u8]) -> bool {
-        self.deref() == other
-    }
-}
 
 /// As the bytes of it, which a map may be asked for.
 impl Hash for RowKey {
@@ -181,7 +166,6 @@ mod tests {
         for one in &keys {
             let key = RowKey::from_slice(one);
             assert_eq!(*key, **one);
-            assert_eq!(Vec::from(key.clone()), *one);
             let mut in_parts = RowKey::new();
             for part in one.chunks(5) {
                 in_parts.extend_from_slice(part);

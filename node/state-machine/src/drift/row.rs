@@ -6,8 +6,7 @@ use pinrail_proto::v1::{DriftClass, DriftSource, DriftState};
 
 use crate::effect::Effect;
 use crate::event::With as _;
-use crate::key::RowKey;
-use crate::key::Timer;
+use crate::key::{RowKey, Timer};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{agent, event, namespace};

@@ -3,8 +3,7 @@
 use pinrail_proto::v1::DiscardMemoryResponse;
 
 use crate::agent;
-use crate::key::RowKey;
-use crate::key::Timer;
+use crate::key::{RowKey, Timer};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 

@@ -13,8 +13,7 @@ use pinrail_proto::{id, limits, reason, v1};
 
 use crate::agent::policy::too_large;
 use crate::event::With as _;
-use crate::key::RowKey;
-use crate::key::Timer;
+use crate::key::{RowKey, Timer};
 use crate::mutant::{Mutant, is_planted};
 use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};

@@ -46,7 +46,7 @@ fn config(cases: u32) -> ProptestConfig {
 fn rows(store: &MemoryStore) -> BTreeMap<RowKey, bytes::Bytes> {
     let cluster = Key::new(Kind::Cluster).build();
     let row = |(key, value): (&RowKey, &bytes::Bytes)| (key.clone(), value.clone());
-    store.rows().filter(|(key, _)| **key != *cluster).map(row).collect()
+    store.rows().filter(|(key, _)| **key != cluster).map(row).collect()
 }
 
 /// Stories prove nothing about what they do not come by.
