@@ -162,29 +162,44 @@ pub(super) fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, 
             }
         }
     });
-    for (session, step, token) in granted {
-        send(dispatch, session, &step, token);
-    }
+    send(dispatch, &granted);
 }
 
-/// Reads what a leased step is and puts it on its worker's stream. What cannot be read is not sent; its lease ends.
-pub(super) fn send(dispatch: &Dispatch, session: SessionId, step: &StepId, token: Token) {
-    let assignment = ask(&dispatch.inner.replica, |read| query::dispatch::assignment(read, step));
-    match assignment {
-        Ok(assignment) if assignment.token.as_ref().map(Token::from) == Some(token) => {
-            tracing::debug!(
-                agent = assignment.agent_id,
-                bundle = assignment.bundle_id,
-                run = assignment.run_id,
-                step = assignment.step,
-                attempt = assignment.attempt,
-                "step assigned"
-            );
-            dispatch.with_desk(|desk| desk.send_assignment(session, assignment));
-        }
-        Ok(_) => tracing::debug!(run = step.run_id, step = step.step, "the lease is over already"),
-        Err(error) => {
-            tracing::warn!(run = step.run_id, step = step.step, %error, "step cannot be read");
+/// A lease that was granted to a session.
+pub(super) type Granted = (SessionId, StepId, Token);
+
+/// Reads what leased steps are and puts them on their workers' streams. What cannot be read is not sent; its lease ends.
+pub(super) fn send(dispatch: &Dispatch, granted: &[Granted]) {
+    if granted.is_empty() {
+        return;
+    }
+    let steps = granted.iter().map(|(_, step, _)| step);
+    let assignments =
+        dispatch.inner.replica.read_latest(|read| query::dispatch::assignments(read, steps));
+    let assignments = match assignments {
+        Ok(assignments) => assignments,
+        Err(error) => return tracing::warn!(%error, "leased steps cannot be read"),
+    };
+    for ((session, step, token), assignment) in granted.iter().zip(assignments) {
+        match assignment {
+            Ok(assignment) if assignment.token.as_ref().map(Token::from) == Some(*token) => {
+                tracing::debug!(
+                    agent = assignment.agent_id,
+                    bundle = assignment.bundle_id,
+                    run = assignment.run_id,
+                    step = assignment.step,
+                    attempt = assignment.attempt,
+                    "step assigned"
+                );
+                dispatch.with_desk(|desk| desk.send_assignment(*session, assignment));
+            }
+            Ok(_) => {
+                tracing::debug!(run = step.run_id, step = step.step, "the lease is over already");
+            }
+            Err(gone) => {
+                let why = gone.message;
+                tracing::warn!(run = step.run_id, step = step.step, why, "step cannot be read");
+            }
         }
     }
 }

@@ -112,7 +112,7 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
     let now = Instant::now();
     let (mut assign, mut sweep, mut drift) = (false, false, false);
     dispatch.with_desk(|desk| {
-        for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
+        for effect in batch.effects() {
             let wake = desk.effect(effect, now);
             assign |= wake.assign;
             sweep |= wake.sweep;
@@ -120,7 +120,7 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
         }
         desk.seen(batch.revision);
     });
-    let effects = batch.applied.iter().flat_map(|applied| &applied.effects);
+    let effects = batch.effects();
     let mut closed: Vec<(u32, &str)> = Vec::new();
     for effect in effects {
         match effect {

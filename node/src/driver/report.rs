@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::desk::PROPOSALS;
-use super::dispatch::{encode, pause, send};
+use super::dispatch::{Granted, encode, pause, send};
 use super::hello::rejection;
 use super::lease::Token;
 use super::queues::SessionId;
@@ -109,9 +109,9 @@ async fn propose(
     let commands: Vec<Bytes> = reports.iter().map(|report| report.command.clone()).collect();
     match decide(dispatch, id, commands).await {
         Became::Answered(outcomes) => {
-            for (report, outcome) in reports.iter().zip(outcomes) {
-                settle(dispatch, id, intro, report, outcome);
-            }
+            let settled = reports.iter().zip(outcomes);
+            let granted = settled.filter_map(|it| settle(dispatch, id, intro, it.0, it.1));
+            send(dispatch, &granted.collect::<Vec<_>>());
             dispatch.inner.assign.notify_one();
         }
         Became::Unknown(message) => {
@@ -157,19 +157,20 @@ async fn decide(dispatch: &Dispatch, id: SessionId, commands: Vec<Bytes>) -> Bec
     }
 }
 
+/// Answers a report. The run's next step, if the worker that reported goes on with it.
 fn settle(
     dispatch: &Dispatch,
     id: SessionId,
     intro: &Introduction,
     report: &Report,
     outcome: log::Outcome,
-) {
+) -> Option<Granted> {
     let revision = outcome.revision;
     let (closed, next) = match outcome.result {
         Some(Answer::Rejection(refused)) => {
             dispatch.with_desk(|desk| desk.leases.set_ending(report.token, false));
             answer(dispatch, id, report.sequence, refuse(refused, revision));
-            return;
+            return None;
         }
         Some(Answer::Step(result)) => {
             let step = StepId { step: result.step, ..report.step.clone() };
@@ -193,14 +194,11 @@ fn settle(
     let done = v1::Done { revision, closed };
     answer(dispatch, id, report.sequence, Response::Done(done));
     // The run's next step is leased already; its worker kept the slot.
-    if let Some((step, token)) = next
-        && report.ends.is_some()
-        && dispatch
-            .with_desk(|desk| desk.granted(id, token, &step, &Rank::default(), Instant::now()))
-            == Some(true)
-    {
-        send(dispatch, id, &step, token);
-    }
+    let (step, token) = next.filter(|_| report.ends.is_some())?;
+    let rank = Rank::default();
+    let is_granted =
+        dispatch.with_desk(|desk| desk.granted(id, token, &step, &rank, Instant::now()));
+    (is_granted == Some(true)).then_some((id, step, token))
 }
 
 fn answer(dispatch: &Dispatch, id: SessionId, sequence: u64, message: Response) {

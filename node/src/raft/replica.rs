@@ -316,6 +316,17 @@ impl Replica {
         Ok(read(&*self.inner.state.engine, reader)?)
     }
 
+    /// As [`Replica::read`], of what commands were about lately: faster than the store, and in the way of the next ones.
+    ///
+    /// # Errors
+    /// A fault of the reader or the store.
+    pub(crate) fn read_latest<T>(
+        &self,
+        reader: impl FnOnce(&dyn Read) -> Result<T, Fault>,
+    ) -> Result<T, ReadError> {
+        Ok(self.inner.state.read_with_records(reader)?)
+    }
+
     /// What is applied, as it is applied. Who lags behind reads the state anew.
     #[must_use]
     pub fn feed(&self) -> broadcast::Receiver<Arc<AppliedBatch>> {

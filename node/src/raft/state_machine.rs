@@ -12,12 +12,12 @@ use futures::StreamExt as _;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
-use pinrail_proto::log as pb;
+use pinrail_proto::log::{self as pb, Outcome};
 use pinrail_state_machine::Machine;
+use pinrail_state_machine::effect::Effect;
 use pinrail_state_machine::key::{Key, Kind, RowKey};
 use pinrail_state_machine::mutant::{Mutant, is_planted};
-use pinrail_state_machine::outcome::Applied;
-use pinrail_state_machine::records::Records;
+use pinrail_state_machine::records::{Records, WithRecords};
 use pinrail_state_machine::store::{Fault, Order, Read, Writes};
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
@@ -44,7 +44,15 @@ pub struct AppliedBatch {
     /// Of its last command.
     pub revision: u64,
     pub now_ms: u64,
-    pub applied: Vec<Applied>,
+    /// None: the state came as a whole, and nobody knows what of it changed.
+    pub effects: Option<Vec<Effect>>,
+}
+
+impl AppliedBatch {
+    /// What its commands had as their effects, as far as it is known.
+    pub(crate) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter().flatten()
+    }
 }
 
 /// How far this node's state is.
@@ -82,6 +90,16 @@ pub(crate) struct StateMachine {
 }
 
 impl StateShared {
+    /// As [`read`], with the records that commands read or wrote lately, which need not be decoded again.
+    pub(super) fn read_with_records<T>(
+        &self,
+        reader: impl FnOnce(&dyn Read) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        // Who writes takes them first, so they stay those of the newest moment as long as they are held.
+        let records = self.records.lock();
+        read(&*self.engine, |store| reader(&WithRecords { store, records: &records }))
+    }
+
     /// A state that lacks entries which the log has dropped cannot be brought up to date from here.
     ///
     /// # Errors
@@ -177,14 +195,19 @@ impl StateMachine {
             for (entry, responder) in chunk {
                 let log_id = entry.log_id;
                 position.last = Some(log_id);
-                let batch = apply_entry(&mut machine, &mut position, &entry)?;
-                self.shared.keep_entry(&entry, batch.revision);
+                let (outcomes, effects) = apply_entry(&mut machine, &mut position, &entry)?;
+                let cluster = machine.cluster();
+                self.shared.keep_entry(&entry, cluster.revision);
                 // On followers nobody waits.
                 if let Some(responder) = responder {
-                    let outcome = |applied: &Applied| applied.outcome.clone();
-                    replies.push((responder, Reply(batch.applied.iter().map(outcome).collect())));
+                    replies.push((responder, Reply(outcomes)));
                 }
-                batches.push(batch);
+                batches.push(AppliedBatch {
+                    log_index: log_id.index(),
+                    revision: cluster.revision,
+                    now_ms: cluster.now_ms,
+                    effects: Some(effects),
+                });
             }
             written = Some(machine.finish());
             Ok(())
@@ -216,22 +239,24 @@ fn apply_entry(
     machine: &mut Machine<'_>,
     position: &mut Position,
     entry: &Entry,
-) -> Result<AppliedBatch, Fault> {
-    let applied = match &entry.payload {
+) -> Result<(Vec<Outcome>, Vec<Effect>), Fault> {
+    let mut effects = Vec::new();
+    let outcomes = match &entry.payload {
         EntryPayload::Blank => Vec::new(),
-        EntryPayload::Normal(batch) => machine.apply_batch(&batch.0)?,
+        EntryPayload::Normal(batch) => {
+            let applied = machine.apply_batch(&batch.0)?.into_iter();
+            let outcomes = applied.map(|mut applied| {
+                effects.append(&mut applied.effects);
+                applied.outcome
+            });
+            outcomes.collect()
+        }
         EntryPayload::Membership(membership) => {
             position.membership = StoredMembership::new(position.last, membership.clone());
             Vec::new()
         }
     };
-    let cluster = machine.cluster();
-    Ok(AppliedBatch {
-        log_index: entry.log_id.index(),
-        revision: cluster.revision,
-        now_ms: cluster.now_ms,
-        applied,
-    })
+    Ok((outcomes, effects))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -280,11 +305,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let shared = Arc::clone(&self.shared);
         let installed = snapshot.clone();
         self.shared.keep_snapshot(meta, snapshot.manifest.revision)?;
+        *self.shared.records.lock() = Records::default();
         self.shared.env.blocking(move || shared.engine.install(&installed)).await?;
         if is_planted(Mutant::SnapshotLosesRequestIds) {
             lose_request_ids(&*self.shared.engine)?;
         }
-        *self.shared.records.lock() = Records::default();
         let position = load_position(&*self.shared.engine)?;
         if position.last != meta.last_log_id {
             return Err(io::Error::other("the snapshot's state is not where its manifest says"));
@@ -305,12 +330,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         *self.shared.position.lock() = position;
         *self.shared.snapshot.lock() = Some(snapshot);
         self.shared.applied.send_replace(at);
-        // Subscribers missed what the snapshot brought: an empty batch far ahead makes them look.
+        // Subscribers missed what the snapshot brought.
         let jump = AppliedBatch {
             log_index: at.log_index,
             revision: at.revision,
             now_ms: at.now_ms,
-            applied: vec![],
+            effects: None,
         };
         let _ = self.shared.feed.send(Arc::new(jump));
         tracing::info!(index = at.log_index, revision = at.revision, "installed a snapshot");

@@ -42,12 +42,26 @@ impl Base<'_> {
     fn absorb(&mut self, finished: Finished) {
         let records = self.records.get_mut();
         for key in finished.writes.keys() {
-            records.remove(key);
+            if !finished.records.iter().any(|(kept, _)| kept == key) {
+                records.remove(key);
+            }
         }
         for (key, record) in finished.records {
             records.insert(key, record);
         }
-        self.overlay.absorb(finished.writes);
+        self.overlay.absorb(finished.writes, finished.late);
+    }
+
+    /// Writes what the commands of an entry made of the records that many of them change. What was written.
+    fn catch_up(&mut self) -> Writes {
+        let mut written = Writes::new();
+        for (key, late) in self.overlay.take_late() {
+            let row = late.encode();
+            self.records.get_mut().insert(key.clone(), late.record());
+            self.overlay.put(key.clone(), row.clone());
+            written.insert(key, Some(row));
+        }
+        written
     }
 }
 
@@ -61,7 +75,11 @@ impl Read for Base<'_> {
     }
 
     fn kept(&self, key: &[u8]) -> Option<Record> {
-        self.records.borrow_mut().get(key)
+        self.overlay.late_record(key).or_else(|| self.records.borrow_mut().get(key))
+    }
+
+    fn taken(&self, key: &[u8]) -> Option<Record> {
+        self.overlay.late_record(key).or_else(|| self.records.borrow_mut().take(key))
     }
 
     fn keep(&self, key: &[u8], record: Record) {
@@ -108,6 +126,10 @@ impl<'a> Machine<'a> {
         let mut applied = Vec::with_capacity(batch.commands.len());
         for command in &batch.commands {
             applied.push(self.apply_command(command)?);
+        }
+        let written = self.base.catch_up();
+        if !written.is_empty() {
+            self.cluster.state_hash = chain(&self.cluster, &written);
         }
         Ok(applied)
     }

@@ -46,7 +46,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::HARD_ENDS_FOLLOW;
+pub const FEATURE_LEVEL: u32 = level::ENTRIES_WRITE_ONCE;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -63,4 +63,7 @@ pub(crate) mod level {
     pub(crate) const LEASES_STAND: u32 = 6;
     /// A pin has one timer at a time: that of its hard end is set when the one of its soft end comes.
     pub(crate) const HARD_ENDS_FOLLOW: u32 = 7;
+    /// What the commands of a log entry make of an agent's and a bundle's record is written once, behind the last of them; and a
+    /// run that begins leaves nothing in the index of states it only went through.
+    pub(crate) const ENTRIES_WRITE_ONCE: u32 = 8;
 }

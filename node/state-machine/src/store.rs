@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 use crate::key::RowKey;
 use crate::records::Record;
+use crate::txn::Decoded;
 
 /// The store could not answer: an I/O error or bytes that do not decode. The node must stop; this is never an
 /// answer to a user.
@@ -98,6 +100,11 @@ pub trait Read {
         None
     }
 
+    /// As [`Read::kept`], for who is about to change it: where it is not needed otherwise, it is not kept any more.
+    fn taken(&self, key: &[u8]) -> Option<Record> {
+        self.kept(key)
+    }
+
     /// Says what the row of a key was decoded to.
     fn keep(&self, _key: &[u8], _record: Record) {}
 }
@@ -146,12 +153,32 @@ impl Read for MemoryStore {
     }
 }
 
+/// A row that is encoded when all who change it have done so.
+pub trait LateRow: Debug + Send + Sync {
+    fn encode(&self) -> Bytes;
+    fn record(self: Arc<Self>) -> Record;
+}
+
+impl<M: Decoded> LateRow for M {
+    fn encode(&self) -> Bytes {
+        Bytes::from(self.encode_to_vec())
+    }
+
+    fn record(self: Arc<Self>) -> Record {
+        self
+    }
+}
+
+pub type LateRows = BTreeMap<RowKey, Arc<dyn LateRow>>;
+
 /// Mutations on top of a store: reads see them. Dropping it forgets them.
 pub struct Overlay<'a> {
     base: &'a dyn Read,
     writes: Writes,
     /// What some of the writes were encoded from.
     records: Vec<(RowKey, Record)>,
+    /// Rows that are encoded later, in place of what else is said here of their keys.
+    late: LateRows,
     /// The last scan of the base, if it was a small one: a write of memory looks into its key's chain before it, while it is
     /// judged, and behind it.
     scanned: RefCell<Option<Scanned>>,
@@ -169,7 +196,7 @@ struct Scanned {
 /// Scans of at most so many rows are remembered.
 const SMALL_SCAN: usize = 4;
 
-impl std::fmt::Debug for Overlay<'_> {
+impl Debug for Overlay<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Overlay").field("writes", &self.writes.len()).finish_non_exhaustive()
     }
@@ -178,7 +205,13 @@ impl std::fmt::Debug for Overlay<'_> {
 impl<'a> Overlay<'a> {
     #[must_use]
     pub fn new(base: &'a dyn Read) -> Self {
-        Self { base, writes: BTreeMap::new(), records: Vec::new(), scanned: RefCell::default() }
+        Self {
+            base,
+            writes: BTreeMap::new(),
+            records: Vec::new(),
+            late: BTreeMap::new(),
+            scanned: RefCell::default(),
+        }
     }
 
     pub fn put(&mut self, key: RowKey, value: Bytes) {
@@ -193,9 +226,20 @@ impl<'a> Overlay<'a> {
         self.writes.insert(key, Some(value));
     }
 
+    /// Puts a row that is likely to be changed again before it is wanted as bytes.
+    pub fn put_late(&mut self, key: RowKey, row: Arc<dyn LateRow>) {
+        self.late.insert(key, row);
+    }
+
     pub fn delete(&mut self, key: RowKey) {
         self.forget(&key);
         self.writes.insert(key, None);
+    }
+
+    /// As if the row of a key, which was not there before, had not been put here.
+    pub fn withdraw(&mut self, key: &[u8]) {
+        self.forget(key);
+        self.writes.remove(key);
     }
 
     /// Whether the row of a key was written or deleted here.
@@ -220,8 +264,22 @@ impl<'a> Overlay<'a> {
         Ok(answer)
     }
 
+    /// What a row that is encoded later holds.
+    #[must_use]
+    pub fn late_record(&self, key: &[u8]) -> Option<Record> {
+        self.late.get(key).map(|row| Arc::clone(row).record())
+    }
+
+    fn kept_here(&self, key: &[u8]) -> Option<Record> {
+        self.late_record(key).or_else(|| {
+            let kept = self.records.iter().find(|(kept, _)| **kept == *key);
+            kept.map(|(_, record)| Arc::clone(record))
+        })
+    }
+
     fn forget(&mut self, key: &[u8]) {
         self.records.retain(|(kept, _)| **kept != *key);
+        self.late.remove(key);
     }
 
     /// Takes what was written, in key order.
@@ -230,15 +288,27 @@ impl<'a> Overlay<'a> {
         self.writes
     }
 
-    /// Takes what was written, in key order, and the records that were kept of it.
+    /// Takes what was written, in key order, the records that were kept of it, and what is encoded later.
     #[must_use]
-    pub fn into_parts(self) -> (Writes, Vec<(RowKey, Record)>) {
-        (self.writes, self.records)
+    pub fn into_parts(self) -> (Writes, Vec<(RowKey, Record)>, LateRows) {
+        (self.writes, self.records, self.late)
     }
 
-    /// Adds the writes of another overlay that was laid over this one.
-    pub fn absorb(&mut self, writes: Writes) {
+    /// Adds what was written in another overlay that was laid over this one.
+    pub fn absorb(&mut self, writes: Writes, late: LateRows) {
+        if !self.late.is_empty() {
+            for key in writes.keys() {
+                self.late.remove(key);
+            }
+        }
         self.writes.extend(writes);
+        self.late.extend(late);
+    }
+
+    /// Takes what was to be encoded later: now is the time.
+    #[must_use]
+    pub fn take_late(&mut self) -> LateRows {
+        std::mem::take(&mut self.late)
     }
 }
 
@@ -253,6 +323,9 @@ impl Scanned {
 
 impl Read for Overlay<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if let Some(row) = self.late.get(key) {
+            return Ok(Some(row.encode()));
+        }
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
             None => self.base.get(key),
@@ -264,7 +337,8 @@ impl Read for Overlay<'_> {
             return Ok(Vec::new());
         }
         let bounds = (Bound::Included(&range.start), Bound::Excluded(&range.end));
-        let hidden = self.writes.range::<RowKey, _>(bounds).count();
+        let late = self.late.range::<RowKey, _>(bounds);
+        let hidden = self.writes.range::<RowKey, _>(bounds).count() + late.clone().count();
         // Every row of ours can hide at most one row of the base.
         let below = self.scan_base(range, order, limit.saturating_add(hidden))?;
         if hidden == 0 {
@@ -277,6 +351,7 @@ impl Read for Overlay<'_> {
                 None => merged.remove(&**key),
             };
         }
+        merged.extend(late.map(|(key, row)| (Bytes::copy_from_slice(key), row.encode())));
         Ok(match order {
             Order::Ascending => merged.into_iter().take(limit).collect(),
             Order::Descending => merged.into_iter().rev().take(limit).collect(),
@@ -284,10 +359,19 @@ impl Read for Overlay<'_> {
     }
 
     fn kept(&self, key: &[u8]) -> Option<Record> {
-        if let Some((_, record)) = self.records.iter().find(|(kept, _)| **kept == *key) {
-            return Some(Arc::clone(record));
+        match self.kept_here(key) {
+            Some(record) => Some(record),
+            None if self.writes.contains_key(key) => None,
+            None => self.base.kept(key),
         }
-        if self.writes.contains_key(key) { None } else { self.base.kept(key) }
+    }
+
+    fn taken(&self, key: &[u8]) -> Option<Record> {
+        match self.kept_here(key) {
+            Some(record) => Some(record),
+            None if self.writes.contains_key(key) => None,
+            None => self.base.taken(key),
+        }
     }
 
     fn keep(&self, key: &[u8], record: Record) {

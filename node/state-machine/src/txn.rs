@@ -17,7 +17,7 @@ use crate::level;
 use crate::mutant::{Mutant, is_planted};
 use crate::records::Record;
 use crate::shared::Shared;
-use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
+use crate::store::{Fault, KeyRange, LateRows, Order, Overlay, Read, Row, Writes};
 
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
 pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result<M, Fault> {
@@ -53,6 +53,20 @@ pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<S
     Ok(Some(record.into()))
 }
 
+/// Reads a record that a command is about to change and to put again: it is not copied either.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn taken<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Shared<M>>, Fault> {
+    if let Some(record) = read.taken(key)
+        && let Ok(record) = record.downcast::<M>()
+    {
+        debug_assert_eq!(stored(read, key)?.as_ref(), Some(&*record), "it is what is in the store");
+        return Ok(Some(record.into()));
+    }
+    Ok(stored::<M>(read, key)?.map(Shared::from))
+}
+
 fn stored<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
     read.get(key)?.map(|value| decode(key, &value)).transpose()
 }
@@ -80,6 +94,8 @@ pub(crate) struct Finished {
     pub(crate) writes: Writes,
     /// What some of the writes were encoded from.
     pub(crate) records: Vec<(RowKey, Record)>,
+    /// What later commands of the same log entry may change again.
+    pub(crate) late: LateRows,
     pub(crate) cluster: ClusterRecord,
     pub(crate) effects: Vec<Effect>,
 }
@@ -119,18 +135,26 @@ impl<'a> Txn<'a> {
         self.overlay.put_kept(key, value, record.arc());
     }
 
-    /// The same of a record that many commands read and few change: it is not written when it is what is there.
+    /// Puts a record that many commands read and change: it is not written when it is what is there, and what commands of one
+    /// log entry make of it is written once.
     pub(crate) fn put_changed<M: Decoded>(&mut self, key: RowKey, record: &M) {
         if self.before(&key).as_deref() != Some(record) {
-            self.put_kept(key, &record.clone().into());
+            self.put_late(key, &record.clone().into());
         }
     }
 
     /// The same of one that is shared.
     pub(crate) fn put_back<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
         if self.before(&key).as_ref() != Some(record) {
-            self.put_kept(key, record);
+            self.put_late(key, record);
         }
+    }
+
+    fn put_late<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
+        if self.cluster.feature_level < level::ENTRIES_WRITE_ONCE {
+            return self.put_kept(key, record);
+        }
+        self.overlay.put_late(key, record.arc());
     }
 
     /// A record as it is now, if it counts whether it changes.
@@ -145,6 +169,14 @@ impl<'a> Txn<'a> {
     /// A row whose key says it all, or whose value is a few raw bytes.
     pub(crate) fn mark(&mut self, key: RowKey, value: &[u8]) {
         self.overlay.put(key, Bytes::copy_from_slice(value));
+    }
+
+    /// Takes back a mark that this command made, where there was none before.
+    pub(crate) fn withdraw(&mut self, key: RowKey) {
+        if self.cluster.feature_level < level::ENTRIES_WRITE_ONCE {
+            return self.delete(key);
+        }
+        self.overlay.withdraw(&key);
     }
 
     pub(crate) fn delete(&mut self, key: RowKey) {
@@ -260,8 +292,8 @@ impl<'a> Txn<'a> {
         for (index, event) in (0_u32..).zip(events) {
             self.put(Key::new(Kind::Event).u64(self.revision).u32(index).build(), &event);
         }
-        let (writes, records) = self.overlay.into_parts();
-        Finished { writes, records, cluster: self.cluster, effects: self.effects }
+        let (writes, records, late) = self.overlay.into_parts();
+        Finished { writes, records, late, cluster: self.cluster, effects: self.effects }
     }
 }
 

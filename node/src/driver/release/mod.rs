@@ -145,7 +145,7 @@ async fn take_in(
 
 /// Runs whose first step waits for a worker, or was leased at once: those that have just begun.
 fn first_steps(batch: &AppliedBatch) -> impl Iterator<Item = (u32, String)> + '_ {
-    batch.applied.iter().flat_map(|applied| &applied.effects).filter_map(|effect| match effect {
+    batch.effects().filter_map(|effect| match effect {
         Effect::StepReady { step, attempt: 1, .. } | Effect::Leased { step, attempt: 1, .. }
             if step.step == 1 =>
         {
@@ -164,7 +164,7 @@ fn first_steps(batch: &AppliedBatch) -> impl Iterator<Item = (u32, String)> + '_
 
 /// Agents whose route, policy, release or drill changed.
 pub(super) fn changed(batch: &AppliedBatch) -> impl Iterator<Item = u32> + '_ {
-    batch.applied.iter().flat_map(|applied| &applied.effects).filter_map(|effect| match effect {
+    batch.effects().filter_map(|effect| match effect {
         Effect::AgentChanged { agent } => Some(*agent),
         Effect::StepReady { .. }
         | Effect::StepWithdrawn { .. }

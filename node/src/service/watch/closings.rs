@@ -45,10 +45,9 @@ impl Closings {
     async fn read(self, mut feed: Feed) {
         loop {
             match feed.recv().await {
-                // A batch without commands stands for a state that came as a whole.
-                Ok(batch) if batch.applied.is_empty() => self.wake_all(),
+                Ok(batch) if batch.effects.is_none() => self.wake_all(),
                 Ok(batch) => {
-                    for effect in batch.applied.iter().flat_map(|applied| &applied.effects) {
+                    for effect in batch.effects() {
                         if let Effect::RunClosed { run_id, .. } = effect {
                             self.wake(run_id);
                         }
@@ -102,8 +101,6 @@ impl Drop for Closing {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
-    use pinrail_proto::log::Outcome;
-    use pinrail_state_machine::outcome::Applied;
     use tokio::sync::broadcast;
 
     use super::*;
@@ -111,9 +108,8 @@ mod tests {
 
     fn batch(closed: &[&str]) -> Arc<AppliedBatch> {
         let effect = |run_id: &&str| Effect::RunClosed { agent: 1, run_id: (*run_id).to_owned() };
-        let effects = closed.iter().map(effect).collect();
-        let applied = vec![Applied { outcome: Outcome::default(), effects }];
-        Arc::new(AppliedBatch { log_index: 1, revision: 1, now_ms: 1, applied })
+        let effects = Some(closed.iter().map(effect).collect());
+        Arc::new(AppliedBatch { log_index: 1, revision: 1, now_ms: 1, effects })
     }
 
     /// Everybody who waits for this run is woken.
@@ -139,7 +135,7 @@ mod tests {
         let (feed, read) = broadcast::channel(2);
         let closings = Closings::start(read);
         let mut waits = closings.wait_for("a");
-        let whole = AppliedBatch { log_index: 9, revision: 9, now_ms: 1, applied: vec![] };
+        let whole = AppliedBatch { log_index: 9, revision: 9, now_ms: 1, effects: None };
         feed.send(Arc::new(whole)).unwrap();
         assert!(is_woken(&mut waits).await);
 

@@ -150,7 +150,7 @@ async fn stirred(feed: &mut Feed, concerns: impl Fn(&AppliedBatch) -> bool) -> b
     loop {
         match feed.recv().await {
             // A batch without commands stands for a state that came as a whole.
-            Ok(batch) if batch.applied.is_empty() || concerns(&batch) => return true,
+            Ok(batch) if batch.effects.is_none() || concerns(&batch) => return true,
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return true,
             Err(RecvError::Closed) => return false,

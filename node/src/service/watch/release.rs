@@ -60,9 +60,7 @@ impl Watched for Release {
     /// Route, release or policy of the agent changed.
     fn is_concerned(&self, batch: &AppliedBatch) -> bool {
         batch
-            .applied
-            .iter()
-            .flat_map(|applied| &applied.effects)
+            .effects()
             .any(|effect| matches!(effect, Effect::AgentChanged { agent } if *agent == self.agent))
     }
 }

@@ -61,7 +61,7 @@ pub(in super::super) async fn changed(feed: &mut Feed, run_id: &str) -> bool {
 }
 
 fn concerns(batch: &AppliedBatch, run_id: &str) -> bool {
-    batch.applied.iter().flat_map(|applied| &applied.effects).any(|effect| match effect {
+    batch.effects().any(|effect| match effect {
         Effect::StepReady { step, .. }
         | Effect::StepWithdrawn { step, .. }
         | Effect::Leased { step, .. }

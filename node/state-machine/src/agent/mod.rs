@@ -3,6 +3,8 @@
 mod pause;
 pub(crate) mod policy;
 
+use std::sync::Arc;
+
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
     AgentRecord, AgentRef, AgentResult, CreateAgent, DeleteAgent, Empty, PolicyRecord, UpdateAgent,
@@ -22,7 +24,7 @@ use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
 use crate::signal;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, get, shared};
+use crate::txn::{Txn, shared};
 
 pub(crate) use pause::{pause, resume};
 
@@ -214,7 +216,7 @@ pub(crate) fn load(txn: &Txn<'_>, number: u32) -> Result<AgentRecord, Stop> {
 
 /// The record of an agent, copied only if it is changed.
 pub(crate) fn lend(txn: &Txn<'_>, number: u32) -> Result<Shared<AgentRecord>, Stop> {
-    shared(txn.read(), &row(number))?.ok_or_else(|| {
+    lend_by_number(txn.read(), number)?.ok_or_else(|| {
         reject(reason::AGENT_NOT_FOUND, format!("there is no agent with the number {number}"))
     })
 }
@@ -265,7 +267,7 @@ fn lend_by_name(
 ) -> Result<Shared<AgentRecord>, Stop> {
     let namespace_id = namespace::or_default(namespace_id);
     if let Some(number) = number(read, namespace_id, agent_id)? {
-        return shared(read, &row(number))?
+        return lend_by_number(read, number)?
             .ok_or_else(|| Fault(format!("agent {number} has a name and no record")).into());
     }
     let names = names(read, namespace_id)?;
@@ -282,16 +284,29 @@ pub(crate) fn number(read: &dyn Read, namespace: &str, agent: &str) -> Result<Op
     if namespace.contains('\0') || agent.contains('\0') {
         return Ok(None);
     }
-    let Some(row) = read.get(&name_key(namespace, agent))? else { return Ok(None) };
+    let key = name_key(namespace, agent);
+    if let Some(number) = read.kept(&key).and_then(|record| record.downcast_ref().copied()) {
+        return Ok(Some(number));
+    }
+    let Some(row) = read.get(&key)? else { return Ok(None) };
     let number: [u8; 4] = row
         .as_ref()
         .try_into()
         .map_err(|_| Fault(format!("name of agent {agent} has no number")))?;
-    Ok(Some(u32::from_be_bytes(number)))
+    let number = u32::from_be_bytes(number);
+    read.keep(&key, Arc::new(number));
+    Ok(Some(number))
 }
 
 pub(crate) fn by_number(read: &dyn Read, number: u32) -> Result<Option<AgentRecord>, Fault> {
-    get(read, &row(number))
+    Ok(lend_by_number(read, number)?.map(Shared::into_inner))
+}
+
+pub(crate) fn lend_by_number(
+    read: &dyn Read,
+    number: u32,
+) -> Result<Option<Shared<AgentRecord>>, Fault> {
+    shared(read, &row(number))
 }
 
 /// The complete policy of an agent.

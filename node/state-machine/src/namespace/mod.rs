@@ -11,8 +11,9 @@ use pinrail_proto::{id, limits, reason, time, v1};
 
 use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
+use crate::shared::Shared;
 use crate::store::{Fault, Order, Read};
-use crate::txn::{Txn, get};
+use crate::txn::{Txn, shared};
 use crate::{agent, event, nearest};
 
 use quota::Quota;
@@ -124,10 +125,12 @@ pub(crate) fn load(txn: &Txn<'_>, namespace: &str) -> Result<NamespaceRecord, St
     existing(txn.read(), namespace)
 }
 
+/// The same of any moment, copied only if it is changed.
+///
 /// # Errors
 /// `NAMESPACE_NOT_FOUND` suggests the nearest name.
-pub(crate) fn existing(read: &dyn Read, namespace: &str) -> Result<NamespaceRecord, Stop> {
-    if let Some(record) = get(read, &key(namespace))? {
+fn lend(read: &dyn Read, namespace: &str) -> Result<Shared<NamespaceRecord>, Stop> {
+    if let Some(record) = shared(read, &key(namespace))? {
         return Ok(record);
     }
     let names = names(read)?;
@@ -137,6 +140,12 @@ pub(crate) fn existing(read: &dyn Read, namespace: &str) -> Result<NamespaceReco
         Some(near) => stop.with("suggestion", near),
         None => stop,
     })
+}
+
+/// # Errors
+/// `NAMESPACE_NOT_FOUND` suggests the nearest name.
+pub(crate) fn existing(read: &dyn Read, namespace: &str) -> Result<NamespaceRecord, Stop> {
+    lend(read, namespace).map(Shared::into_inner)
 }
 
 fn names(read: &dyn Read) -> Result<Vec<String>, Fault> {

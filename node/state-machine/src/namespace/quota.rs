@@ -129,7 +129,8 @@ pub(crate) fn exceeded(of: &str, quota: Quota, used: u64, limit: u64) -> Stop {
 /// # Errors
 /// `QUOTA_EXCEEDED` when the namespace has no room for so much more.
 pub(crate) fn admit(txn: &Txn<'_>, namespace: &str, quota: Quota, more: u64) -> Result<(), Stop> {
-    fits(&super::load(txn, namespace)?, namespace, quota, more)
+    let record = super::lend(txn.read(), namespace)?;
+    fits(&record, namespace, quota, more)
 }
 
 pub(super) fn fits(
@@ -172,7 +173,7 @@ fn count(
     quota: Quota,
     change: impl Fn(u64) -> u64,
 ) -> Result<(), Stop> {
-    let mut record = super::load(txn, namespace)?;
+    let mut record = super::lend(txn.read(), namespace)?;
     let Some((used, _)) = quota.use_of(&record) else { return Ok(()) };
     *quota.slot(record.used.get_or_insert_default()) = Some(change(used));
     watch(txn, namespace, &mut record, quota);

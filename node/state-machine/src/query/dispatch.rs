@@ -1,6 +1,8 @@
 //! What a leader rebuilds its queues from, and what it tells a worker.
 
-use pinrail_proto::log::{CheckpointRecord, ClusterRecord, StepRecord, Token, WokenRecord};
+use pinrail_proto::log::{
+    CheckpointRecord, ClusterRecord, Rejection, StepRecord, Token, WokenRecord,
+};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload};
 use prost::Message as _;
@@ -165,16 +167,30 @@ pub fn next_deadline(read: &dyn Read, agent: u32) -> Result<Option<u64>, Fault> 
     parts.u64().map(Some).ok_or_else(|| broken(key))
 }
 
-/// What a worker needs to execute the attempt that it leased.
+/// What workers need to execute the attempts that they leased, one for each of the steps: `RUN_NOT_FOUND` where run or step
+/// are gone.
 ///
 /// # Errors
-/// `RUN_NOT_FOUND` when run or step are gone.
-pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> {
+/// A [`Fault`] when the store cannot answer.
+pub fn assignments<'s>(
+    read: &dyn Read,
+    steps: impl IntoIterator<Item = &'s StepId>,
+) -> Result<Vec<Result<v1::Assignment, Rejection>>, Fault> {
+    let now_ms = super::position(read)?.now_ms;
+    let assignments = steps.into_iter().map(|id| match assignment(read, id, now_ms) {
+        Ok(assignment) => Ok(Ok(assignment)),
+        Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
+        Err(Stop::Fault(fault)) => Err(fault),
+    });
+    assignments.collect()
+}
+
+fn assignment(read: &dyn Read, id: &StepId, now_ms: u64) -> Result<v1::Assignment, Stop> {
     let gone = || run::not_found(&id.run_id);
     let run = run::find(read, id.agent, &id.run_id)?.ok_or_else(gone)?;
     let step = step::find(read, id.agent, &id.run_id, id.step)?.ok_or_else(gone)?;
-    let agent = agent::by_number(read, id.agent)?.ok_or_else(gone)?;
-    let bundle = bundle::existing(read, id.agent, &run.bundle_id)?;
+    let agent = agent::lend_by_number(read, id.agent)?.ok_or_else(gone)?;
+    let bundle = bundle::lend(read, id.agent, &run.bundle_id)?;
     let soft_ms = ends(&run, &bundle).soft_ms;
     Ok(v1::Assignment {
         run_id: id.run_id.clone(),
@@ -195,8 +211,8 @@ pub fn assignment(read: &dyn Read, id: &StepId) -> Result<v1::Assignment, Stop> 
         layer: u64::from(run.layer),
         deadline: timestamp(step.attempt_deadline_ms.min(soft_ms)),
         expires_at: timestamp(run.expires_ms),
-        cluster_time: timestamp(super::position(read)?.now_ms),
-        agent_id: agent.agent_id,
+        cluster_time: timestamp(now_ms),
+        agent_id: agent.agent_id.clone(),
         labels: run.labels.clone(),
         join: (step.branches > 0)
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),

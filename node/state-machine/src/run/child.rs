@@ -39,7 +39,7 @@ pub(crate) fn start_awaited(
         return Err(reject(reason::RUN_EXISTS, message));
     }
     admit(txn, &subject.agent)?;
-    let start = StartRun {
+    let mut start = StartRun {
         run_id,
         input: it.input.clone(),
         entry: it.entry.clone(),
@@ -47,7 +47,8 @@ pub(crate) fn start_awaited(
         parent_run_id: subject.run.run_id.clone(),
         ..StartRun::default()
     };
-    let mut run = inherit(txn, &subject.run, &start)?;
+    let digest = digest(&mut start);
+    let mut run = inherit(txn, &subject.run, &start, digest);
     run.parent_step = number;
     subject.run.has_children = true;
     // One agent and one bundle have one row each: parent and child take turns with them.
@@ -63,6 +64,7 @@ pub(super) fn start_beside(
     txn: &mut Txn<'_>,
     mut parent: Subject,
     it: &StartRun,
+    digest: [u8; 32],
 ) -> Result<Subject, Stop> {
     let before = parent.run.clone();
     settle(txn, &mut parent)?;
@@ -80,7 +82,7 @@ pub(super) fn start_beside(
     if txn.now >= ends(&parent.run, &parent.bundle).soft_ms {
         return Err(reject(reason::PIN_EXPIRED, "the end of the parent's pin is past"));
     }
-    let run = inherit(txn, &parent.run, it)?;
+    let run = inherit(txn, &parent.run, it, digest);
     parent.run.has_children = true;
     if parent.run != before {
         parent.save(txn);
@@ -90,8 +92,8 @@ pub(super) fn start_beside(
 }
 
 /// The record of a child: pin, kind and at most the end of its parent.
-fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRecord, Stop> {
-    Ok(RunRecord {
+fn inherit(txn: &Txn<'_>, parent: &RunRecord, it: &StartRun, digest: [u8; 32]) -> RunRecord {
+    RunRecord {
         kind: parent.kind,
         external: parent.external,
         bundle_id: parent.bundle_id.clone(),
@@ -115,8 +117,8 @@ fn inherit(txn: &mut Txn<'_>, parent: &RunRecord, it: &StartRun) -> Result<RunRe
             "" => parent.trace_parent.clone(),
             asked => asked.to_owned(),
         },
-        ..record(txn, it, digest(it))
-    })
+        ..record(txn, it, digest)
+    }
 }
 
 /// Place of an open child among those of its parent.

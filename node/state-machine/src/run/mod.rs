@@ -44,7 +44,7 @@ use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, shared};
+use crate::txn::{Txn, shared, taken};
 use crate::{agent, bundle};
 
 pub(crate) use begin::follow_soft_end;
@@ -82,10 +82,10 @@ pub(crate) struct Subject {
 impl Subject {
     /// Loads a run by its agent's number; `None` when there is no such run.
     pub(crate) fn find(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Self>, Stop> {
-        let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
+        let Some(run) = take(txn, agent, run_id)? else { return Ok(None) };
         let step = match run.trunk {
             0 => None,
-            number => crate::step::find(txn.read(), agent, run_id, number)?,
+            number => crate::step::take(txn, agent, run_id, number)?,
         };
         Self::with(txn, agent, run, step).map(Some)
     }
@@ -112,10 +112,8 @@ impl Subject {
         run_id: &str,
         step: u32,
     ) -> Result<Option<Self>, Stop> {
-        let Some(step) = crate::step::find(txn.read(), agent, run_id, step)? else {
-            return Ok(None);
-        };
-        let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(None) };
+        let Some(step) = crate::step::take(txn, agent, run_id, step)? else { return Ok(None) };
+        let Some(run) = take(txn, agent, run_id)? else { return Ok(None) };
         Self::with(txn, agent, run, Some(step)).map(Some)
     }
 
@@ -162,12 +160,22 @@ pub(crate) fn find(
     agent: u32,
     run_id: &str,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
-    shared(read, &Key::of(Kind::Run, agent).last(run_id))
+    shared(read, &key(agent, run_id))
+}
+
+/// As [`find`], to be changed and saved.
+fn take(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Shared<RunRecord>>, Fault> {
+    taken(txn.read(), &key(agent, run_id))
+}
+
+fn key(agent: u32, run_id: &str) -> RowKey {
+    Key::of(Kind::Run, agent).last(run_id)
 }
 
 pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &Shared<RunRecord>) {
-    let key = Key::of(Kind::Run, agent).last(&run.run_id);
-    if is_over(run.state()) { txn.put(key, &**run) } else { txn.put_kept(key, run) }
+    let key = key(agent, &run.run_id);
+    // Nothing more is heard of one that is executed elsewhere, most likely, until it is finished.
+    if is_over(run.state()) || run.external { txn.put(key, &**run) } else { txn.put_kept(key, run) }
 }
 
 /// Place of an open pin among those of its bundle.

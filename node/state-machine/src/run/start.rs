@@ -21,7 +21,7 @@ use super::child::start_beside;
 use super::delay::schedule;
 use super::{Subject, find, pin_message, session};
 
-pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
+pub(crate) fn start(txn: &mut Txn<'_>, it: &mut StartRun) -> Result<Answer, Stop> {
     check(it)?;
     let agent = agent::lend_by_ref(txn, it.agent.as_ref())?;
     let digest = digest(it);
@@ -34,7 +34,7 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRun) -> Result<Answer, Stop> {
     }
     if !it.parent_run_id.is_empty() {
         let parent = Subject::load(txn, &agent, &it.parent_run_id)?;
-        return Ok(answer(&start_beside(txn, parent, it)?, false));
+        return Ok(answer(&start_beside(txn, parent, it, digest)?, false));
     }
     let mut run = record(txn, it, digest);
     if it.kind() == RunKind::Unspecified {
@@ -265,10 +265,12 @@ pub(crate) fn choose(
     Ok((bundle, PinReason::Explicit))
 }
 
-/// Everything that makes a start the same start; not who it was that looked on.
-pub(super) fn digest(it: &StartRun) -> [u8; 32] {
+/// Everything that makes a start the same start; not who it was that looked on. `it` is left as it was.
+pub(super) fn digest(it: &mut StartRun) -> [u8; 32] {
     use prost::Message as _;
-    let same =
-        StartRun { agent: None, lease_first: None, trace_parent: String::new(), ..it.clone() };
-    Sha256::digest(same.encode_to_vec()).into()
+    let (agent, lease_first) = (it.agent.take(), it.lease_first.take());
+    let trace_parent = std::mem::take(&mut it.trace_parent);
+    let digest = Sha256::digest(it.encode_to_vec()).into();
+    (it.agent, it.lease_first, it.trace_parent) = (agent, lease_first, trace_parent);
+    digest
 }

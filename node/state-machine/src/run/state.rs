@@ -35,6 +35,9 @@ pub(crate) fn set_state(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, stat
         for key in lasting_keys(agent, run) {
             txn.mark(key, &[]);
         }
+    } else if run.revision == 0 {
+        // It was never saved: this command put the mark as well.
+        txn.withdraw(state_key(agent, run));
     } else {
         txn.delete(state_key(agent, run));
     }

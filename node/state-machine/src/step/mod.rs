@@ -36,7 +36,7 @@ use crate::outcome::{Stop, reject};
 use crate::run::{Subject, is_over, settle};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, shared};
+use crate::txn::{Txn, shared, taken};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
@@ -58,6 +58,16 @@ pub(crate) fn find(
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
     shared(read, &key(agent, run_id, number))
+}
+
+/// As [`find`], to be changed and saved.
+pub(crate) fn take(
+    txn: &Txn<'_>,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Option<Shared<StepRecord>>, Fault> {
+    taken(txn.read(), &key(agent, run_id, number))
 }
 
 fn key(agent: u32, run_id: &str, number: u32) -> RowKey {

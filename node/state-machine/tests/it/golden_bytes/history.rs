@@ -1,4 +1,4 @@
-//! What happened in the golden log, from the first command on. New commands come at the end of [`history`].
+//! What happened in the golden log, from the first entry on. New entries come at the end of [`history`].
 
 mod levels;
 
@@ -11,7 +11,18 @@ use prost::Message as _;
 
 use super::BEGIN_MS;
 
-pub(super) fn history() -> Vec<(&'static str, log::Command)> {
+/// Entries, and what they say.
+pub(super) fn history() -> Vec<(&'static str, Vec<log::Command>)> {
+    let alone = alone();
+    let before = alone.len() as u64;
+    let mut history: Vec<_> =
+        alone.into_iter().map(|(says, command)| (says, vec![command])).collect();
+    history.extend(levels::entries_that_write_once(before));
+    history
+}
+
+/// Commands in entries of their own.
+fn alone() -> Vec<(&'static str, log::Command)> {
     let mut history = foundation();
     history.extend(work());
     history.extend(changes_of_the_route());

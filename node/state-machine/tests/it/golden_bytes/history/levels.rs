@@ -59,16 +59,18 @@ pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)
     ]
 }
 
+/// The last result of a run.
+fn done(run_id: &str, number: u32, revision: u64) -> log::Command {
+    plain(Command::CompleteStep(log::CompleteStep {
+        step: step(run_id, number),
+        token: Some(Token { incarnation: 4, revision }),
+        outcome: Some(log::complete_step::Outcome::Done(v1::Payload::default())),
+        ..log::CompleteStep::default()
+    }))
+}
+
 /// A run that is over before its pin ends, one that is not, and one from before whose two timers go.
 pub(super) fn hard_ends_that_follow(before: u64) -> Vec<(&'static str, log::Command)> {
-    let done = |run_id: &str, number: u32, revision: u64| {
-        plain(Command::CompleteStep(log::CompleteStep {
-            step: step(run_id, number),
-            token: Some(Token { incarnation: 4, revision }),
-            outcome: Some(log::complete_step::Outcome::Done(v1::Payload::default())),
-            ..log::CompleteStep::default()
-        }))
-    };
     vec![
         (
             "raise the level once more",
@@ -78,5 +80,15 @@ pub(super) fn hard_ends_that_follow(before: u64) -> Vec<(&'static str, log::Comm
         ("start x, lease", start("x")),
         ("complete u", done("u", 1, before + 2)),
         ("complete s", done("s", 2, before - 2)),
+    ]
+}
+
+/// Commands that change one agent and one bundle, in one entry.
+pub(super) fn entries_that_write_once(before: u64) -> Vec<(&'static str, Vec<log::Command>)> {
+    let level = plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 8 }));
+    vec![
+        ("raise the level to 8, start y, lease", vec![level, start("y")]),
+        ("start z, lease, and complete x", vec![start("z"), done("x", 1, before - 2)]),
+        ("complete y, start w, lease", vec![done("y", 1, before + 2), start("w")]),
     ]
 }
