@@ -160,10 +160,10 @@ impl Replica {
             incarnation: 1,
             feature_level: 1,
         }));
-        apply(Command::CreateAgent(log::CreateAgent {
+        apply(Command::CreateAgent(Box::new(log::CreateAgent {
             agent: agent(),
             policy: Some(v1::Policy::default()),
-        }));
+        })));
         for bundle in ["v1", "v2"] {
             let model = v1::ModelPart {
                 provider: "p".to_owned(),

@@ -200,7 +200,7 @@ impl Link {
         out: &mpsc::Sender<v1::WorkRequest>,
     ) -> Result<()> {
         match told.message {
-            Some(Tell::Assignment(assignment)) => self.begin(assignment),
+            Some(Tell::Assignment(assignment)) => self.begin(*assignment),
             Some(Tell::Done(done)) => {
                 let v1::Done { revision, closed } = done;
                 self.answer(told.sequence, Answer::Done { revision, closed });

@@ -60,7 +60,7 @@ async fn run(file: &str, question: &str) -> Run {
     let (mut checkpoints, mut steps, mut tool_calls) = (Vec::new(), Vec::new(), 0);
     let output = loop {
         steps.push(assignment.name.clone());
-        stream.say(0, work_response::Message::Assignment(assignment.clone())).await;
+        stream.say(0, work_response::Message::Assignment(Box::new(assignment.clone()))).await;
         let (sequence, complete) = loop {
             let (sequence, message) = stream.next().await;
             match message {

@@ -70,7 +70,7 @@ async fn greet(
     let first = inbound.message().await.map_err(|status| failed(&status))?;
     match first.and_then(|response| response.message) {
         Some(work_response::Message::Welcome(welcome)) => {
-            Ok((Link { address, outbound, inbound }, welcome))
+            Ok((Link { address, outbound, inbound }, *welcome))
         }
         Some(work_response::Message::Refused(refused)) => Err(refusal(refused)),
         Some(

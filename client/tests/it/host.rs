@@ -75,7 +75,7 @@ async fn assign(stream: &mut WorkerStream, token: u64, name: &str, input: &[&str
         input: Some(payload::encode(&input).expect("text encodes")),
         ..Default::default()
     };
-    stream.say(0, work_response::Message::Assignment(shadow)).await;
+    stream.say(0, work_response::Message::Assignment(Box::new(shadow))).await;
 }
 
 /// The next message that says what became of a step; checkpoints are acknowledged, and their names kept.

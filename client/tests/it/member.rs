@@ -97,7 +97,7 @@ impl Member {
         stream
             .say(
                 0,
-                work_response::Message::Welcome(v1::Welcome {
+                work_response::Message::Welcome(Box::new(v1::Welcome {
                     heartbeat_interval: Some(pinrail_proto::time::duration(50)),
                     bundle: Some(v1::Bundle {
                         bundle_id: hello.bundle_id.clone(),
@@ -105,7 +105,7 @@ impl Member {
                         ..Default::default()
                     }),
                     ..Default::default()
-                }),
+                })),
             )
             .await;
         (stream, hello)

@@ -59,7 +59,7 @@ fn assignment(token: u64, name: &str, input: &str) -> v1::Assignment {
 }
 
 async fn assign(stream: &mut WorkerStream, assignment: v1::Assignment) {
-    stream.say(0, work_response::Message::Assignment(assignment)).await;
+    stream.say(0, work_response::Message::Assignment(Box::new(assignment))).await;
 }
 
 async fn expect_credit(stream: &mut WorkerStream, slots: u32) {

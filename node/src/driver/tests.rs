@@ -51,7 +51,7 @@ async fn node() -> Node {
     let backoff = Some(v1::Backoff { initial: Some(time::duration(1)), ..Default::default() });
     let steps = Some(v1::StepPolicy { lease, backoff, ..Default::default() });
     let policy = Some(v1::Policy { steps, ..Default::default() });
-    node.must(Kind::CreateAgent(log::CreateAgent { agent: agent(), policy })).await;
+    node.must(Kind::CreateAgent(Box::new(log::CreateAgent { agent: agent(), policy }))).await;
     for bundle in ["v1", "v2"] {
         let (agent, bundle_id) = (agent(), bundle.to_owned());
         let manifest = Some(manifest(bundle));
@@ -169,7 +169,7 @@ async fn next(stream: &mut WorkerStream) -> Message {
 
 async fn assignment(stream: &mut WorkerStream) -> v1::Assignment {
     match next(stream).await {
-        Message::Assignment(assignment) => assignment,
+        Message::Assignment(assignment) => *assignment,
         other => panic!("{other:?}"),
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Agents(pub(crate) Node);
 
 fn changed(answer: (Answer, u64)) -> Result<(AgentResult, u64), Status> {
     match answer {
-        (Answer::Agent(changed), revision) => Ok((changed, revision)),
+        (Answer::Agent(changed), revision) => Ok((*changed, revision)),
         _ => Err(mismatch()),
     }
 }
@@ -70,7 +70,7 @@ impl AgentService for Agents {
         let it = request.into_inner();
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
         policy::check(it.policy.as_ref())?;
-        let kind = Kind::CreateAgent(CreateAgent { agent, policy: it.policy });
+        let kind = Kind::CreateAgent(Box::new(CreateAgent { agent, policy: it.policy }));
         let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
         let AgentResult { agent, already } = made;
         Ok(Response::new(v1::CreateAgentResponse { agent, already, revision }))
@@ -84,7 +84,7 @@ impl AgentService for Agents {
         let it = request.into_inner();
         let agent = agent_ref(&it.namespace, &it.agent_id)?;
         policy::check(it.policy.as_ref())?;
-        let kind = Kind::UpdateAgent(UpdateAgent { agent, policy: it.policy });
+        let kind = Kind::UpdateAgent(Box::new(UpdateAgent { agent, policy: it.policy }));
         let (made, revision) = changed(self.0.write(it.options, kind, timeout).await?)?;
         Ok(Response::new(v1::UpdateAgentResponse { agent: made.agent, revision }))
     }

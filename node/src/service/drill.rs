@@ -2,7 +2,7 @@
 
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{AbortDrill, DrillResult, StartDrill};
+use pinrail_proto::log::{AbortDrill, StartDrill};
 use pinrail_proto::v1;
 use pinrail_proto::v1::drill_service_server::DrillService;
 use pinrail_state_machine::query;
@@ -38,8 +38,8 @@ impl DrillService for Drills {
             capacity: Some(capacity(&workers, &standby)),
         });
         match self.0.write(it.options, kind, timeout).await? {
-            (Answer::Drill(DrillResult { drill }), revision) => {
-                Ok(Response::new(v1::StartDrillResponse { drill, revision }))
+            (Answer::Drill(it), revision) => {
+                Ok(Response::new(v1::StartDrillResponse { drill: it.drill, revision }))
             }
             _ => Err(mismatch()),
         }
@@ -84,8 +84,8 @@ impl DrillService for Drills {
         let it = request.into_inner();
         let kind = Kind::AbortDrill(AbortDrill { agent: agent_ref(&it.namespace, &it.agent_id)? });
         match self.0.write(it.options, kind, timeout).await? {
-            (Answer::Drill(DrillResult { drill }), revision) => {
-                Ok(Response::new(v1::AbortDrillResponse { drill, revision }))
+            (Answer::Drill(it), revision) => {
+                Ok(Response::new(v1::AbortDrillResponse { drill: it.drill, revision }))
             }
             _ => Err(mismatch()),
         }

@@ -7,7 +7,7 @@ use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
     AbortRelease, Capacity, ExtendQuarantine, HoldRelease, PromoteRelease, RecycleBundle,
-    ReleaseResult, ResumeRelease, Rollback, StartRelease, Switch,
+    ResumeRelease, Rollback, StartRelease, Switch,
 };
 use pinrail_proto::v1;
 use pinrail_proto::v1::release_service_server::ReleaseService;
@@ -29,9 +29,7 @@ macro_rules! steer {
         let $it = $request.into_inner();
         let kind = $kind;
         match $self.0.write($it.options, kind, timeout).await? {
-            (Answer::Release(ReleaseResult { release, already }), revision) => {
-                (release, already, revision)
-            }
+            (Answer::Release(it), revision) => (it.release, it.already, revision),
             _ => return Err(mismatch()),
         }
     }};
@@ -210,7 +208,7 @@ impl ReleaseService for Releases {
         });
         match self.0.write(it.options, kind, timeout).await? {
             (Answer::Switch(switched), revision) => {
-                Ok(Response::new(v1::SwitchResponse { revision, ..switched }))
+                Ok(Response::new(v1::SwitchResponse { revision, ..*switched }))
             }
             _ => Err(mismatch()),
         }
@@ -240,7 +238,7 @@ impl ReleaseService for Releases {
             answer.target_workers = count;
             answer.target_free_slots = free;
         }
-        Ok(Response::new(answer))
+        Ok(Response::new(*answer))
     }
 }
 

@@ -51,7 +51,7 @@ fn agent(name: &str) -> Option<log::AgentRef> {
 }
 
 fn create(name: &str) -> Kind {
-    Kind::CreateAgent(log::CreateAgent { agent: agent(name), policy: None })
+    Kind::CreateAgent(Box::new(log::CreateAgent { agent: agent(name), policy: None }))
 }
 
 /// Writes that make events without growing the state otherwise.

@@ -166,7 +166,7 @@ impl WorkerService {
             }
             inbox.close();
         });
-        let message = Some(work_response::Message::Welcome(welcome));
+        let message = Some(work_response::Message::Welcome(Box::new(welcome)));
         let welcome = v1::WorkResponse { sequence, message };
         Ok(Box::pin(stream::iter([Ok(welcome)]).chain(answers(session, self.dispatch().clone()))))
     }

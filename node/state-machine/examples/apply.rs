@@ -80,7 +80,10 @@ impl Replica {
                 incarnation: 1,
                 feature_level: pinrail_state_machine::FEATURE_LEVEL,
             }),
-            Command::CreateAgent(log::CreateAgent { agent: agent(), policy: Some(policy) }),
+            Command::CreateAgent(Box::new(log::CreateAgent {
+                agent: agent(),
+                policy: Some(policy),
+            })),
             Command::CreateBundle(log::CreateBundle {
                 agent: agent(),
                 bundle_id: BUNDLE.to_owned(),

@@ -37,7 +37,7 @@ impl Scene {
         worker.say(0, Request::Credit(v1::Credit { slots: 1 })).await;
         start(&client, "r").await;
         let (_, Message::Assignment(step)) = worker.next().await else { panic!("no assignment") };
-        Self { nodes, client, worker, step: Box::new(step) }
+        Self { nodes, client, worker, step }
     }
 
     /// All rows but the cluster's own, which counts every command.

@@ -143,7 +143,7 @@ fn config(
 fn create_agent(name: &str) -> pb::Command {
     let agent = pb::AgentRef { namespace: String::new(), agent_id: name.to_owned() };
     let create = pb::CreateAgent { agent: Some(agent), policy: None };
-    pb::Command { header: None, kind: Some(Kind::CreateAgent(create)) }
+    pb::Command { header: None, kind: Some(Kind::CreateAgent(Box::new(create))) }
 }
 
 /// Proposes until it is known to be done: creating an agent twice is the same as once.

@@ -125,7 +125,7 @@ impl Runtime {
             }
             Some(work_response::Message::Unknown(_)) => self.outbox.unknown(sequence, now),
             Some(work_response::Message::Assignment(assignment)) => {
-                return self.assigned(assignment);
+                return self.assigned(*assignment);
             }
             Some(work_response::Message::Cancel(cancel)) => return self.cancel(&cancel),
             Some(work_response::Message::Drain(_)) => {

@@ -160,7 +160,7 @@ impl Desk {
     /// Puts an assignment on its worker's stream.
     pub(crate) fn send_assignment(&mut self, session: SessionId, assignment: v1::Assignment) {
         let Some(token) = assignment.token.as_ref().map(Token::from) else { return };
-        if self.answer(session, 0, Message::Assignment(assignment)) {
+        if self.answer(session, 0, Message::Assignment(Box::new(assignment))) {
             self.leases.set_sent(token);
         }
     }

@@ -32,7 +32,7 @@ impl World {
         let evals = v1::EvalsGate { coverage: Some(coverage()), ..v1::EvalsGate::default() };
         let gates = v1::GatesPolicy { evals: Some(evals), ..v1::GatesPolicy::default() };
         let policy = Some(v1::Policy { gates: Some(gates), ..v1::Policy::default() });
-        world.must(Kind::CreateAgent(log::CreateAgent { agent: agent(), policy }));
+        world.must(Kind::CreateAgent(Box::new(log::CreateAgent { agent: agent(), policy })));
         for bundle_id in ["v1", "v2"] {
             world.must(Kind::CreateBundle(log::CreateBundle {
                 agent: agent(),

@@ -359,7 +359,7 @@ pub(crate) fn message(read: &dyn Read, agent: &AgentRecord) -> Result<v1::Agent,
 }
 
 pub(super) fn answer(txn: &Txn<'_>, agent: &AgentRecord, already: bool) -> Result<Answer, Stop> {
-    Ok(Answer::Agent(AgentResult { agent: Some(message(txn.read(), agent)?), already }))
+    Ok(Answer::Agent(Box::new(AgentResult { agent: Some(message(txn.read(), agent)?), already })))
 }
 
 fn save_policy(txn: &mut Txn<'_>, agent: &mut AgentRecord, policy: v1::Policy) {

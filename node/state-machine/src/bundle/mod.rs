@@ -137,7 +137,7 @@ fn answer(
 ) -> Result<Answer, Stop> {
     let mut bundle = message(txn.read(), agent, record)?;
     bundle.manifest = None;
-    Ok(Answer::Bundle(BundleResult { bundle: Some(bundle), already }))
+    Ok(Answer::Bundle(Box::new(BundleResult { bundle: Some(bundle), already })))
 }
 
 pub(crate) fn find(

@@ -84,7 +84,7 @@ fn stale(why: &str) -> Stop {
 }
 
 fn answer(txn: &Txn<'_>, agent: &AgentRecord, drill: &DrillRecord) -> Answer {
-    Answer::Drill(DrillResult { drill: Some(message(agent, drill, txn.now)) })
+    Answer::Drill(Box::new(DrillResult { drill: Some(message(agent, drill, txn.now)) }))
 }
 
 /// `in_flight`, not `DRILL_PART_IN_FLIGHT`.

@@ -39,7 +39,7 @@ pub(crate) fn submit(txn: &mut Txn<'_>, it: &SubmitEvalReport) -> Result<Answer,
     let rows = rows(txn.read(), agent.number, &report.bundle_id)?;
     if let Some((_, there)) = rows.iter().find(|(_, there)| there.digest == report.digest) {
         let report = Some(there.clone());
-        return Ok(Answer::EvalReport(EvalReportResult { report, already: true }));
+        return Ok(Answer::EvalReport(Box::new(EvalReportResult { report, already: true })));
     }
     report.summary = Some(summary(&report, declared));
     report.report_id = format!("er-{}", report.digest.chars().take(ID_CHARS).collect::<String>());
@@ -53,7 +53,7 @@ pub(crate) fn submit(txn: &mut Txn<'_>, it: &SubmitEvalReport) -> Result<Answer,
     txn.put(key.build(), &EvalReportRecord { report: Some(report.clone()) });
     drop_oldest(txn, agent.number, &rows)?;
     txn.event(told(&agent, &report));
-    Ok(Answer::EvalReport(EvalReportResult { report: Some(report), already: false }))
+    Ok(Answer::EvalReport(Box::new(EvalReportResult { report: Some(report), already: false })))
 }
 
 fn told(agent: &AgentRecord, report: &v1::EvalReport) -> pinrail_proto::log::EventRecord {

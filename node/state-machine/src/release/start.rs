@@ -45,7 +45,7 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRelease) -> Result<Answer, Stop
     agent.revision = txn.revision;
     agent::save(txn, &agent);
     let release = message(txn.read(), &agent, &release, true)?;
-    Ok(Answer::Release(ReleaseResult { release: Some(release), already: false }))
+    Ok(Answer::Release(Box::new(ReleaseResult { release: Some(release), already: false })))
 }
 
 /// Why a release of the bundle cannot begin now.

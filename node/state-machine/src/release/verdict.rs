@@ -124,7 +124,7 @@ pub(super) fn answer(
     already: bool,
 ) -> Result<Answer, Stop> {
     let release = message(txn.read(), agent, release, true)?;
-    Ok(Answer::Release(ReleaseResult { release: Some(release), already }))
+    Ok(Answer::Release(Box::new(ReleaseResult { release: Some(release), already })))
 }
 
 /// The release, if something may still be found out about it.

@@ -79,7 +79,7 @@ fn go_back(
     from.rejected = true;
     let answer = report(txn, agent, from, &to, in_flight)?;
     agent::save(txn, agent);
-    Ok(Answer::Rollback(answer))
+    Ok(Answer::Rollback(Box::new(answer)))
 }
 
 /// The standby is live again, on its own layer, and the drain of the bundle that is left begins. The caller saves the
@@ -119,7 +119,7 @@ fn leave_canary(
     let to = bundle::load(txn, agent.number, &agent.live_bundle_id)?;
     let answer = report(txn, &agent, from, &to, in_flight)?;
     agent::save(txn, &agent);
-    Ok(Answer::Rollback(answer))
+    Ok(Answer::Rollback(Box::new(answer)))
 }
 
 /// Marks what becomes of the open runs, and says what was left and what that cannot undo.
@@ -190,7 +190,7 @@ fn again(
         );
     }
     answer.already = true;
-    Ok(Answer::Rollback(answer))
+    Ok(Answer::Rollback(Box::new(answer)))
 }
 
 /// Every later command of the left bundle's runs obeys the mark first, so it is exact before any sweep has run.

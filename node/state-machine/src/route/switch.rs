@@ -31,11 +31,11 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
         ..v1::SwitchResponse::default()
     };
     if agent.live_bundle_id == it.bundle_id {
-        return Ok(Answer::Switch(v1::SwitchResponse {
+        return Ok(Answer::Switch(Box::new(v1::SwitchResponse {
             epoch: agent.epoch,
             already: true,
             ..answer
-        }));
+        })));
     }
     if to.rejected && (!it.force || txn.header.reason.is_empty()) {
         let message = format!("bundle {} was rolled back", to.bundle_id);
@@ -57,7 +57,7 @@ pub(crate) fn switch(txn: &mut Txn<'_>, it: &Switch) -> Result<Answer, Stop> {
     }
     agent::save(txn, &agent);
     answer.epoch = agent.epoch;
-    Ok(Answer::Switch(answer))
+    Ok(Answer::Switch(Box::new(answer)))
 }
 
 /// Makes a bundle live, whatever led there. Answers the drain of the bundle that was. The caller saves the agent.

@@ -26,7 +26,10 @@ fn a_page_of_large_policies_is_short_and_its_token_goes_on() {
     let names: Vec<_> = (10..25).map(|n| format!("a{n}")).collect();
     for name in &names {
         let agent = agent(name);
-        replica.must(Command::CreateAgent(log::CreateAgent { agent, policy: Some(large()) }));
+        replica.must(Command::CreateAgent(Box::new(log::CreateAgent {
+            agent,
+            policy: Some(large()),
+        })));
     }
     let (mut listed, mut token, mut pages) = (Vec::new(), String::new(), 0);
     loop {

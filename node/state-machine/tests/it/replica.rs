@@ -180,10 +180,10 @@ pub(super) fn manifest(text: &str) -> v1::BundleManifest {
 }
 
 pub(super) fn create_agent(agent_id: &str, external: bool) -> Command {
-    Command::CreateAgent(log::CreateAgent {
+    Command::CreateAgent(Box::new(log::CreateAgent {
         agent: agent(agent_id),
         policy: Some(policy(external)),
-    })
+    }))
 }
 
 pub(super) fn create_bundle(agent_id: &str, bundle_id: &str) -> Command {

@@ -22,8 +22,10 @@ fn formed() -> Replica {
     replica.must(create_agent(AGENT, true));
     let mut policy = policy(true);
     policy.runs.as_mut().unwrap().max_open = Some(1_000_000);
-    replica
-        .must(Command::UpdateAgent(log::UpdateAgent { agent: agent(AGENT), policy: Some(policy) }));
+    replica.must(Command::UpdateAgent(Box::new(log::UpdateAgent {
+        agent: agent(AGENT),
+        policy: Some(policy),
+    })));
     for bundle in ["v1", "v2"] {
         replica.must(create_bundle(AGENT, bundle));
     }

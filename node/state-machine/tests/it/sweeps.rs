@@ -34,7 +34,7 @@ fn update(replica: &mut Replica, change: impl FnOnce(&mut v1::Policy)) {
     let mut policy = policy(false);
     change(&mut policy);
     let agent = agent(AGENT);
-    replica.must(Command::UpdateAgent(log::UpdateAgent { agent, policy: Some(policy) }));
+    replica.must(Command::UpdateAgent(Box::new(log::UpdateAgent { agent, policy: Some(policy) })));
 }
 
 fn start(run_id: &str) -> log::StartRun {

@@ -112,7 +112,7 @@ fn a_sweep_does_not_step_over_what_earlier_ones_have_deleted() {
     let mut policy = policy(true);
     policy.runs.as_mut().unwrap().max_open = Some(1_000_000);
     let update = log::UpdateAgent { agent: agent(AGENT), policy: Some(policy) };
-    lazy.must(now_ms, Command::UpdateAgent(update));
+    lazy.must(now_ms, Command::UpdateAgent(Box::new(update)));
     lazy.must(now_ms, create_bundle(AGENT, "v1"));
     lazy.must(now_ms, switch(AGENT, "v1"));
     for number in 0..RUNS {

@@ -86,7 +86,10 @@ fn hooks() -> Vec<(&'static str, log::Command)> {
     vec![
         (
             "update agent, with a hook",
-            asked(Command::UpdateAgent(log::UpdateAgent { agent: agent(), policy: Some(policy) })),
+            asked(Command::UpdateAgent(Box::new(log::UpdateAgent {
+                agent: agent(),
+                policy: Some(policy),
+            }))),
         ),
         ("start a run that calls back", plain(Command::StartRun(start))),
         (
@@ -154,7 +157,7 @@ fn drills(before: u64) -> Vec<(&'static str, log::Command)> {
     let schedule =
         log::ScheduleDrill { agent: 1, due_ms: BEGIN_MS + 86_400_000, policy_revision: before + 1 };
     vec![
-        ("update agent, drills", plain(Command::UpdateAgent(update))),
+        ("update agent, drills", plain(Command::UpdateAgent(Box::new(update)))),
         ("create v9", plain(bundle("v9", "9"))),
         ("switch to v9", plain(Command::Switch(forced))),
         ("start drill, live", start(v1::DrillMode::Live)),
@@ -216,7 +219,10 @@ fn foundation() -> Vec<(&'static str, log::Command)> {
         ),
         (
             "create agent",
-            asked(Command::CreateAgent(log::CreateAgent { agent: agent(), policy: Some(policy) })),
+            asked(Command::CreateAgent(Box::new(log::CreateAgent {
+                agent: agent(),
+                policy: Some(policy),
+            }))),
         ),
         ("create bundle v1", plain(bundle("v1", "1"))),
         ("create bundle v2", plain(bundle("v2", "2"))),
@@ -362,7 +368,10 @@ fn retry() -> Vec<(&'static str, log::Command)> {
     vec![
         (
             "update agent",
-            plain(Command::UpdateAgent(log::UpdateAgent { agent: agent(), policy: Some(policy) })),
+            plain(Command::UpdateAgent(Box::new(log::UpdateAgent {
+                agent: agent(),
+                policy: Some(policy),
+            }))),
         ),
         ("start g", plain(start("g"))),
         ("lease g", plain(lease("g", 1, "v1"))),

@@ -24,10 +24,10 @@ impl World {
         let mut replica = Replica::formed();
         let mut policy = release_policy();
         change(&mut policy);
-        replica.must(Command::CreateAgent(log::CreateAgent {
+        replica.must(Command::CreateAgent(Box::new(log::CreateAgent {
             agent: agent(AGENT),
             policy: Some(policy),
-        }));
+        })));
         for bundle_id in ["v1", "v2", "v3"] {
             replica.must(create_bundle(AGENT, bundle_id));
         }

@@ -85,11 +85,11 @@ fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
         }
         "create-agent" => {
             let agent = agent(line);
-            Kind::CreateAgent(log::CreateAgent { agent, policy: Some(policy(line)) })
+            Kind::CreateAgent(Box::new(log::CreateAgent { agent, policy: Some(policy(line)) }))
         }
         "update-agent" => {
             let agent = agent(line);
-            Kind::UpdateAgent(log::UpdateAgent { agent, policy: Some(policy(line)) })
+            Kind::UpdateAgent(Box::new(log::UpdateAgent { agent, policy: Some(policy(line)) }))
         }
         "delete-agent" => Kind::DeleteAgent(log::DeleteAgent { agent: agent(line) }),
         "pause" => {
