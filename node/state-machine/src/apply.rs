@@ -41,12 +41,14 @@ struct Base<'a> {
 impl Base<'_> {
     fn absorb(&mut self, finished: Finished) {
         let records = self.records.get_mut();
+        let mut kept = finished.records;
+        kept.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for key in finished.writes.keys() {
-            if !finished.records.iter().any(|(kept, _)| kept == key) {
+            if kept.binary_search_by(|(kept, _)| kept.cmp(key)).is_err() {
                 records.remove(key);
             }
         }
-        for (key, record) in finished.records {
+        for (key, record) in kept {
             records.insert(key, record);
         }
         self.overlay.absorb(finished.writes, finished.late);
