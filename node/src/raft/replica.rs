@@ -316,7 +316,7 @@ impl Replica {
         Ok(read(&*self.inner.state.engine, reader)?)
     }
 
-    /// As [`Replica::read`], of what commands were about lately: faster than the store, and in the way of the next ones.
+    /// As [`Replica::read`], and quicker where it is of what commands were about lately. Nothing is applied meanwhile.
     ///
     /// # Errors
     /// A fault of the reader or the store.

@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Applied, Stop, reject};
+use crate::overlay::Overlay;
 use crate::records::{Record, Records};
-use crate::store::{Fault, KeyRange, Order, Overlay, Read, Row, Writes};
+use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
 use crate::txn::{Finished, Txn, get};
 use crate::{
     agent, audit, bundle, cluster, dedupe, drift, drill, eval, hook, memory, namespace, release,

@@ -29,6 +29,7 @@ pub mod mutant;
 mod namespace;
 mod nearest;
 pub mod outcome;
+mod overlay;
 pub mod query;
 pub mod records;
 mod release;

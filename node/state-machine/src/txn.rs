@@ -15,9 +15,10 @@ use crate::front;
 use crate::key::{Key, Kind, RowKey, Timer};
 use crate::level;
 use crate::mutant::{Mutant, is_planted};
+use crate::overlay::{LateRows, Overlay};
 use crate::records::Record;
 use crate::shared::Shared;
-use crate::store::{Fault, KeyRange, LateRows, Order, Overlay, Read, Row, Writes};
+use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
 
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
 pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result<M, Fault> {
