@@ -28,7 +28,7 @@ use super::types::{
 };
 
 /// Encoded entries kept in memory: openraft reads each twice, for replication and for apply.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// Bytes that one read for replication hands out, unless a single entry is larger.
 const READ_BYTES: usize = 1 << 20;
 
