@@ -120,9 +120,8 @@ fn take_in(dispatch: &Dispatch, batch: &AppliedBatch) {
         }
         desk.seen(batch.revision);
     });
-    let effects = batch.effects();
     let mut closed: Vec<(u32, &str)> = Vec::new();
-    for effect in effects {
+    for effect in batch.effects() {
         match effect {
             Effect::RunClosed { agent, run_id } => closed.push((*agent, run_id.as_str())),
             Effect::AgentChanged { agent } => dispatch.inner.hooks.changed(*agent),

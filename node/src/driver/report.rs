@@ -110,8 +110,10 @@ async fn propose(
     match decide(dispatch, id, commands).await {
         Became::Answered(outcomes) => {
             let settled = reports.iter().zip(outcomes);
-            let granted = settled.filter_map(|it| settle(dispatch, id, intro, it.0, it.1));
-            send(dispatch, &granted.collect::<Vec<_>>());
+            let granted: Vec<Granted> = settled
+                .filter_map(|(report, outcome)| settle(dispatch, id, intro, report, outcome))
+                .collect();
+            send(dispatch, &granted);
             dispatch.inner.assign.notify_one();
         }
         Became::Unknown(message) => {

@@ -127,11 +127,19 @@ impl<'a> Overlay<'a> {
         self.late.get(key).map(|row| Arc::clone(row).record())
     }
 
-    fn kept_here(&self, key: &[u8]) -> Option<Record> {
-        self.late_record(key).or_else(|| {
-            let kept = self.records.iter().find(|(kept, _)| **kept == *key);
-            kept.map(|(_, record)| Arc::clone(record))
-        })
+    /// The record of a key: what is kept of it here, or what the base says where nothing was written here.
+    fn record(
+        &self,
+        key: &[u8],
+        of_base: impl FnOnce(&dyn Read) -> Option<Record>,
+    ) -> Option<Record> {
+        if let Some(record) = self.late_record(key) {
+            return Some(record);
+        }
+        if let Some((_, record)) = self.records.iter().find(|(kept, _)| **kept == *key) {
+            return Some(Arc::clone(record));
+        }
+        if self.writes.contains_key(key) { None } else { of_base(self.base) }
     }
 
     fn forget(&mut self, key: &[u8]) {
@@ -213,19 +221,11 @@ impl Read for Overlay<'_> {
     }
 
     fn kept(&self, key: &[u8]) -> Option<Record> {
-        match self.kept_here(key) {
-            Some(record) => Some(record),
-            None if self.writes.contains_key(key) => None,
-            None => self.base.kept(key),
-        }
+        self.record(key, |base| base.kept(key))
     }
 
     fn taken(&self, key: &[u8]) -> Option<Record> {
-        match self.kept_here(key) {
-            Some(record) => Some(record),
-            None if self.writes.contains_key(key) => None,
-            None => self.base.taken(key),
-        }
+        self.record(key, |base| base.taken(key))
     }
 
     fn keep(&self, key: &[u8], record: Record) {
