@@ -9,7 +9,7 @@ const ROOT: &str = "proto";
 
 /// What is large and rare beside its siblings: an enum is as large as its largest variant, and one of these goes through many
 /// hands for each command.
-const BOXED: [&str; 11] = [
+const BOXED: [&str; 12] = [
     ".pinrail.log.v1.Command.kind.create_agent",
     ".pinrail.log.v1.Command.kind.update_agent",
     ".pinrail.log.v1.Outcome.result.agent",
@@ -19,6 +19,7 @@ const BOXED: [&str; 11] = [
     ".pinrail.log.v1.Outcome.result.release",
     ".pinrail.log.v1.Outcome.result.rollback",
     ".pinrail.log.v1.Outcome.result.switch",
+    ".pinrail.log.v1.RunRecord.open_step",
     ".pinrail.v1.WorkResponse.message.assignment",
     ".pinrail.v1.WorkResponse.message.welcome",
 ];

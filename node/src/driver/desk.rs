@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use pinrail_proto::v1::work_response::Message;
 use pinrail_proto::{time, v1};
-use pinrail_state_machine::effect::{Effect, StepId};
+use pinrail_state_machine::effect::{Effect, Rank, StepId};
 use tokio::time::Instant;
 
 use super::gates::Gates;
@@ -90,8 +90,10 @@ impl Desk {
             }
             Effect::Leased { step, bundle_id, attempt: _, token, worker_id, lease_ms, rank } => {
                 self.queues.withdraw(step);
-                let ttl = Duration::from_millis(*lease_ms);
-                self.leased(token.into(), Lease::new(step, bundle_id, worker_id, rank, ttl, now));
+                let (token, ttl) = (token.into(), Duration::from_millis(*lease_ms));
+                if !self.leases.confirm(token, ttl, rank) {
+                    self.leased(token, Lease::new(step, bundle_id, worker_id, rank, ttl, now));
+                }
             }
             Effect::LeaseEnded { step: _, token, worker_id: _ } => {
                 self.lease_ended(token.into());
@@ -153,11 +155,12 @@ impl Desk {
         self.refresh(&worker);
     }
 
-    /// A worker's own report ended a lease, before its effect came.
-    pub(crate) fn reported(&mut self, token: Token) {
-        let Some(lease) = self.leases.remove(token) else { return };
+    /// A worker's own report ended a lease, before its effect came. What the step's turn was decided by.
+    pub(crate) fn reported(&mut self, token: Token) -> Option<Rank> {
+        let lease = self.leases.remove(token)?;
         self.queues.reopen(lease.step.agent, &lease.rank.key);
         self.refresh(&lease.worker());
+        Some(lease.rank)
     }
 
     pub(crate) fn set_due(&mut self, agent: u32, due_ms: u64) {

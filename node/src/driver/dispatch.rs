@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::{log, reason};
+use pinrail_proto::{log, reason, v1};
 use pinrail_state_machine::effect::StepId;
 use pinrail_state_machine::query;
 use prost::Message as _;
@@ -158,7 +158,7 @@ pub(super) fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, 
             if desk.settle(taken, became, now)
                 && let Assigned::Leased(token) = became
             {
-                granted.push((session, step, token));
+                granted.push(Granted { session, step, token, input: None });
             }
         }
     });
@@ -166,21 +166,27 @@ pub(super) fn settle(dispatch: &Dispatch, settled: impl Iterator<Item = (Match, 
 }
 
 /// A lease that was granted to a session.
-pub(super) type Granted = (SessionId, StepId, Token);
+pub(super) struct Granted {
+    pub(super) session: SessionId,
+    pub(super) step: StepId,
+    pub(super) token: Token,
+    /// The step's, where the leader saw it come.
+    pub(super) input: Option<v1::Payload>,
+}
 
 /// Reads what leased steps are and puts them on their workers' streams. What cannot be read is not sent; its lease ends.
 pub(super) fn send(dispatch: &Dispatch, granted: &[Granted]) {
     if granted.is_empty() {
         return;
     }
-    let steps = granted.iter().map(|(_, step, _)| step);
+    let steps = granted.iter().map(|it| (&it.step, it.input.as_ref()));
     let assignments =
         dispatch.inner.replica.read_latest(|read| query::dispatch::assignments(read, steps));
     let assignments = match assignments {
         Ok(assignments) => assignments,
         Err(error) => return tracing::warn!(%error, "leased steps cannot be read"),
     };
-    for ((session, step, token), assignment) in granted.iter().zip(assignments) {
+    for (Granted { session, step, token, .. }, assignment) in granted.iter().zip(assignments) {
         match assignment {
             Ok(assignment) if assignment.token.as_ref().map(Token::from) == Some(*token) => {
                 tracing::debug!(

@@ -107,15 +107,26 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Takes a lease in. Of one that is known already only ttl and rank are news.
-    pub(crate) fn insert(&mut self, token: Token, lease: Lease) {
-        if let Some(known) = self.leases.get_mut(&token) {
-            let deadline = known.deadline.max(known.since + lease.ttl);
-            known.ttl = lease.ttl;
-            let before = std::mem::replace(&mut known.rank, lease.rank.clone());
-            self.uncount_key(lease.step.agent, before.key);
-            self.count_key(lease.step.agent, lease.rank.key);
+    /// The effect of a lease came: if it is known already, only ttl and rank are news. False: it is not known.
+    pub(crate) fn confirm(&mut self, token: Token, ttl: Duration, rank: &Rank) -> bool {
+        let Some(known) = self.leases.get_mut(&token) else { return false };
+        let (agent, deadline) = (known.step.agent, known.deadline.max(known.since + ttl));
+        let is_later = deadline != known.deadline;
+        known.ttl = ttl;
+        let before = std::mem::replace(&mut known.rank, rank.clone());
+        if before.key != rank.key {
+            self.uncount_key(agent, before.key);
+            self.count_key(agent, rank.key.clone());
+        }
+        if is_later {
             self.set_deadline(token, deadline);
+        }
+        true
+    }
+
+    /// Takes a lease in.
+    pub(crate) fn insert(&mut self, token: Token, lease: Lease) {
+        if self.confirm(token, lease.ttl, &lease.rank) {
             return;
         }
         self.count_key(lease.step.agent, lease.rank.key.clone());

@@ -28,6 +28,8 @@ struct Report {
     command: Bytes,
     /// When it is accepted, the lease is over so.
     ends: Option<metrics::StepOutcome>,
+    /// Of the step that it makes, if that is one.
+    next_input: Option<v1::Payload>,
 }
 
 /// What became of a pack of reports.
@@ -181,6 +183,7 @@ fn settle(
         // A memory write, or an answer without content.
         Some(_) | None => (false, None),
     };
+    let mut rank = Rank::default();
     if let Some(ended) = report.ends {
         metrics::step(&intro.agent_id, &intro.bundle_id, ended);
         tracing::debug!(
@@ -191,16 +194,18 @@ fn settle(
             outcome = ended.name(),
             "step reported"
         );
-        dispatch.with_desk(|desk| desk.reported(report.token));
+        let before = dispatch.with_desk(|desk| desk.reported(report.token)).flatten();
+        // The run's next step has its run's place among others; whom it prefers counts in a queue.
+        rank = Rank { prefers: String::new(), ..before.unwrap_or_default() };
     }
     let done = v1::Done { revision, closed };
     answer(dispatch, id, report.sequence, Response::Done(done));
     // The run's next step is leased already; its worker kept the slot.
     let (step, token) = next.filter(|_| report.ends.is_some())?;
-    let rank = Rank::default();
     let is_granted =
         dispatch.with_desk(|desk| desk.granted(id, token, &step, &rank, Instant::now()));
-    (is_granted == Some(true)).then_some((id, step, token))
+    let input = report.next_input.clone();
+    (is_granted == Some(true)).then_some(Granted { session: id, step, token, input })
 }
 
 fn answer(dispatch: &Dispatch, id: SessionId, sequence: u64, message: Response) {
@@ -260,12 +265,19 @@ fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<Report, Refu
             return Err(bad("not a report"));
         }
     };
+    let next_input = match &kind {
+        Kind::CompleteStep(log::CompleteStep {
+            outcome: Some(log::complete_step::Outcome::Next(next)),
+            ..
+        }) => next.input.clone(),
+        _ => None,
+    };
     let command = encode(kind);
     if command.len() > limits::COMMAND_BYTES {
         let (size, max) = (command.len(), limits::COMMAND_BYTES);
         return Err(too_large("report", size, max));
     }
-    Ok(Report { sequence: request.sequence, token, step, command, ends })
+    Ok(Report { sequence: request.sequence, token, step, command, ends, next_input })
 }
 
 /// What a report is about.

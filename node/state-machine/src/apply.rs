@@ -17,6 +17,7 @@ use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Applied, Stop, reject};
 use crate::overlay::Overlay;
 use crate::records::{Record, Records};
+use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
 use crate::txn::{Finished, Txn, get};
 use crate::{
@@ -29,7 +30,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Machine<'a> {
     base: Base<'a>,
-    cluster: ClusterRecord,
+    /// Lent to each command.
+    cluster: Shared<ClusterRecord>,
 }
 
 /// What commands read and what they have written so far.
@@ -111,7 +113,7 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// A [`Fault`] when the store cannot answer.
     pub fn open_with(store: &'a dyn Read, records: Records) -> Result<Self, Fault> {
-        let cluster = get(store, &cluster_key())?.unwrap_or_default();
+        let cluster = get::<ClusterRecord>(store, &cluster_key())?.unwrap_or_default().into();
         let base = Base { overlay: Overlay::new(store), records: RefCell::new(records) };
         Ok(Self { base, cluster })
     }
@@ -148,7 +150,7 @@ impl<'a> Machine<'a> {
         let Base { mut overlay, records } = self.base;
         overlay.put(cluster_key(), Bytes::from(self.cluster.encode_to_vec()));
         let records = records.into_inner();
-        Written { writes: overlay.into_writes(), cluster: self.cluster, records }
+        Written { writes: overlay.into_writes(), cluster: self.cluster.into_inner(), records }
     }
 
     fn apply_command(&mut self, encoded: &Bytes) -> Result<Applied, Fault> {
@@ -182,10 +184,11 @@ impl<'a> Machine<'a> {
         };
         let mut effects = Vec::new();
         if let Some(mut finished) = finished {
-            self.cluster = std::mem::take(&mut finished.cluster);
+            self.cluster = finished.cluster.clone();
             effects = std::mem::take(&mut finished.effects);
-            self.cluster.state_hash = chain(&self.cluster, &finished.writes);
+            let hash = chain(&self.cluster, &finished.writes);
             self.base.absorb(finished);
+            self.cluster.state_hash = hash;
         } else {
             self.cluster.state_hash = chain(&self.cluster, &Writes::new());
         }

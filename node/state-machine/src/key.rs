@@ -33,15 +33,16 @@ pub enum Kind {
     BundleSteps = 0x14,
     /// `agent# part\0 name\0 version` → `PartSeenRecord`. Written once.
     PartSeen = 0x15,
-    /// `agent# run` → `RunRecord`.
+    /// `agent# run` → `RunRecord`, with the `StepRecord` of its trunk while that is open.
     Run = 0x20,
     /// `agent# run` → `Payload`. Written once.
     RunInput = 0x21,
     /// `agent# run` → `Payload`. Written once.
     RunOutput = 0x22,
-    /// `agent# run\0 step#` → `StepRecord`.
+    /// `agent# run\0 step#` → `StepRecord`: steps that are closed, and those of branches.
     Step = 0x23,
-    /// `agent# run\0 step#` → `Payload`. Written once; step 1 has the run's input instead.
+    /// `agent# run\0 step#` → `Payload`. Written once; step 1 has the run's input instead, and one that a step made alone has that
+    /// step's result.
     StepInput = 0x24,
     /// `agent# run\0 step#` → `Payload`. Written once.
     StepOutput = 0x25,

@@ -47,7 +47,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::ENTRIES_WRITE_ONCE;
+pub const FEATURE_LEVEL: u32 = level::TRUNKS_LIE_IN_RUNS;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -67,4 +67,7 @@ pub(crate) mod level {
     /// What the commands of a log entry make of an agent's and a bundle's record is written once, behind the last of them; and a
     /// run that begins leaves nothing in the index of states it only went through.
     pub(crate) const ENTRIES_WRITE_ONCE: u32 = 8;
+    /// The open step of a trunk lies in its run's row, and the input of a step is the result of the step that made it: two rows of
+    /// each step less.
+    pub(crate) const TRUNKS_LIE_IN_RUNS: u32 = 9;
 }

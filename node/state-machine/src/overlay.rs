@@ -85,6 +85,12 @@ impl<'a> Overlay<'a> {
         self.writes.insert(key, Some(value));
     }
 
+    /// Keeps a record that lies in another one's row.
+    pub(crate) fn keep_within(&mut self, key: RowKey, record: Record) {
+        self.records.retain(|(kept, _)| *kept != key);
+        self.records.push((key, record));
+    }
+
     /// Puts a row that is likely to be changed again before it is wanted as bytes.
     pub(crate) fn put_late(&mut self, key: RowKey, row: Arc<dyn LateRow>) {
         self.late.insert(key, row);

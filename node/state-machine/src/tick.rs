@@ -138,7 +138,7 @@ fn settle(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(), Stop> {
     run::settle(txn, &mut subject)?;
     // A sweep that finds nothing to do leaves the run's revision alone.
     if subject.run != before {
-        subject.save(txn);
+        subject.save(txn)?;
     }
     Ok(())
 }
@@ -198,9 +198,9 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
     // That a timer stands elsewhere now is nothing that anybody sees.
     before.0.lease_timer_ms = subject.run.lease_timer_ms;
     if (&subject.run, &subject.step) != (&before.0, &before.1) {
-        subject.save(txn);
+        subject.save(txn)?;
     } else if number == step::TRUNK {
-        run::save(txn, agent, &subject.run);
+        subject.write_run(txn)?;
     }
     Ok(())
 }

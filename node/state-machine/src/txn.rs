@@ -54,20 +54,6 @@ pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<S
     Ok(Some(record.into()))
 }
 
-/// Reads a record that a command is about to change and to put again: it is not copied either.
-///
-/// # Errors
-/// As [`get`].
-pub(crate) fn taken<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Shared<M>>, Fault> {
-    if let Some(record) = read.taken(key)
-        && let Ok(record) = record.downcast::<M>()
-    {
-        debug_assert_eq!(stored(read, key)?.as_ref(), Some(&*record), "it is what is in the store");
-        return Ok(Some(record.into()));
-    }
-    Ok(stored::<M>(read, key)?.map(Shared::from))
-}
-
 fn stored<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> {
     read.get(key)?.map(|value| decode(key, &value)).transpose()
 }
@@ -80,7 +66,7 @@ pub(crate) struct Txn<'a> {
     unmarked: Vec<RowKey>,
     /// By agent: leases that this command gave, less those that it ended.
     leases: Vec<(u32, i64)>,
-    pub(crate) cluster: ClusterRecord,
+    pub(crate) cluster: Shared<ClusterRecord>,
     /// Of this command.
     pub(crate) revision: u64,
     /// Cluster time in milliseconds: the only clock.
@@ -97,12 +83,12 @@ pub(crate) struct Finished {
     pub(crate) records: Vec<(RowKey, Record)>,
     /// What later commands of the same log entry may change again.
     pub(crate) late: LateRows,
-    pub(crate) cluster: ClusterRecord,
+    pub(crate) cluster: Shared<ClusterRecord>,
     pub(crate) effects: Vec<Effect>,
 }
 
 impl<'a> Txn<'a> {
-    pub(crate) fn new(base: &'a dyn Read, cluster: ClusterRecord, header: Header) -> Self {
+    pub(crate) fn new(base: &'a dyn Read, cluster: Shared<ClusterRecord>, header: Header) -> Self {
         let (revision, now) = (cluster.revision, cluster.now_ms);
         Self {
             overlay: Overlay::new(base),
@@ -149,6 +135,16 @@ impl<'a> Txn<'a> {
         if self.before(&key).as_ref() != Some(record) {
             self.put_late(key, record);
         }
+    }
+
+    /// As [`Self::put_kept`], of a row that holds more than its record.
+    pub(crate) fn put_joined<M: Decoded>(&mut self, key: RowKey, row: Bytes, record: &Shared<M>) {
+        self.overlay.put_kept(key, row, record.arc());
+    }
+
+    /// Keeps a record that lies in another one's row.
+    pub(crate) fn keep<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
+        self.overlay.keep_within(key, record.arc());
     }
 
     fn put_late<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {

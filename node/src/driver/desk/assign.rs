@@ -152,8 +152,9 @@ impl Desk {
         if token.revision <= self.seen_revision {
             return self.leases.get(token).is_some();
         }
-        let Introduction { bundle_id, worker_id, lease, .. } = session.intro.clone();
-        self.leased(token, Lease::new(step, &bundle_id, &worker_id, rank, lease, now));
+        let intro = &session.intro;
+        let lease = Lease::new(step, &intro.bundle_id, &intro.worker_id, rank, intro.lease, now);
+        self.leased(token, lease);
         true
     }
 

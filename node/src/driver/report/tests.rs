@@ -125,6 +125,7 @@ fn a_pack_is_bounded_by_bytes_and_never_empty() {
         step: StepId { agent: 1, run_id: "r".into(), step: 1 },
         command: Bytes::from(vec![0; bytes]),
         ends: None,
+        next_input: None,
     };
     let large = limits::BATCH_BYTES;
     assert_eq!(pack(&[report(large * 2), report(1)]), 1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pinrail_proto::id;
-use pinrail_proto::log::{AgentRecord, ClusterRecord, NamespaceRecord, RunRecord, SessionRecord};
+use pinrail_proto::log::{AgentRecord, ClusterRecord, NamespaceRecord, SessionRecord};
 use pinrail_proto::v1::{HoldCause, Policy};
 use sha2::{Digest as _, Sha256};
 
@@ -11,7 +11,7 @@ use crate::key::{Key, Kind};
 use crate::memory::View;
 use crate::store::{Fault, Read};
 use crate::txn::get;
-use crate::{agent, bundle, event, namespace, release};
+use crate::{agent, bundle, event, namespace, release, run};
 
 use super::action::Action;
 
@@ -150,8 +150,7 @@ fn of_run(
     if action.run_id.is_empty() {
         return Ok(());
     }
-    let key = Key::of(Kind::Run, agent.number).last(&action.run_id);
-    let Some(run) = get::<RunRecord>(read, &key)? else { return Ok(()) };
+    let Some(run) = run::find(read, agent.number, &action.run_id)? else { return Ok(()) };
     say(facts, "run_state", event::word(run.state().as_str_name(), "RUN_STATE_"));
     say(facts, "run_bundle", &run.bundle_id);
     say(facts, "run_paused", if run.held { "true" } else { "" });

@@ -2,14 +2,14 @@
 //! turned to the standby and back.
 
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{AgentRecord, AgentRef, CancelRun, RunRecord, TurnRoute};
+use pinrail_proto::log::{AgentRecord, AgentRef, CancelRun, TurnRoute};
 use pinrail_proto::v1::{self, DrillMode, DrillPart, StageMode};
 use pinrail_proto::{id, reason};
 
 use crate::effect::Effect;
 use crate::key::{Key, Kind};
 use crate::outcome::{Stop, reject};
-use crate::txn::{Txn, decode};
+use crate::txn::Txn;
 use crate::{agent, bundle, namespace, route as routes, run};
 
 use super::{answer, present, stale};
@@ -57,7 +57,7 @@ pub(super) fn remove(txn: &mut Txn<'_>, number: u32) -> Result<(), Stop> {
     let route = agent::load(txn, number)?;
     let name = AgentRef { namespace: route.namespace.clone(), agent_id: route.agent_id.clone() };
     for (key, value) in txn.scan(&Key::of(Kind::Run, number).range(), usize::MAX)? {
-        let open: RunRecord = decode(&key, &value)?;
+        let (open, _) = run::split(&key, &value)?;
         if !run::is_over(open.state()) {
             let revision = std::mem::take(&mut txn.header.expected_revision);
             run::cancel(txn, &CancelRun { agent: Some(name.clone()), run_id: open.run_id })?;

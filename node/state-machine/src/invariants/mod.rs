@@ -124,7 +124,7 @@ impl<'a> Scene<'a> {
         let number = agent.number;
         let of = |kind| Key::of(kind, number);
         let bundles: Vec<BundleRecord> = records(read, of(Kind::Bundle))?;
-        let runs: Vec<RunRecord> = records(read, of(Kind::Run))?;
+        let mut runs: Vec<RunRecord> = records(read, of(Kind::Run))?;
         let layers: Vec<LayerRecord> = records(read, of(Kind::Layer))?;
         let mut steps = BTreeMap::new();
         for (key, value) in rows(read, of(Kind::Step))? {
@@ -133,6 +133,11 @@ impl<'a> Scene<'a> {
                 return Err(broken(&key));
             };
             steps.insert((run_id.to_owned(), step), decode(&key, &value)?);
+        }
+        for run in &mut runs {
+            if let Some(open) = run.open_step.take() {
+                steps.insert((run.run_id.clone(), open.number), *open);
+            }
         }
         let mut timers = Vec::new();
         for (key, _) in rows(read, of(Kind::Deadline))? {

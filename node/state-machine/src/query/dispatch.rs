@@ -168,24 +168,30 @@ pub fn next_deadline(read: &dyn Read, agent: u32) -> Result<Option<u64>, Fault> 
 }
 
 /// What workers need to execute the attempts that they leased, one for each of the steps: `RUN_NOT_FOUND` where run or step
-/// are gone.
+/// are gone. A step's input is not read where it is known.
 ///
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
 pub fn assignments<'s>(
     read: &dyn Read,
-    steps: impl IntoIterator<Item = &'s StepId>,
+    steps: impl IntoIterator<Item = (&'s StepId, Option<&'s Payload>)>,
 ) -> Result<Vec<Result<v1::Assignment, Rejection>>, Fault> {
     let now_ms = super::position(read)?.now_ms;
-    let assignments = steps.into_iter().map(|id| match assignment(read, id, now_ms) {
-        Ok(assignment) => Ok(Ok(assignment)),
-        Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
-        Err(Stop::Fault(fault)) => Err(fault),
-    });
+    let assignments =
+        steps.into_iter().map(|(id, input)| match assignment(read, id, input, now_ms) {
+            Ok(assignment) => Ok(Ok(assignment)),
+            Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
+            Err(Stop::Fault(fault)) => Err(fault),
+        });
     assignments.collect()
 }
 
-fn assignment(read: &dyn Read, id: &StepId, now_ms: u64) -> Result<v1::Assignment, Stop> {
+fn assignment(
+    read: &dyn Read,
+    id: &StepId,
+    known_input: Option<&Payload>,
+    now_ms: u64,
+) -> Result<v1::Assignment, Stop> {
     let gone = || run::not_found(&id.run_id);
     let run = run::find(read, id.agent, &id.run_id)?.ok_or_else(gone)?;
     let step = step::find(read, id.agent, &id.run_id, id.step)?.ok_or_else(gone)?;
@@ -203,7 +209,10 @@ fn assignment(read: &dyn Read, id: &StepId, now_ms: u64) -> Result<v1::Assignmen
         bundle_id: run.bundle_id.clone(),
         kind: run.kind,
         suppress_side_effects: run.kind().suppresses_effects(),
-        input: Some(input(read, id.agent, &id.run_id, id.step)?),
+        input: Some(match known_input {
+            Some(known) => known.clone(),
+            None => input(read, id.agent, &id.run_id, &step)?,
+        }),
         checkpoints: match step.checkpoints == 0 || is_planted(Mutant::LosesCheckpoints) {
             true => Vec::new(),
             false => checkpoints(read, id)?,
@@ -216,7 +225,7 @@ fn assignment(read: &dyn Read, id: &StepId, now_ms: u64) -> Result<v1::Assignmen
         labels: run.labels.clone(),
         join: (step.branches > 0)
             .then_some(v1::Join { branches: step.branches, settle: step.settle }),
-        woken: woken(read, id)?,
+        woken: if may_have_woken(&step) { woken(read, id)? } else { None },
         last_progress: step.progress.clone(),
         trace_parent: run.trace_parent.clone(),
         session: run.session.clone(),
@@ -228,14 +237,21 @@ pub(super) fn input(
     read: &dyn Read,
     agent: u32,
     run_id: &str,
-    number: u32,
+    step: &StepRecord,
 ) -> Result<Payload, Fault> {
-    let row = if number <= 1 {
-        Key::of(Kind::RunInput, agent).last(run_id)
+    let input = if step.number <= 1 {
+        get(read, &Key::of(Kind::RunInput, agent).last(run_id))?
+    } else if step.made_by == 0 {
+        get(read, &Key::of(Kind::StepInput, agent).text(run_id).u32(step.number).build())?
     } else {
-        Key::of(Kind::StepInput, agent).text(run_id).u32(number).build()
+        existing(read, agent, run_id, step.made_by)?.into_inner().result
     };
-    Ok(get(read, &row)?.unwrap_or_default())
+    Ok(input.unwrap_or_default())
+}
+
+/// Whether a step was behind a wait, as far as its record says: that of a branch, and an older one, does not.
+fn may_have_woken(step: &StepRecord) -> bool {
+    !step.in_run || step.woken || !step.wait_child.is_empty()
 }
 
 /// What ended the wait of a step, if it was behind one.

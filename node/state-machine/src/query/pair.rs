@@ -28,7 +28,7 @@ pub fn runs_named(
         range = range.after(&Key::of(Kind::Run, agent).last(after));
     }
     let rows = read.scan(&range, Order::Ascending, limit)?;
-    rows.iter().map(|(key, value)| decode(key, value)).collect()
+    rows.iter().map(|(key, row)| Ok(run::split(key, row)?.0)).collect()
 }
 
 /// A run, by its agent's number.

@@ -8,8 +8,9 @@ use pinrail_proto::v1;
 use crate::key::{Key, Kind, Parts};
 use crate::outcome::Stop;
 use crate::run::{find, is_over, not_found, pin_message};
+use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read};
-use crate::txn::{decode, get};
+use crate::txn::get;
 use crate::{agent, bundle, signal};
 
 use super::page::page;
@@ -213,10 +214,8 @@ pub(super) fn open_pins(
         parts.u32();
         parts.text();
         parts.u64();
-        let row = Key::of(Kind::Run, agent.number).last(parts.last().unwrap_or_default());
-        if let Some(value) = read.get(&row)? {
-            records.push(decode(&row, &value)?);
-        }
+        let run = find(read, agent.number, parts.last().unwrap_or_default())?;
+        records.extend(run.map(Shared::into_inner));
     }
     Ok((records, next))
 }

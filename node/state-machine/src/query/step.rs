@@ -4,9 +4,12 @@ use pinrail_proto::limits;
 use pinrail_proto::log::{BranchRecord, StepRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload, StepState};
+use prost::Message as _;
 
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
+use crate::overlay::Overlay;
+use crate::run::open_step;
 use crate::step::{self, find};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{decode, get};
@@ -27,9 +30,13 @@ pub fn steps(
     page_size: u32,
     token: &str,
 ) -> Result<(Vec<v1::Step>, String), Stop> {
-    let (agent, _) = locate(read, namespace, agent, run_id)?;
+    let (agent, run) = locate(read, namespace, agent, run_id)?;
     let range = Key::of(Kind::Step, agent.number).text(run_id).range();
-    let (rows, next) = page(read, &range, page_size, token)?;
+    let mut all = Overlay::new(read);
+    if let Some(open) = open_step(read, agent.number, run_id, run.trunk)? {
+        all.put(step::key(agent.number, run_id, open.number), open.encode_to_vec().into());
+    }
+    let (rows, next) = page(&all, &range, page_size, token)?;
     let mut steps = Vec::with_capacity(rows.len());
     for (key, value) in rows {
         let record: StepRecord = decode(&key, &value)?;
@@ -102,7 +109,11 @@ fn output(
         return Ok(None);
     }
     if step.made == 1 {
-        return Ok(Some(input(read, agent, run_id, step.next)?));
+        if step.result.is_some() {
+            return Ok(step.result.clone());
+        }
+        let Some(next) = find(read, agent, run_id, step.next)? else { return Ok(None) };
+        return Ok(Some(input(read, agent, run_id, &next)?));
     }
     if step.join != 0 {
         let row = step::branches(agent, run_id, step.join).u32(step.branch).build();
@@ -124,7 +135,7 @@ fn message(
         attempt: step.attempt,
         max_attempts: step.max_attempts,
         worker_id: step.worker_id.clone(),
-        input: Some(input(read, agent, run_id, step.number)?),
+        input: Some(input(read, agent, run_id, step)?),
         output: output(read, agent, run_id, step)?,
         failure: step.failure.clone(),
         ready_at: timestamp(step.ready_ms),

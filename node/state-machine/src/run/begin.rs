@@ -17,7 +17,7 @@ use crate::step;
 use crate::txn::Txn;
 
 use super::child::{check_room, child_key};
-use super::{Subject, busy, find, is_over, pin_key, save, session, set_state};
+use super::{Subject, busy, find, is_over, open_of, pin_key, save, session, set_state};
 
 /// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
 pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
@@ -57,7 +57,7 @@ pub(super) fn begin(
     let mut subject = Subject { agent, bundle, run: run.into(), step: None };
     count_in(txn, &mut subject)?;
     go(txn, &mut subject, taker)?;
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(subject)
 }
 
@@ -144,7 +144,8 @@ pub(crate) fn follow_soft_end(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Re
     let Some(mut run) = find(txn.read(), agent, run_id)? else { return Ok(()) };
     if run.hard_end_follows && run.expires_ms <= txn.now && !is_over(run.state()) {
         set_hard_end(txn, agent, &mut run);
-        save(txn, agent, &run);
+        let open = open_of(txn.read(), agent, &run)?;
+        save(txn, agent, &run, open.as_ref());
     }
     Ok(())
 }

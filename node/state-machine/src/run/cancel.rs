@@ -30,7 +30,7 @@ pub(crate) fn cancel(txn: &mut Txn<'_>, it: &CancelRun) -> Result<Answer, Stop> 
     if !already {
         request(txn, &mut subject, EndReason::Requested)?;
     }
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(Answer::Run(RunResult {
         state: subject.run.state,
         already,

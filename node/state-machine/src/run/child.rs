@@ -85,7 +85,7 @@ pub(super) fn start_beside(
     let run = inherit(txn, &parent.run, it, digest);
     parent.run.has_children = true;
     if parent.run != before {
-        parent.save(txn);
+        parent.save(txn)?;
     }
     let (input, taker) = (it.input.as_ref(), it.lease_first.as_ref());
     begin(txn, parent.agent, parent.bundle, run, input, taker)
@@ -216,7 +216,7 @@ pub(crate) fn end_children(
         let before = child.run.clone();
         settle(txn, &mut child)?;
         if child.run != before {
-            child.save(txn);
+            child.save(txn)?;
         }
     }
     let last = rows.last().filter(|_| rows.len() == left as usize);

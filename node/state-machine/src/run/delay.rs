@@ -28,7 +28,7 @@ pub(super) fn schedule(
     txn.set_timer(agent.number, run.due_ms, Timer::StartDue, run.run_id.as_bytes());
     let mut subject = Subject { agent, bundle: Shared::default(), run: run.into(), step: None };
     count_in(txn, &mut subject)?;
-    subject.save(txn);
+    subject.save(txn)?;
     let Subject { agent, run, .. } = &subject;
     txn.event(event::of_run("run.scheduled", agent, "", &run.run_id).with("due_ms", run.due_ms));
     Ok(subject)

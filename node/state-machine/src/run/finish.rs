@@ -56,7 +56,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
         }
         close(txn, &mut subject, end)?;
     }
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(Answer::Run(RunResult {
         state: subject.run.state,
         already,
@@ -88,7 +88,7 @@ pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
         subject.run.keep_until_ms = txn.now + subject.agent.keep_alive_ms;
         txn.set_timer(number, subject.run.keep_until_ms, Timer::KeepAlive, object);
     }
-    subject.save(txn);
+    subject.save(txn)?;
     let keep_until_ms = subject.run.keep_until_ms;
     Ok(Answer::Run(RunResult {
         state: subject.run.state,

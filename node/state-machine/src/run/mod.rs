@@ -29,6 +29,7 @@ mod repin;
 mod restart;
 mod retention;
 mod retry;
+mod row;
 mod score;
 pub(crate) mod session;
 mod settle;
@@ -43,8 +44,9 @@ use pinrail_proto::{reason, v1};
 use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
-use crate::store::{Fault, Read};
-use crate::txn::{Txn, shared, taken};
+use crate::step::lies_in_run;
+use crate::store::Fault;
+use crate::txn::Txn;
 use crate::{agent, bundle};
 
 pub(crate) use begin::follow_soft_end;
@@ -59,6 +61,8 @@ pub(crate) use pause::{pause, resume};
 pub(crate) use repin::repin;
 pub(crate) use retention::forget;
 pub(crate) use retry::retry;
+pub(crate) use row::{find, open_step, save, split};
+use row::{open_of, take};
 pub(crate) use score::score;
 pub(crate) use settle::{ends, settle};
 pub(crate) use signal::{signal, take_room};
@@ -126,7 +130,7 @@ impl Subject {
     /// Writes the present step back.
     pub(crate) fn write_step(&self, txn: &mut Txn<'_>) {
         if let Some(step) = &self.step {
-            crate::step::save(txn, self.agent.number, &self.run.run_id, step);
+            crate::step::save(txn, self.agent.number, &self.run, step);
         }
     }
 
@@ -137,7 +141,10 @@ impl Subject {
     }
 
     /// Writes back everything that a command may have changed.
-    pub(crate) fn save(&mut self, txn: &mut Txn<'_>) {
+    ///
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    pub(crate) fn save(&mut self, txn: &mut Txn<'_>) -> Result<(), Fault> {
         self.run.revision = txn.revision;
         self.run.changed_ms = txn.now;
         follow(txn, self);
@@ -146,36 +153,32 @@ impl Subject {
         if !self.run.bundle_id.is_empty() {
             bundle::give_back(txn, self.agent.number, &self.bundle);
         }
-        save(txn, self.agent.number, &self.run);
-        self.write_step(txn);
+        // A step that lies in the run's row is written with it.
+        if self.step.as_ref().is_some_and(|step| !lies_in_run(step)) {
+            self.write_step(txn);
+        }
+        self.write_run(txn)
+    }
+
+    /// Writes the run back, with the step of its trunk where that lies in its row.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the store cannot answer.
+    pub(crate) fn write_run(&self, txn: &mut Txn<'_>) -> Result<(), Fault> {
+        let agent = self.agent.number;
+        let open = match &self.step {
+            Some(step) if step.number == self.run.trunk => {
+                Some(step.clone()).filter(|step| lies_in_run(step))
+            }
+            Some(_) | None => open_of(txn.read(), agent, &self.run)?,
+        };
+        save(txn, agent, &self.run, open.as_ref());
+        Ok(())
     }
 }
 
 pub(crate) fn not_found(run_id: &str) -> Stop {
     reject(reason::RUN_NOT_FOUND, format!("there is no run {run_id:?}"))
-}
-
-pub(crate) fn find(
-    read: &dyn Read,
-    agent: u32,
-    run_id: &str,
-) -> Result<Option<Shared<RunRecord>>, Fault> {
-    shared(read, &key(agent, run_id))
-}
-
-/// As [`find`], to be changed and saved.
-fn take(txn: &Txn<'_>, agent: u32, run_id: &str) -> Result<Option<Shared<RunRecord>>, Fault> {
-    taken(txn.read(), &key(agent, run_id))
-}
-
-fn key(agent: u32, run_id: &str) -> RowKey {
-    Key::of(Kind::Run, agent).last(run_id)
-}
-
-pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run: &Shared<RunRecord>) {
-    let key = key(agent, &run.run_id);
-    // Nothing more is heard of one that is executed elsewhere, most likely, until it is finished.
-    if is_over(run.state()) || run.external { txn.put(key, &**run) } else { txn.put_kept(key, run) }
 }
 
 /// Place of an open pin among those of its bundle.

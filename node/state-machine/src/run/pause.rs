@@ -19,7 +19,7 @@ pub(crate) fn pause(txn: &mut Txn<'_>, it: &PauseRun) -> Result<Answer, Stop> {
         step::hold(txn, &mut subject)?;
         txn.event(event::of_run("run.paused", &agent, &subject.run.bundle_id, &it.run_id));
     }
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(answer(&subject, already))
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn resume(txn: &mut Txn<'_>, it: &ResumeRun) -> Result<Answer, Stop> 
     }
     subject.run.held = false;
     step::let_go(txn, &mut subject)?;
-    subject.save(txn);
+    subject.save(txn)?;
     txn.event(event::of_run("run.resumed", &agent, &subject.run.bundle_id, &it.run_id));
     Ok(answer(&subject, false))
 }

@@ -47,7 +47,7 @@ pub(crate) fn repin(txn: &mut Txn<'_>, it: &RepinRun) -> Result<Answer, Stop> {
             move_to(txn, &mut subject, to)?;
         }
     }
-    subject.save(txn);
+    subject.save(txn)?;
     let Subject { run, .. } = &subject;
     Ok(Answer::RepinRun(RepinRunResponse {
         run_id: run.run_id.clone(),

@@ -135,6 +135,10 @@ pub(super) const STEP_ROWS: [Kind; 7] = [
 /// that a run may store.
 fn forget_steps(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let agent = subject.agent.number;
+    // A step that lay in the run's row has a row to be forgotten by, as all others.
+    if subject.step.as_ref().is_some_and(|step| step.in_run) {
+        subject.write_step(txn);
+    }
     for kind in STEP_ROWS {
         let range: KeyRange = Key::of(kind, agent).text(&subject.run.run_id).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {

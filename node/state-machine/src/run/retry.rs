@@ -32,7 +32,7 @@ pub(crate) fn retry(txn: &mut Txn<'_>, it: &RetryRun) -> Result<Answer, Stop> {
     if !begin_anew(txn, &mut subject)? && !step::revive(txn, &mut subject)? {
         return Err(reject(reason::RUN_NOT_PAUSED, "nothing of the run waits for a retry"));
     }
-    subject.save(txn);
+    subject.save(txn)?;
     txn.event(event::of_run("run.retried", &agent, &subject.run.bundle_id, &it.run_id));
     let state = subject.run.state;
     Ok(Answer::Run(RunResult { state, already: false, keep_until_ms: 0, delivered: false }))

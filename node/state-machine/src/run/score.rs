@@ -40,7 +40,7 @@ pub(crate) fn score(txn: &mut Txn<'_>, it: &ScoreRun) -> Result<Answer, Stop> {
         if let Some(now) = now.filter(|_| now != worth) {
             signal::scored(txn, &subject, worth, now)?;
         }
-        subject.save(txn);
+        subject.save(txn)?;
         let Subject { agent, run, .. } = &subject;
         txn.event(
             event::of_run("run.scored", agent, &run.bundle_id, &run.run_id)

@@ -145,7 +145,7 @@ pub(crate) fn take_turn(txn: &mut Txn<'_>, agent: u32, run_id: &str) -> Result<(
         subject.run.awaits_turn = false;
         open_entry(txn, &mut subject, None)?;
     }
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(())
 }
 

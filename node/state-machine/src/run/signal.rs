@@ -40,7 +40,7 @@ pub(crate) fn signal(txn: &mut Txn<'_>, it: &SignalRun) -> Result<Answer, Stop> 
     if !delivered {
         keep(txn, &mut subject, it)?;
     }
-    subject.save(txn);
+    subject.save(txn)?;
     let told = event::of_run("run.signalled", &agent, &subject.run.bundle_id, &it.run_id);
     txn.event(told.with("signal", &it.name));
     let state = subject.run.state;

@@ -1,13 +1,13 @@
 //! Open runs that are slower already than a limit: they count with their age, so that a candidate that hangs is seen.
 
 use pinrail_proto::limits;
-use pinrail_proto::log::{PinRecord, RunRecord};
+use pinrail_proto::log::PinRecord;
 use pinrail_proto::v1::RunKind;
 
 use crate::key::{Key, Kind, Parts};
-use crate::run::{busy_of_pin, cost_here};
+use crate::run::{self, busy_of_pin, cost_here};
 use crate::store::{Fault, KeyRange, Order, Read};
-use crate::txn::{decode, get};
+use crate::txn::decode;
 
 use super::histogram::{self, Histogram};
 
@@ -53,9 +53,8 @@ pub(crate) fn overdue(
             continue;
         }
         if found.runs() < limits::COSTS_EXAMINED as u64 {
-            let row = Key::of(Kind::Run, agent).last(parts.last().unwrap_or_default());
-            let run: Option<RunRecord> = get(read, &row)?;
-            found.cost_micros += run.as_ref().map_or(0, cost_here);
+            let run = run::find(read, agent, parts.last().unwrap_or_default())?;
+            found.cost_micros += run.as_deref().map_or(0, cost_here);
         }
         histogram::count(&mut found.ages, age_ms);
     }

@@ -47,6 +47,6 @@ pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Ans
     let record = CheckpointRecord { order: it.order, value: Some(value) };
     subject.run.stored_bytes = stored;
     txn.put(row, &record);
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(answer)
 }

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
+use crate::level;
 use crate::memory;
 use crate::outcome::{Stop, reject};
 use crate::run::{
@@ -43,30 +44,27 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
     let token = match &it.outcome {
         Some(Outcome::Done(output)) => done(txn, &mut subject, output, it)?,
         Some(Outcome::Next(next)) => {
-            make(txn, &mut subject, it, 1, next_bytes(next), |txn, subject| {
+            make(txn, &mut subject, it, &Made::one(next), |txn, subject| {
                 next_step(txn, subject, next)?;
                 Ok(true)
             })?
         }
         Some(Outcome::Wait(wait)) => {
             let then = wait.then.clone().unwrap_or_default();
-            make(txn, &mut subject, it, 1, next_bytes(&then), |txn, subject| {
+            make(txn, &mut subject, it, &Made::one(&then), |txn, subject| {
                 next_step(txn, subject, &then)?;
                 Ok(!wait::begin(txn, subject, wait)?)
             })?
         }
         Some(Outcome::All(all)) => {
-            let steps = u32::try_from(all.branches.len()).unwrap_or(u32::MAX).saturating_add(1);
-            let bytes = all.branches.iter().map(next_bytes).sum();
-            make(txn, &mut subject, it, steps, bytes, |txn, subject| {
+            make(txn, &mut subject, it, &Made::branches(&all.branches), |txn, subject| {
                 fan_out::begin(txn, subject, all)?;
                 Ok(true)
             })?
         }
         Some(Outcome::Child(child)) => {
             let then = child.then.clone().unwrap_or_default();
-            let bytes = next_bytes(&then);
-            make(txn, &mut subject, it, 1, bytes, |txn, subject| {
+            make(txn, &mut subject, it, &Made::one(&then), |txn, subject| {
                 next_step(txn, subject, &then)?;
                 wait_for_child(txn, subject, child)?;
                 Ok(false)
@@ -85,7 +83,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
             ));
         }
     };
-    subject.save(txn);
+    subject.save(txn)?;
     let leased = subject.step.as_ref().filter(|_| token.is_some());
     Ok(Answer::Step(StepResult {
         closed: is_over(subject.run.state()),
@@ -128,31 +126,54 @@ fn done(
     Ok(None)
 }
 
+/// What a result makes.
+struct Made<'a> {
+    steps: u32,
+    /// Of their inputs.
+    bytes: u64,
+    /// The only one.
+    next: Option<&'a NextStep>,
+}
+
+impl<'a> Made<'a> {
+    fn one(next: &'a NextStep) -> Self {
+        Self { steps: 1, bytes: next_bytes(next), next: Some(next) }
+    }
+
+    /// A fan-out makes its join, too.
+    fn branches(branches: &[NextStep]) -> Self {
+        let steps = u32::try_from(branches.len()).unwrap_or(u32::MAX).saturating_add(1);
+        Self { steps, bytes: branches.iter().map(next_bytes).sum(), next: None }
+    }
+}
+
 /// Makes the steps that the result asks for, and gives the first of them to a worker. `open` makes them, and says whether
 /// the one that the subject is about then may be had.
 fn make(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
     it: &CompleteStep,
-    steps: u32,
-    bytes: u64,
+    made: &Made<'_>,
     open: impl FnOnce(&mut Txn<'_>, &mut Subject) -> Result<bool, Stop>,
 ) -> Result<Option<Token>, Stop> {
     if cancel_if_ending(txn, subject)? {
         return Ok(None);
     }
-    if subject.run.step.saturating_add(steps) > limits::RUN_STEPS {
+    if subject.run.step.saturating_add(made.steps) > limits::RUN_STEPS {
         let message = format!("the run has {} steps", subject.run.step);
         return Err(reject(reason::STEP_LIMIT, message).with("limit", limits::RUN_STEPS));
     }
-    take_room(subject, bytes)?;
+    take_room(subject, made.bytes)?;
     let first = subject.run.step + 1;
     if let Some(step) = &mut subject.step {
-        step.made = steps;
+        step.made = made.steps;
         // A fan-out's join is made first, and then its branches.
-        step.next = if steps == 1 { first } else { first + 1 };
+        step.next = if made.steps == 1 { first } else { first + 1 };
+        if let Some(next) = made.next.filter(|_| results_are_inputs(txn)) {
+            step.result = Some(next.input.clone().unwrap_or_default());
+        }
         // The finished step's row is written here: the subject goes on with another one.
-        save(txn, subject.agent.number, &subject.run.run_id, step);
+        save(txn, subject.agent.number, &subject.run, step);
     }
     if open(txn, subject)? {
         return give(txn, subject, it);
@@ -175,7 +196,12 @@ fn give(
 }
 
 fn next_step(txn: &mut Txn<'_>, subject: &mut Subject, next: &NextStep) -> Result<(), Stop> {
+    let before = subject.step.as_ref().map_or(0, |step| step.number);
     open(txn, subject, &next.name, Place::behind(subject.step.as_deref()))?;
+    if let Some(step) = subject.step.as_mut().filter(|_| results_are_inputs(txn)) {
+        step.made_by = before;
+        return Ok(());
+    }
     let row = Key::of(Kind::StepInput, subject.agent.number)
         .text(&subject.run.run_id)
         .u32(subject.run.step)
@@ -190,6 +216,11 @@ fn wait_for_child(txn: &mut Txn<'_>, subject: &mut Subject, it: &ChildRun) -> Re
     step.wait_child = child_id(run, step.number);
     turn(txn, agent.number, run, step, StepState::Waiting);
     start_awaited(txn, subject, it)
+}
+
+/// Whether a step's input is the result of the step before it, and no row of its own.
+fn results_are_inputs(txn: &Txn<'_>) -> bool {
+    txn.cluster.feature_level >= level::TRUNKS_LIE_IN_RUNS
 }
 
 fn next_bytes(next: &NextStep) -> u64 {
@@ -226,7 +257,7 @@ fn recorded(
         return Ok(None);
     }
     if subject.run != before {
-        subject.save(txn);
+        subject.save(txn)?;
     }
     // The lease that came with the first answer, if the same worker still holds it.
     let leased = find(txn.read(), asked.agent, &asked.run_id, step.next)?

@@ -22,7 +22,7 @@ pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, 
         step.attempt = step.attempt.saturating_sub(1);
     }
     go_on(txn, &mut subject)?;
-    Ok(answer(txn, &mut subject))
+    answer(txn, &mut subject)
 }
 
 /// The leader has not heard of the worker for a lease's time. The attempt counts, and the step waits for another
@@ -51,7 +51,7 @@ pub(crate) fn expire(txn: &mut Txn<'_>, it: &ExpireLease) -> Result<Answer, Stop
     } else {
         go_on(txn, &mut subject)?;
     }
-    Ok(answer(txn, &mut subject))
+    answer(txn, &mut subject)
 }
 
 fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
@@ -61,11 +61,11 @@ fn go_on(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     Ok(())
 }
 
-fn answer(txn: &mut Txn<'_>, subject: &mut Subject) -> Answer {
-    subject.save(txn);
-    Answer::Step(StepResult {
+fn answer(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<Answer, Stop> {
+    subject.save(txn)?;
+    Ok(Answer::Step(StepResult {
         closed: is_over(subject.run.state()),
         token: None,
         step: subject.run.step,
-    })
+    }))
 }

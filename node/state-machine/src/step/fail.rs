@@ -28,7 +28,7 @@ pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     unleash(txn, &mut subject);
     note_progress(&mut subject, it.progress.as_ref());
     retry_or_end(txn, &mut subject, failure)?;
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(Answer::Step(StepResult {
         closed: is_over(subject.run.state()),
         token: None,

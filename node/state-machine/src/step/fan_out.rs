@@ -38,7 +38,7 @@ pub(super) fn begin(txn: &mut Txn<'_>, subject: &mut Subject, it: &FanOut) -> Re
     let Subject { run, step: Some(join), .. } = &mut *subject else { return Ok(()) };
     (join.branches, join.branches_open, join.settle) = (count, count, it.settle);
     turn(txn, agent, run, join, StepState::Waiting);
-    save(txn, agent, &run.run_id, join);
+    save(txn, agent, run, join);
     let (join, mut first) = (join.number, None);
     for (branch, next) in (0..count).zip(&it.branches) {
         open(txn, subject, &next.name, Place { join, branch })?;

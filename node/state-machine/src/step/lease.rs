@@ -35,7 +35,7 @@ pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
     may_lease(txn, &subject, &taker)?;
     dequeue(txn, &mut subject);
     let token = grant(txn, &mut subject, &taker)?;
-    subject.save(txn);
+    subject.save(txn)?;
     Ok(Answer::Step(StepResult { closed: false, token: Some(token), step: asked.step }))
 }
 

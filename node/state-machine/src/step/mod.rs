@@ -33,10 +33,11 @@ use crate::effect::StepId;
 use crate::key::{Key, Kind, RowKey};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
-use crate::run::{Subject, is_over, settle};
+use crate::records::Record;
+use crate::run::{Subject, is_over, open_step, save as save_run, settle};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, shared, taken};
+use crate::txn::{Txn, decode};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
@@ -57,7 +58,11 @@ pub(crate) fn find(
     run_id: &str,
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
-    shared(read, &key(agent, run_id, number))
+    let key = key(agent, run_id, number);
+    let kept = read.kept(&key);
+    let Some(step) = known(read, agent, run_id, number, kept)? else { return Ok(None) };
+    read.keep(&key, step.arc() as Record);
+    Ok(Some(step))
 }
 
 /// As [`find`], to be changed and saved.
@@ -67,16 +72,68 @@ pub(crate) fn take(
     run_id: &str,
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
-    taken(txn.read(), &key(agent, run_id, number))
+    let taken = txn.read().taken(&key(agent, run_id, number));
+    known(txn.read(), agent, run_id, number, taken)
 }
 
-fn key(agent: u32, run_id: &str, number: u32) -> RowKey {
+/// The record that is kept of a step, or what its row says, or its run's.
+fn known(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+    kept: Option<Record>,
+) -> Result<Option<Shared<StepRecord>>, Fault> {
+    if let Some(step) = kept
+        && let Ok(step) = step.downcast::<StepRecord>()
+    {
+        debug_assert_eq!(
+            stored(read, agent, run_id, number)?.as_ref(),
+            Some(&*step),
+            "it is what is in the store"
+        );
+        return Ok(Some(step.into()));
+    }
+    Ok(stored(read, agent, run_id, number)?.map(Shared::from))
+}
+
+fn stored(
+    read: &dyn Read,
+    agent: u32,
+    run_id: &str,
+    number: u32,
+) -> Result<Option<StepRecord>, Fault> {
+    let key = key(agent, run_id, number);
+    match read.get(&key)? {
+        Some(row) => decode(&key, &row).map(Some),
+        None => open_step(read, agent, run_id, number),
+    }
+}
+
+pub(crate) fn key(agent: u32, run_id: &str, number: u32) -> RowKey {
     Key::of(Kind::Step, agent).text(run_id).u32(number).build()
 }
 
-pub(crate) fn save(txn: &mut Txn<'_>, agent: u32, run_id: &str, step: &Shared<StepRecord>) {
-    let key = key(agent, run_id, step.number);
-    if is_closed(step.state()) { txn.put(key, &**step) } else { txn.put_kept(key, step) }
+/// Whether a step is written into its run's row.
+pub(crate) fn lies_in_run(step: &StepRecord) -> bool {
+    step.in_run && !is_closed(step.state())
+}
+
+/// Writes a step of a run: into its own row, or, as long as it is open, into its run's.
+pub(crate) fn save(
+    txn: &mut Txn<'_>,
+    agent: u32,
+    run: &Shared<RunRecord>,
+    step: &Shared<StepRecord>,
+) {
+    let key = key(agent, &run.run_id, step.number);
+    if is_closed(step.state()) {
+        txn.put(key, &**step);
+    } else if lies_in_run(step) {
+        save_run(txn, agent, run, Some(step));
+    } else {
+        txn.put_kept(key, step);
+    }
 }
 
 pub(crate) fn step_id(agent: u32, run: &RunRecord, step: &StepRecord) -> StepId {
@@ -163,7 +220,7 @@ pub(crate) fn leased(
     }
     // Not every caller changes the run, but the index of states may have moved with it here.
     if subject.run != before {
-        subject.save(txn);
+        subject.save(txn)?;
     }
     Ok(subject)
 }

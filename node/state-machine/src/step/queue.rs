@@ -7,6 +7,7 @@ use pinrail_proto::v1::{RunKind, StepState};
 use crate::bundle::{self, StepPolicy};
 use crate::effect::{Effect, Rank};
 use crate::key::{Key, Kind, RowKey, Timer};
+use crate::level;
 use crate::outcome::Stop;
 use crate::run::Subject;
 use crate::txn::Txn;
@@ -71,6 +72,7 @@ pub(super) fn open(
         },
         join: place.join,
         branch: place.branch,
+        in_run: place.join == 0 && txn.cluster.feature_level >= level::TRUNKS_LIE_IN_RUNS,
         ..StepRecord::default()
     };
     subject.step = Some(step.into());

@@ -70,7 +70,10 @@ fn take_pending(
 }
 
 /// Notes what ended the wait of the open step. The caller lets it go on.
-fn wake(txn: &mut Txn<'_>, subject: &Subject, signal: &str, value: Option<Payload>) {
+fn wake(txn: &mut Txn<'_>, subject: &mut Subject, signal: &str, value: Option<Payload>) {
+    if let Some(step) = &mut subject.step {
+        step.woken = step.in_run;
+    }
     let number = subject.step.as_ref().map_or(0, |step| step.number);
     let row = woken_key(subject.agent.number, &subject.run.run_id, number);
     let at_ms = txn.now;

@@ -28,3 +28,4 @@ mod run_list;
 mod story;
 mod sweeps;
 mod tombstones;
+mod trunks;

@@ -18,6 +18,8 @@ pub(super) fn history() -> Vec<(&'static str, Vec<log::Command>)> {
     let mut history: Vec<_> =
         alone.into_iter().map(|(says, command)| (says, vec![command])).collect();
     history.extend(levels::entries_that_write_once(before));
+    let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
+    history.extend(levels::trunks_that_lie_in_runs(before));
     history
 }
 

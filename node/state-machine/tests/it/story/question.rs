@@ -353,7 +353,7 @@ fn assigned(world: &World, line: &mut Line) -> Told {
     let newest = query::run(world.read(), &namespace, &agent, &run_id)?.steps;
     let step = line.number("step").map_or(newest, |n| u32::try_from(n).unwrap());
     let id = StepId { agent: number, run_id, step };
-    let mut given = query::dispatch::assignments(world.read(), [&id])?;
+    let mut given = query::dispatch::assignments(world.read(), [(&id, None)])?;
     let given = given.remove(0).map_err(Stop::Rejected)?;
     let text = |payload: Option<v1::Payload>| {
         String::from_utf8_lossy(&payload.unwrap_or_default().data).into_owned()

@@ -33,19 +33,6 @@ fn start(run_id: &str) -> log::Command {
 
 /// A run that goes on with a step on the same worker, and one whose first step was leased before.
 pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)> {
-    let complete = |run_id: &str, number: u32, revision: u64, name: &str| {
-        // The cluster was recovered before.
-        plain(Command::CompleteStep(log::CompleteStep {
-            step: step(run_id, number),
-            token: Some(Token { incarnation: 4, revision }),
-            outcome: Some(log::complete_step::Outcome::Next(log::NextStep {
-                name: name.to_owned(),
-                input: payload("notes"),
-            })),
-            lease_next: Some(taker("v9")),
-            ..log::CompleteStep::default()
-        }))
-    };
     vec![
         ("start s, lease", start("s")),
         (
@@ -53,10 +40,25 @@ pub(super) fn leases_that_stand(before: u64) -> Vec<(&'static str, log::Command)
             plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 6 })),
         ),
         ("start t, lease", start("t")),
-        ("complete s, go on", complete("s", 1, before + 1, "answer")),
-        ("complete t, go on", complete("t", 1, before + 3, "answer")),
-        ("complete t, go on again", complete("t", 2, before + 5, "check")),
+        ("complete s, go on", go_on("s", 1, before + 1, "answer")),
+        ("complete t, go on", go_on("t", 1, before + 3, "answer")),
+        ("complete t, go on again", go_on("t", 2, before + 5, "check")),
     ]
+}
+
+/// A result that makes the next step, which the same worker gets.
+fn go_on(run_id: &str, number: u32, revision: u64, name: &str) -> log::Command {
+    // The cluster was recovered before.
+    plain(Command::CompleteStep(log::CompleteStep {
+        step: step(run_id, number),
+        token: Some(Token { incarnation: 4, revision }),
+        outcome: Some(log::complete_step::Outcome::Next(log::NextStep {
+            name: name.to_owned(),
+            input: payload("notes"),
+        })),
+        lease_next: Some(taker("v9")),
+        ..log::CompleteStep::default()
+    }))
 }
 
 /// The last result of a run.
@@ -90,5 +92,18 @@ pub(super) fn entries_that_write_once(before: u64) -> Vec<(&'static str, Vec<log
         ("raise the level to 8, start y, lease", vec![level, start("y")]),
         ("start z, lease, and complete x", vec![start("z"), done("x", 1, before - 2)]),
         ("complete y, start w, lease", vec![done("y", 1, before + 2), start("w")]),
+    ]
+}
+
+/// A run whose open step has a row of its own, and one whose step lies in the run's; both end.
+pub(super) fn trunks_that_lie_in_runs(before: u64) -> Vec<(&'static str, Vec<log::Command>)> {
+    let level = plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 9 }));
+    let go_on_w = go_on("w", 1, before, "answer");
+    let go_on_v = |number, revision| go_on("v", number, revision, "check");
+    vec![
+        ("raise the level to 9, start v, lease", vec![level, start("v")]),
+        ("complete w and v, go on", vec![go_on_w, go_on_v(1, before + 2)]),
+        ("complete v, go on again", vec![go_on_v(2, before + 4)]),
+        ("complete w and v", vec![done("w", 2, before + 3), done("v", 3, before + 5)]),
     ]
 }
