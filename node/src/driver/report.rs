@@ -2,6 +2,8 @@
 //! one. Reports are never shed: they free what the cluster has too much of.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::v1::work_request::Message as Request;
@@ -19,6 +21,9 @@ use super::queues::SessionId;
 use super::session::Introduction;
 use super::{Dispatch, PROPOSE_TIMEOUT, metrics};
 use crate::raft::ProposeError;
+
+/// Proposals of one worker that may be on their way at once: what it reports meanwhile does not wait for the log.
+const IN_FLIGHT: usize = 4;
 
 /// A report on its way through the log.
 struct Report {
@@ -49,7 +54,18 @@ pub(super) async fn run(
     mut inbox: mpsc::Receiver<v1::WorkRequest>,
 ) {
     let mut waiting: Vec<v1::WorkRequest> = Vec::new();
-    while inbox.recv_many(&mut waiting, PROPOSALS).await > 0 {
+    let mut flying = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(goes_on) = flying.next(), if !flying.is_empty() => {
+                if goes_on { continue }
+                break;
+            }
+            received = inbox.recv_many(&mut waiting, PROPOSALS), if flying.len() < IN_FLIGHT => {
+                if received == 0 { break }
+            }
+        }
         let mut reports = Vec::new();
         for request in waiting.drain(..) {
             let sequence = request.sequence;
@@ -58,14 +74,27 @@ pub(super) async fn run(
                 Err(refused) => answer(&dispatch, id, sequence, refuse(*refused, 0)),
             }
         }
+        // Nothing follows a report that ends its lease. Others may be followed by one that does, and come before it.
+        let is_followed = reports.iter().any(|report| report.ends.is_none());
         while !reports.is_empty() {
             let rest = reports.split_off(pack(&reports));
-            if !propose(&dispatch, id, &intro, reports).await {
+            flying.push(propose(&dispatch, id, &intro, reports));
+            reports = rest;
+            if is_followed && !land(&mut flying).await {
                 return;
             }
-            reports = rest;
         }
     }
+    land(&mut flying).await;
+}
+
+/// Waits for all proposals that are on their way. False: the session is over.
+async fn land(flying: &mut FuturesUnordered<impl Future<Output = bool>>) -> bool {
+    let mut goes_on = true;
+    while let Some(one) = flying.next().await {
+        goes_on &= one;
+    }
+    goes_on
 }
 
 /// A worker that would go on with its run lets what is more urgent pass.
