@@ -54,7 +54,7 @@ pub fn check(read: &dyn Read) -> Result<Vec<Violation>, Fault> {
     for (key, value) in rows(read, Key::new(Kind::Agent))? {
         let agent: AgentRecord = decode(&key, &value)?;
         open_runs += agent.open_runs;
-        let scene = Scene::load(read, agent, cluster.now_ms)?;
+        let scene = Scene::load(read, agent, cluster.now_ms, &mut found)?;
         lease::leases_are_on_the_pinned_bundle(&scene, &mut found)?;
         result::results_are_recorded_once(&scene, &mut found);
         route::route_leads_to_one_bundle(&scene, &mut found);
@@ -120,7 +120,12 @@ struct Due {
 }
 
 impl<'a> Scene<'a> {
-    fn load(read: &'a dyn Read, agent: AgentRecord, now_ms: u64) -> Result<Self, Fault> {
+    fn load(
+        read: &'a dyn Read,
+        agent: AgentRecord,
+        now_ms: u64,
+        found: &mut Found,
+    ) -> Result<Self, Fault> {
         let number = agent.number;
         let of = |kind| Key::of(kind, number);
         let bundles: Vec<BundleRecord> = records(read, of(Kind::Bundle))?;
@@ -135,8 +140,13 @@ impl<'a> Scene<'a> {
             steps.insert((run_id.to_owned(), step), decode(&key, &value)?);
         }
         for run in &mut runs {
-            if let Some(open) = run.open_step.take() {
-                steps.insert((run.run_id.clone(), open.number), *open);
+            let Some(open) = run.open_step.take() else { continue };
+            let (run_id, number) = (run.run_id.clone(), open.number);
+            let belongs = number == run.trunk && !is_closed(open.state());
+            if steps.insert((run_id, number), *open).is_some() || !belongs {
+                let detail =
+                    format!("step {}/{number} does not belong in its run's row", run.run_id);
+                found.say("P2", detail);
             }
         }
         let mut timers = Vec::new();

@@ -46,8 +46,10 @@ pub(crate) fn find(
     run_id: &str,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
     let key = key(agent, run_id);
-    let kept = read.kept(&key);
-    let Some(run) = known(read, agent, &key, kept)? else { return Ok(None) };
+    if let Some(run) = checked(read, &key, read.kept(&key))? {
+        return Ok(Some(run));
+    }
+    let Some(run) = read_row(read, agent, &key)? else { return Ok(None) };
     read.keep(&key, run.arc() as Record);
     Ok(Some(run))
 }
@@ -59,27 +61,27 @@ pub(super) fn take(
     run_id: &str,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
     let key = key(agent, run_id);
-    let taken = txn.read().taken(&key);
-    known(txn.read(), agent, &key, taken)
+    match checked(txn.read(), &key, txn.read().taken(&key))? {
+        Some(run) => Ok(Some(run)),
+        None => read_row(txn.read(), agent, &key),
+    }
 }
 
-/// The record that is kept of a run, or what its row says.
-fn known(
+/// A record that was kept of a run, which is what is in the store.
+fn checked(
     read: &dyn Read,
-    agent: u32,
-    key: &RowKey,
+    key: &[u8],
     kept: Option<Record>,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
-    if let Some(run) = kept
-        && let Ok(run) = run.downcast::<RunRecord>()
-    {
-        debug_assert_eq!(
-            stored(read, key)?.map(|(run, _)| run).as_ref(),
-            Some(&*run),
-            "it is what is in the store"
-        );
-        return Ok(Some(run.into()));
-    }
+    let Some(run) = kept.and_then(|kept| kept.downcast::<RunRecord>().ok()) else {
+        return Ok(None);
+    };
+    debug_assert_eq!(stored(read, key)?.map(|(run, _)| run).as_ref(), Some(&*run));
+    Ok(Some(run.into()))
+}
+
+/// Reads the row of a run. The step in it is kept: who asks for the run most likely asks for that, too.
+fn read_row(read: &dyn Read, agent: u32, key: &[u8]) -> Result<Option<Shared<RunRecord>>, Fault> {
     let Some((run, open)) = stored(read, key)? else { return Ok(None) };
     if let Some(open) = open {
         let key = step::key(agent, &run.run_id, open.number);

@@ -59,8 +59,11 @@ pub(crate) fn find(
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
     let key = key(agent, run_id, number);
-    let kept = read.kept(&key);
-    let Some(step) = known(read, agent, run_id, number, kept)? else { return Ok(None) };
+    if let Some(step) = checked(read, agent, run_id, number, read.kept(&key))? {
+        return Ok(Some(step));
+    }
+    let Some(step) = stored(read, agent, run_id, number)? else { return Ok(None) };
+    let step = Shared::from(step);
     read.keep(&key, step.arc() as Record);
     Ok(Some(step))
 }
@@ -72,31 +75,30 @@ pub(crate) fn take(
     run_id: &str,
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
-    let taken = txn.read().taken(&key(agent, run_id, number));
-    known(txn.read(), agent, run_id, number, taken)
+    let read = txn.read();
+    let taken = read.taken(&key(agent, run_id, number));
+    match checked(read, agent, run_id, number, taken)? {
+        Some(step) => Ok(Some(step)),
+        None => Ok(stored(read, agent, run_id, number)?.map(Shared::from)),
+    }
 }
 
-/// The record that is kept of a step, or what its row says, or its run's.
-fn known(
+/// A record that was kept of a step, which is what is in the store.
+fn checked(
     read: &dyn Read,
     agent: u32,
     run_id: &str,
     number: u32,
     kept: Option<Record>,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
-    if let Some(step) = kept
-        && let Ok(step) = step.downcast::<StepRecord>()
-    {
-        debug_assert_eq!(
-            stored(read, agent, run_id, number)?.as_ref(),
-            Some(&*step),
-            "it is what is in the store"
-        );
-        return Ok(Some(step.into()));
-    }
-    Ok(stored(read, agent, run_id, number)?.map(Shared::from))
+    let Some(step) = kept.and_then(|kept| kept.downcast::<StepRecord>().ok()) else {
+        return Ok(None);
+    };
+    debug_assert_eq!(stored(read, agent, run_id, number)?.as_ref(), Some(&*step));
+    Ok(Some(step.into()))
 }
 
+/// What a step's row says, or its run's.
 fn stored(
     read: &dyn Read,
     agent: u32,

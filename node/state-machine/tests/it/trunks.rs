@@ -2,12 +2,13 @@
 
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::complete_step::Outcome;
-use pinrail_proto::log::{self, FanOut, NextStep, StepRef, Taker, Token};
+use pinrail_proto::log::{self, FanOut, NextStep, RunRecord, StepRef, Taker, Token};
 use pinrail_proto::v1;
 use pinrail_state_machine::effect::StepId;
-use pinrail_state_machine::key::Kind;
+use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::query::dispatch::{assignments, leased_steps};
-use pinrail_state_machine::{FEATURE_LEVEL, query};
+use pinrail_state_machine::{FEATURE_LEVEL, invariants, query};
+use prost::Message as _;
 
 use crate::replica::{Replica, agent, create_agent, create_bundle, payload, switch};
 
@@ -149,4 +150,16 @@ fn a_run_that_begins_anew_has_forgotten_the_step_in_its_row() {
     let first = (1, v1::StepState::Ready, "begin".to_owned(), String::new());
     assert_eq!(steps(&replica, 10), [first]);
     assert_eq!(query::step(replica.read(), "", AGENT, RUN, 3).unwrap(), None);
+}
+
+#[test]
+fn a_step_that_lies_in_two_rows_is_found() {
+    let mut replica = started(FEATURE_LEVEL);
+    let run = Key::of(Kind::Run, 1).last(RUN);
+    let row = replica.read().get(&run).unwrap().unwrap();
+    let open = RunRecord::decode(row).unwrap().open_step.unwrap();
+    let key = Key::of(Kind::Step, 1).text(RUN).u32(open.number).build();
+    replica.store.write([(key, Some(open.encode_to_vec().into()))]);
+    let found = invariants::check(replica.read()).unwrap();
+    assert!(found.iter().any(|it| it.detail.contains("does not belong in its run's row")));
 }
