@@ -115,6 +115,8 @@ impl Link {
         let mut beat = tokio::time::interval(BEAT);
         loop {
             tokio::select! {
+                // In one order, so that a seed of the simulation has one trace.
+                biased;
                 told = inbox.message() => match told {
                     Ok(Some(told)) => self.told(told, &out).await?,
                     Ok(None) => return Ok(Ended::Lost),

@@ -40,6 +40,7 @@ pub(super) async fn run(dispatch: Dispatch) {
         }
         let wait = dispatch.with_desk(|desk| desk.look_again_in(Instant::now(), LOOK_AGAIN));
         tokio::select! {
+            biased;
             Some(()) = flying.next(), if !flying.is_empty() => {}
             _ = timeout(wait.unwrap_or(LOOK_AGAIN), dispatch.inner.assign.notified()) => {}
         }
