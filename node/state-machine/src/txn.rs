@@ -43,14 +43,21 @@ pub fn get<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<M>, Fault> 
 /// # Errors
 /// As [`get`].
 pub(crate) fn shared<M: Decoded>(read: &dyn Read, key: &[u8]) -> Result<Option<Shared<M>>, Fault> {
-    if let Some(record) = read.kept(key)
-        && let Ok(record) = record.downcast::<M>()
-    {
-        debug_assert_eq!(stored(read, key)?.as_ref(), Some(&*record), "it is what is in the store");
-        return Ok(Some(record.into()));
+    if let Some(record) = checked(read.kept(key), || stored(read, key))? {
+        return Ok(Some(record));
     }
     let Some(record) = stored::<M>(read, key)?.map(Arc::new) else { return Ok(None) };
     read.keep(key, Arc::clone(&record) as Record);
+    Ok(Some(record.into()))
+}
+
+/// A record that was kept, which is what is in the store.
+pub(crate) fn checked<M: Decoded>(
+    kept: Option<Record>,
+    stored: impl FnOnce() -> Result<Option<M>, Fault>,
+) -> Result<Option<Shared<M>>, Fault> {
+    let Some(record) = kept.and_then(|kept| kept.downcast::<M>().ok()) else { return Ok(None) };
+    debug_assert_eq!(stored()?.as_ref(), Some(&*record), "it is what is in the store");
     Ok(Some(record.into()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pinrail_proto::log::command::Kind;
 use prost::Message as _;
 
 use super::*;

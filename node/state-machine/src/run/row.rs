@@ -15,7 +15,7 @@ use crate::records::Record;
 use crate::shared::Shared;
 use crate::step;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, decode};
+use crate::txn::{Txn, checked, decode};
 
 use super::is_over;
 
@@ -46,7 +46,7 @@ pub(crate) fn find(
     run_id: &str,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
     let key = key(agent, run_id);
-    if let Some(run) = checked(read, &key, read.kept(&key))? {
+    if let Some(run) = checked(read.kept(&key), || of_row(read, &key))? {
         return Ok(Some(run));
     }
     let Some(run) = read_row(read, agent, &key)? else { return Ok(None) };
@@ -61,23 +61,16 @@ pub(super) fn take(
     run_id: &str,
 ) -> Result<Option<Shared<RunRecord>>, Fault> {
     let key = key(agent, run_id);
-    match checked(txn.read(), &key, txn.read().taken(&key))? {
+    let read = txn.read();
+    match checked(read.taken(&key), || of_row(read, &key))? {
         Some(run) => Ok(Some(run)),
-        None => read_row(txn.read(), agent, &key),
+        None => read_row(read, agent, &key),
     }
 }
 
-/// A record that was kept of a run, which is what is in the store.
-fn checked(
-    read: &dyn Read,
-    key: &[u8],
-    kept: Option<Record>,
-) -> Result<Option<Shared<RunRecord>>, Fault> {
-    let Some(run) = kept.and_then(|kept| kept.downcast::<RunRecord>().ok()) else {
-        return Ok(None);
-    };
-    debug_assert_eq!(stored(read, key)?.map(|(run, _)| run).as_ref(), Some(&*run));
-    Ok(Some(run.into()))
+/// What the row of a run says of itself.
+fn of_row(read: &dyn Read, key: &[u8]) -> Result<Option<RunRecord>, Fault> {
+    Ok(stored(read, key)?.map(|(run, _)| run))
 }
 
 /// Reads the row of a run. The step in it is kept: who asks for the run most likely asks for that, too.

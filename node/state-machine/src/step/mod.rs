@@ -37,7 +37,7 @@ use crate::records::Record;
 use crate::run::{Subject, is_over, open_step, save as save_run, settle};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
-use crate::txn::{Txn, decode};
+use crate::txn::{Txn, checked, decode};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
@@ -59,7 +59,7 @@ pub(crate) fn find(
     number: u32,
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
     let key = key(agent, run_id, number);
-    if let Some(step) = checked(read, agent, run_id, number, read.kept(&key))? {
+    if let Some(step) = checked(read.kept(&key), || stored(read, agent, run_id, number))? {
         return Ok(Some(step));
     }
     let Some(step) = stored(read, agent, run_id, number)? else { return Ok(None) };
@@ -77,25 +77,10 @@ pub(crate) fn take(
 ) -> Result<Option<Shared<StepRecord>>, Fault> {
     let read = txn.read();
     let taken = read.taken(&key(agent, run_id, number));
-    match checked(read, agent, run_id, number, taken)? {
+    match checked(taken, || stored(read, agent, run_id, number))? {
         Some(step) => Ok(Some(step)),
         None => Ok(stored(read, agent, run_id, number)?.map(Shared::from)),
     }
-}
-
-/// A record that was kept of a step, which is what is in the store.
-fn checked(
-    read: &dyn Read,
-    agent: u32,
-    run_id: &str,
-    number: u32,
-    kept: Option<Record>,
-) -> Result<Option<Shared<StepRecord>>, Fault> {
-    let Some(step) = kept.and_then(|kept| kept.downcast::<StepRecord>().ok()) else {
-        return Ok(None);
-    };
-    debug_assert_eq!(stored(read, agent, run_id, number)?.as_ref(), Some(&*step));
-    Ok(Some(step.into()))
 }
 
 /// What a step's row says, or its run's.
