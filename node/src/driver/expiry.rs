@@ -80,6 +80,6 @@ async fn expire(dispatch: &Dispatch, due: Vec<(Token, Lease)>) {
             "lease ended: its worker was not heard of, or never got it"
         );
         let outcome = if lease.sent { StepOutcome::Expired } else { StepOutcome::HandedBack };
-        metrics::step(&agent, &lease.bundle_id, outcome);
+        metrics::steps(&agent, &lease.bundle_id, [outcome]);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) struct Leases {
     of_worker: BTreeMap<WorkerKey, BTreeSet<Token>>,
     of_agent: BTreeMap<u32, u64>,
     /// Of an agent, by the key of their steps.
-    of_key: BTreeMap<(u32, String), u64>,
+    of_key: BTreeMap<u32, BTreeMap<String, u64>>,
     deadlines: BTreeSet<(Instant, Token)>,
     unsent: BTreeSet<Token>,
 }
@@ -113,10 +113,10 @@ impl Leases {
         let (agent, deadline) = (known.step.agent, known.deadline.max(known.since + ttl));
         let is_later = deadline != known.deadline;
         known.ttl = ttl;
-        let before = std::mem::replace(&mut known.rank, rank.clone());
-        if before.key != rank.key {
-            self.uncount_key(agent, before.key);
-            self.count_key(agent, rank.key.clone());
+        if known.rank != *rank {
+            let before = std::mem::replace(&mut known.rank, rank.clone());
+            self.uncount_key(agent, &before.key);
+            self.count_key(agent, &rank.key);
         }
         if is_later {
             self.set_deadline(token, deadline);
@@ -129,7 +129,7 @@ impl Leases {
         if self.confirm(token, lease.ttl, &lease.rank) {
             return;
         }
-        self.count_key(lease.step.agent, lease.rank.key.clone());
+        self.count_key(lease.step.agent, &lease.rank.key);
         self.deadlines.insert((lease.deadline, token));
         self.of_worker.entry(lease.worker()).or_default().insert(token);
         *self.of_agent.entry(lease.step.agent).or_default() += 1;
@@ -157,21 +157,27 @@ impl Leases {
                 self.of_agent.remove(&lease.step.agent);
             }
         }
-        self.uncount_key(lease.step.agent, lease.rank.key.clone());
+        self.uncount_key(lease.step.agent, &lease.rank.key);
         Some(lease)
     }
 
-    fn count_key(&mut self, agent: u32, key: String) {
-        *self.of_key.entry((agent, key)).or_default() += 1;
+    fn count_key(&mut self, agent: u32, key: &str) {
+        let keys = self.of_key.entry(agent).or_default();
+        match keys.get_mut(key) {
+            Some(count) => *count += 1,
+            None => _ = keys.insert(key.to_owned(), 1),
+        }
     }
 
-    fn uncount_key(&mut self, agent: u32, key: String) {
-        let of = (agent, key);
-        if let Some(count) = self.of_key.get_mut(&of) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_key.remove(&of);
-            }
+    fn uncount_key(&mut self, agent: u32, key: &str) {
+        let Some(keys) = self.of_key.get_mut(&agent) else { return };
+        let Some(count) = keys.get_mut(key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            keys.remove(key);
+        }
+        if keys.is_empty() {
+            self.of_key.remove(&agent);
         }
     }
 
@@ -190,7 +196,7 @@ impl Leases {
 
     /// Leased steps of one key.
     pub(crate) fn running_of(&self, agent: u32, key: &str) -> u64 {
-        self.of_key.get(&(agent, key.to_owned())).copied().unwrap_or(0)
+        self.of_key.get(&agent).and_then(|keys| keys.get(key)).copied().unwrap_or(0)
     }
 
     /// What a worker holds, in ascending order of revision.

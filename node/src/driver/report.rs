@@ -143,6 +143,10 @@ async fn propose(
     let commands: Vec<Bytes> = reports.iter().map(|report| report.command.clone()).collect();
     match decide(dispatch, id, commands).await {
         Became::Answered(outcomes) => {
+            let accepted =
+                reports.iter().zip(&outcomes).filter(|(_, outcome)| !is_refused(outcome));
+            let ended = accepted.filter_map(|(report, _)| report.ends);
+            metrics::steps(&intro.agent_id, &intro.bundle_id, ended);
             let settled = reports.iter().zip(outcomes);
             let granted: Vec<Granted> = settled
                 .filter_map(|(report, outcome)| settle(dispatch, id, intro, report, outcome))
@@ -217,7 +221,6 @@ fn settle(
     };
     let mut rank = Rank::default();
     if let Some(ended) = report.ends {
-        metrics::step(&intro.agent_id, &intro.bundle_id, ended);
         tracing::debug!(
             agent = intro.agent_id,
             bundle = intro.bundle_id,
@@ -238,6 +241,10 @@ fn settle(
         dispatch.with_desk(|desk| desk.granted(id, token, &step, &rank, Instant::now()));
     let input = report.next_input.clone();
     (is_granted == Some(true)).then_some(Granted { session: id, step, token, input })
+}
+
+fn is_refused(outcome: &log::Outcome) -> bool {
+    matches!(outcome.result, Some(Answer::Rejection(_)))
 }
 
 fn answer(dispatch: &Dispatch, id: SessionId, sequence: u64, message: Response) {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::key::RowKey;
 use crate::records::Record;
 use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
-use crate::txn::Decoded;
+use crate::txn::{Decoded, encode};
 
 /// A row that is encoded when all who change it have done so.
 pub(crate) trait LateRow: Debug + Send + Sync {
@@ -21,7 +21,7 @@ pub(crate) trait LateRow: Debug + Send + Sync {
 
 impl<M: Decoded> LateRow for M {
     fn encode(&self) -> Bytes {
-        Bytes::from(self.encode_to_vec())
+        Bytes::from(encode(self))
     }
 
     fn record(self: Arc<Self>) -> Record {

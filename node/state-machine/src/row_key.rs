@@ -38,22 +38,31 @@ impl RowKey {
         key
     }
 
+    #[inline]
     pub fn push(&mut self, byte: u8) {
         self.extend_from_slice(&[byte]);
     }
 
+    /// Where the length is known to whoever calls it, as that of a number, it is a move or two: keys are made of such pieces.
+    #[inline]
     pub fn extend_from_slice(&mut self, more: &[u8]) {
+        if let Bytes::Short { length, bytes } = &mut self.0 {
+            let begin = usize::from(*length);
+            let end = begin + more.len();
+            if let Some(free) = bytes.get_mut(begin..end) {
+                free.copy_from_slice(more);
+                *length = u8::try_from(end).unwrap_or(u8::MAX);
+                return;
+            }
+        }
+        self.extend_long(more);
+    }
+
+    #[cold]
+    fn extend_long(&mut self, more: &[u8]) {
         match &mut self.0 {
             Bytes::Short { length, bytes } => {
-                let begin = usize::from(*length);
-                let end = begin + more.len();
-                match bytes.get_mut(begin..end) {
-                    Some(free) => {
-                        free.copy_from_slice(more);
-                        *length = u8::try_from(end).unwrap_or(u8::MAX);
-                    }
-                    None => self.0 = Bytes::Long([&bytes[..begin], more].concat()),
-                }
+                self.0 = Bytes::Long([&bytes[..usize::from(*length)], more].concat());
             }
             Bytes::Long(bytes) => bytes.extend_from_slice(more),
         }

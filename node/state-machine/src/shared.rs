@@ -1,4 +1,5 @@
-//! A record that many hold and few change: whoever changes it gets a copy then, and not before.
+//! A record that many hold and few change: whoever changes it gets a copy then, and not before. Each change looks whether
+//! others hold it, so who makes many borrows the record once.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

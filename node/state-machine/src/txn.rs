@@ -25,6 +25,13 @@ pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result
     M::decode(value.clone()).map_err(|error| Fault(format!("row {}: {error}", hex::encode(what))))
 }
 
+/// Encodes a record. Into room of just its length: what grows with each byte of a number is half as quick.
+pub(crate) fn encode<M: Message>(record: &M) -> Vec<u8> {
+    let mut row = vec![0; record.encoded_len()];
+    record.encode_raw(&mut row.as_mut_slice());
+    row
+}
+
 /// What a row is decoded to.
 pub trait Decoded: Message + Default + Clone + PartialEq + Debug + 'static {}
 
@@ -120,12 +127,12 @@ impl<'a> Txn<'a> {
     }
 
     pub(crate) fn put<M: Message>(&mut self, key: RowKey, record: &M) {
-        self.overlay.put(key, Bytes::from(record.encode_to_vec()));
+        self.overlay.put(key, Bytes::from(encode(record)));
     }
 
     /// Puts a record that commands are likely to read again soon.
     pub(crate) fn put_kept<M: Decoded>(&mut self, key: RowKey, record: &Shared<M>) {
-        let value = Bytes::from(record.encode_to_vec());
+        let value = Bytes::from(encode(&**record));
         self.overlay.put_kept(key, value, record.arc());
     }
 

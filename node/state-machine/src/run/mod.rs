@@ -145,8 +145,9 @@ impl Subject {
     /// # Errors
     /// A [`Fault`] when the store cannot answer.
     pub(crate) fn save(&mut self, txn: &mut Txn<'_>) -> Result<(), Fault> {
-        self.run.revision = txn.revision;
-        self.run.changed_ms = txn.now;
+        let run: &mut RunRecord = &mut self.run;
+        run.revision = txn.revision;
+        run.changed_ms = txn.now;
         follow(txn, self);
         busy::follow(txn, self);
         agent::give_back(txn, &self.agent);

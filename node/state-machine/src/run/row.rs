@@ -25,10 +25,11 @@ const OPEN_STEP: u32 = 207;
 /// Puts a row together.
 fn join(run: &RunRecord, open: Option<&StepRecord>) -> Bytes {
     let of_open = open.map_or(0, |it| message::encoded_len(OPEN_STEP, it));
-    let mut row = Vec::with_capacity(run.encoded_len() + of_open);
-    run.encode_raw(&mut row);
+    let mut row = vec![0; run.encoded_len() + of_open];
+    let mut room = row.as_mut_slice();
+    run.encode_raw(&mut room);
     if let Some(open) = open {
-        message::encode(OPEN_STEP, open, &mut row);
+        message::encode(OPEN_STEP, open, &mut room);
     }
     row.into()
 }

@@ -13,7 +13,7 @@ use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
 use crate::store::Read;
-use crate::txn::Txn;
+use crate::txn::{Txn, encode};
 use crate::{agent, bundle, event, hook, memory, release};
 
 use super::begin::{begin, record};
@@ -267,10 +267,9 @@ pub(crate) fn choose(
 
 /// Everything that makes a start the same start; not who it was that looked on. `it` is left as it was.
 pub(super) fn digest(it: &mut StartRun) -> [u8; 32] {
-    use prost::Message as _;
     let (agent, lease_first) = (it.agent.take(), it.lease_first.take());
     let trace_parent = std::mem::take(&mut it.trace_parent);
-    let digest = Sha256::digest(it.encode_to_vec()).into();
+    let digest = Sha256::digest(encode(it)).into();
     (it.agent, it.lease_first, it.trace_parent) = (agent, lease_first, trace_parent);
     digest
 }

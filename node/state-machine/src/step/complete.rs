@@ -4,11 +4,10 @@
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    BranchRecord, ChildRun, CompleteStep, NextStep, StepRef, StepResult, Token,
+    BranchRecord, ChildRun, CompleteStep, NextStep, StepRecord, StepRef, StepResult, Token,
 };
 use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{id, limits, reason};
-use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::too_large;
@@ -20,7 +19,7 @@ use crate::run::{
     End, Subject, add_usage, cancel_if_ending, child_id, close, continue_as_new, is_over, settle,
     start_awaited, stop_if_ending, take_room,
 };
-use crate::txn::Txn;
+use crate::txn::{Txn, encode};
 
 use super::lease::offer;
 use super::queue::{Place, open, unleash};
@@ -96,6 +95,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
 fn record(txn: &mut Txn<'_>, subject: &mut Subject, digest: &[u8; 32]) {
     unleash(txn, subject);
     let Subject { agent, run, step: Some(step), .. } = subject else { return };
+    let step: &mut StepRecord = step;
     turn(txn, agent.number, run, step, StepState::Completed);
     step.ended_ms = txn.now;
     step.completion_digest = digest.to_vec().into();
@@ -166,11 +166,12 @@ fn make(
     take_room(subject, made.bytes)?;
     let first = subject.run.step + 1;
     if let Some(step) = &mut subject.step {
-        step.made = made.steps;
+        let ended: &mut StepRecord = step;
+        ended.made = made.steps;
         // A fan-out's join is made first, and then its branches.
-        step.next = if made.steps == 1 { first } else { first + 1 };
+        ended.next = if made.steps == 1 { first } else { first + 1 };
         if let Some(next) = made.next.filter(|_| results_are_inputs(txn)) {
-            step.result = Some(next.input.clone().unwrap_or_default());
+            ended.result = Some(next.input.clone().unwrap_or_default());
         }
         // The finished step's row is written here: the subject goes on with another one.
         save(txn, subject.agent.number, &subject.run, step);
@@ -310,7 +311,7 @@ fn check_size(what: &str, payload: Option<&Payload>) -> Result<(), Stop> {
 /// Everything that makes a completion the same completion; not who would go on. `it` is left as it was.
 fn digest(it: &mut CompleteStep) -> [u8; 32] {
     let taker = it.lease_next.take();
-    let digest = Sha256::digest(it.encode_to_vec()).into();
+    let digest = Sha256::digest(encode(it)).into();
     it.lease_next = taker;
     digest
 }

@@ -1,7 +1,7 @@
 //! Leasing: a worker of the pinned bundle gets the right to execute one attempt.
 
 use pinrail_proto::log::outcome::Result as Answer;
-use pinrail_proto::log::{LeaseStep, StepResult, Taker, Token};
+use pinrail_proto::log::{LeaseStep, RunRecord, StepRecord, StepResult, Taker, Token};
 use pinrail_proto::reason;
 use pinrail_proto::v1::{RunState, StepState};
 
@@ -98,6 +98,7 @@ fn grant(txn: &mut Txn<'_>, subject: &mut Subject, taker: &Taker) -> Result<Toke
     let Subject { bundle, run, step: Some(step), .. } = subject else {
         return Err(not_ready("the run has no open step"));
     };
+    let (run, step): (&mut RunRecord, &mut StepRecord) = (run, step);
     let policy = bundle::step_policy(txn.read(), number, &bundle.bundle_id, &step.name)?;
     turn(txn, number, run, step, StepState::Leased);
     if !bundle.had_worker {

@@ -1,7 +1,7 @@
 //! How a step enters and leaves the queue of its bundle, and how it gives up what it holds.
 
 use pinrail_proto::limits;
-use pinrail_proto::log::{StepRecord, Taker};
+use pinrail_proto::log::{RunRecord, StepRecord, Taker};
 use pinrail_proto::v1::{RunKind, StepState};
 
 use crate::bundle::{self, StepPolicy};
@@ -53,21 +53,22 @@ pub(super) fn open(
 ) -> Result<(), Stop> {
     let policy =
         bundle::step_policy(txn.read(), subject.agent.number, &subject.bundle.bundle_id, name)?;
-    subject.run.step += 1;
+    let run: &mut RunRecord = &mut subject.run;
+    run.step += 1;
     if place.join == 0 {
-        subject.run.trunk = subject.run.step;
-        name.clone_into(&mut subject.run.step_name);
+        run.trunk = run.step;
+        name.clone_into(&mut run.step_name);
     }
     let step = StepRecord {
-        number: subject.run.step,
+        number: run.step,
         name: name.to_owned(),
         max_attempts: policy.max_attempts,
         lease_ms: policy.lease_ms,
-        bundle_id: subject.run.bundle_id.clone(),
-        priority: subject.run.priority,
-        shadow: subject.run.kind() == RunKind::Shadow,
-        fairness_key: match subject.run.fairness_key.as_str() {
-            "" => subject.run.session.clone(),
+        bundle_id: run.bundle_id.clone(),
+        priority: run.priority,
+        shadow: run.kind() == RunKind::Shadow,
+        fairness_key: match run.fairness_key.as_str() {
+            "" => run.session.clone(),
             key => key.to_owned(),
         },
         join: place.join,
