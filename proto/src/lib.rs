@@ -18,6 +18,13 @@ pub mod time;
 pub mod tool;
 pub mod trace;
 
+/// Encodes a message. Into room of just its length: what grows with each byte of a number is half as quick.
+pub fn encode(message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = vec![0; message.encoded_len()];
+    message.encode_raw(&mut bytes.as_mut_slice());
+    bytes
+}
+
 /// Encoded `FileDescriptorSet` of every package, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -118,8 +118,9 @@ impl Runtime {
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         tokio::pin!(stop);
         loop {
-            self.pump();
-            if self.is_over(Instant::now()) {
+            let now = Instant::now();
+            self.pump(now);
+            if self.is_over(now) {
                 return Ok(());
             }
             let wake = self.wake_at();
@@ -140,8 +141,7 @@ impl Runtime {
     }
 
     /// Sends what is due and asks for what fits; opens a stream when there is none.
-    fn pump(&mut self) {
-        let now = Instant::now();
+    fn pump(&mut self, now: Instant) {
         if self.link.is_none() && self.opening.is_none() && self.open_at.is_none_or(|at| at <= now)
         {
             self.open_at = None;
@@ -201,7 +201,7 @@ impl Runtime {
         let outbox = self.outbox.next_due().filter(|_| sends);
         let open_at = self.open_at.filter(|_| self.link.is_none() && self.opening.is_none());
         let over_at = self.stop_at.map(|until| until + FLUSH);
-        let kept = self.slots.next_due().filter(|_| self.takes_work());
+        let kept = self.slots.next_due().filter(|_| sends && self.takes_work());
         [outbox, open_at, over_at, kept, self.crowded_until].into_iter().flatten().min()
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Slots {
     granted: u32,
     /// By run: until when a slot is kept for its next step.
     kept: BTreeMap<String, Instant>,
+    /// No kept slot is free before: a worker's loop asks with each of its events, and hundreds may be kept.
+    kept_until: Option<Instant>,
     /// Runs with a completion on its way that asks for the next step.
     asked: BTreeSet<String>,
     /// Runs whose next step came before the answer to the completion.
@@ -28,6 +30,7 @@ impl Slots {
             all,
             granted: 0,
             kept: BTreeMap::new(),
+            kept_until: None,
             asked: BTreeSet::new(),
             early: BTreeSet::new(),
         }
@@ -67,12 +70,16 @@ impl Slots {
         self.early.remove(run_id);
         if self.asked.remove(run_id) && next {
             self.kept.insert(run_id.to_owned(), now + KEPT);
+            self.kept_until.get_or_insert(now + KEPT);
         }
     }
 
     /// The credits to give now, with so many leases held.
     pub(crate) fn grant(&mut self, held: usize, now: Instant) -> u32 {
-        self.kept.retain(|_, until| *until > now);
+        if self.kept_until.is_some_and(|until| until <= now) {
+            self.kept.retain(|_, until| *until > now);
+            self.kept_until = self.kept.values().min().copied();
+        }
         let busy = held.saturating_add(self.kept.len());
         let busy = u32::try_from(busy).unwrap_or(u32::MAX).saturating_add(self.granted);
         self.all.saturating_sub(busy)
@@ -88,9 +95,9 @@ impl Slots {
         self.all.saturating_sub(u32::try_from(held).unwrap_or(u32::MAX))
     }
 
-    /// When the next kept slot is free again.
+    /// When to look whether a kept slot is free again.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.kept.values().min().copied()
+        self.kept_until
     }
 }
 
@@ -146,5 +153,21 @@ mod tests {
         assert_eq!(slots.grant(0, now), 0);
         let later = slots.next_due().expect("a slot is kept");
         assert_eq!(slots.grant(0, later), 1);
+    }
+
+    #[test]
+    fn each_kept_slot_is_free_at_its_own_time() {
+        let (mut slots, now) = (Slots::new(3), Instant::now());
+        for (run, second) in [("a", 0), ("b", 1), ("c", 1)] {
+            slots.asked(run);
+            slots.over(run, true, now + Duration::from_secs(second));
+        }
+        let first = slots.next_due().expect("three are kept");
+        assert_eq!(slots.grant(0, first), 1);
+        slots.assigned("c");
+        let second = slots.next_due().expect("one is kept");
+        assert_eq!(second - first, Duration::from_secs(1));
+        assert_eq!(slots.grant(1, second), 2, "one runs");
+        assert_eq!(slots.next_due(), None);
     }
 }

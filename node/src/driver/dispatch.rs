@@ -9,7 +9,6 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::{log, reason, v1};
 use pinrail_state_machine::effect::StepId;
 use pinrail_state_machine::query;
-use prost::Message as _;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::desk::Assigned;
@@ -216,5 +215,5 @@ pub(super) fn step_ref(step: &StepId) -> log::StepRef {
 }
 
 pub(super) fn encode(kind: Kind) -> Bytes {
-    Bytes::from(log::Command { header: None, kind: Some(kind) }.encode_to_vec())
+    Bytes::from(pinrail_proto::encode(&log::Command { header: None, kind: Some(kind) }))
 }

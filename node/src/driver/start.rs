@@ -44,7 +44,7 @@ fn add(dispatch: &Dispatch, command: &Bytes) -> Option<Added> {
     })??;
     let bundle_id = taken.waiting.bundle_id.clone();
     start.lease_first = Some(log::Taker { worker_id, bundle_id });
-    let command = Bytes::from(asked.encode_to_vec());
+    let command = Bytes::from(pinrail_proto::encode(&asked));
     let dispatch = dispatch.clone();
     Some(Added { command, heard: Box::new(move |outcome| heard(&dispatch, taken, outcome)) })
 }

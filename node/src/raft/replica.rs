@@ -134,7 +134,7 @@ impl Replica {
         command: pb::Command,
         timeout: Duration,
     ) -> Result<pb::Outcome, ProposeError> {
-        let command = Bytes::from(command.encode_to_vec());
+        let command = Bytes::from(pinrail_proto::encode(&command));
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

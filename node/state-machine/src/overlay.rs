@@ -7,11 +7,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pinrail_proto::encode;
 
 use crate::key::RowKey;
 use crate::records::Record;
 use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
-use crate::txn::{Decoded, encode};
+use crate::txn::Decoded;
 
 /// A row that is encoded when all who change it have done so.
 pub(crate) trait LateRow: Debug + Send + Sync {

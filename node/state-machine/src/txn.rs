@@ -7,6 +7,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pinrail_proto::encode;
 use pinrail_proto::log::{ClusterRecord, EventRecord, Header};
 use prost::Message;
 
@@ -23,13 +24,6 @@ use crate::store::{Fault, KeyRange, Order, Read, Row, Writes};
 /// Decodes a stored record; bytes that do not decode are a fault of this node.
 pub(crate) fn decode<M: Message + Default>(what: &[u8], value: &Bytes) -> Result<M, Fault> {
     M::decode(value.clone()).map_err(|error| Fault(format!("row {}: {error}", hex::encode(what))))
-}
-
-/// Encodes a record. Into room of just its length: what grows with each byte of a number is half as quick.
-pub(crate) fn encode<M: Message>(record: &M) -> Vec<u8> {
-    let mut row = vec![0; record.encoded_len()];
-    record.encode_raw(&mut row.as_mut_slice());
-    row
 }
 
 /// What a row is decoded to.

@@ -4,7 +4,7 @@ use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{AgentRecord, BundleRecord, RunRecord, StartRun, StartRunResult};
 use pinrail_proto::trace::{NoTraceParent, TraceParent};
 use pinrail_proto::v1::{PinReason, RunKind, RunState, StepState};
-use pinrail_proto::{id, limits, reason};
+use pinrail_proto::{encode, id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::{check_labels, too_large};
@@ -13,7 +13,7 @@ use crate::namespace::quota::{self, Quota};
 use crate::outcome::{Stop, reject};
 use crate::shared::Shared;
 use crate::store::Read;
-use crate::txn::{Txn, encode};
+use crate::txn::Txn;
 use crate::{agent, bundle, event, hook, memory, release};
 
 use super::begin::{begin, record};

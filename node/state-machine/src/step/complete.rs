@@ -7,7 +7,7 @@ use pinrail_proto::log::{
     BranchRecord, ChildRun, CompleteStep, NextStep, StepRecord, StepRef, StepResult, Token,
 };
 use pinrail_proto::v1::{Payload, StepState};
-use pinrail_proto::{id, limits, reason};
+use pinrail_proto::{encode, id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::policy::too_large;
@@ -19,7 +19,7 @@ use crate::run::{
     End, Subject, add_usage, cancel_if_ending, child_id, close, continue_as_new, is_over, settle,
     start_awaited, stop_if_ending, take_room,
 };
-use crate::txn::{Txn, encode};
+use crate::txn::Txn;
 
 use super::lease::offer;
 use super::queue::{Place, open, unleash};
