@@ -108,7 +108,7 @@ impl Queues {
         true
     }
 
-    /// A worker has so many free slots now; 0 takes it out.
+    /// A worker has so many free slots now; 0 takes it out. One that goes from a step to the next has as many as before.
     pub(crate) fn set_free(
         &mut self,
         agent: u32,
@@ -118,6 +118,9 @@ impl Queues {
         profile: &Arc<Profile>,
     ) {
         let bundle = (agent, bundle_id.to_owned());
+        if self.queues.get(&bundle).map_or(0, |queue| queue.slots(session)) == slots {
+            return;
+        }
         self.queues.entry(bundle.clone()).or_default().set_free(session, slots, profile);
         self.tidy(&bundle);
     }

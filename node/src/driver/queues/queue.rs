@@ -115,6 +115,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Free slots of a worker, as far as it was said here.
+    pub(super) fn slots(&self, session: SessionId) -> u32 {
+        self.free.get(&session).map_or(0, |(slots, _)| *slots)
+    }
+
     pub(super) fn set_free(&mut self, session: SessionId, slots: u32, profile: &Arc<Profile>) {
         if let Some((before, known)) = self.free.remove(&session) {
             self.order.remove(&(before, session));
