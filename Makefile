@@ -83,6 +83,7 @@ install: tools ## build pinrail and put it into ~/.cargo/bin
 
 # What reads and uses the counts of an optimized build: rustup's, or Debian's of the same LLVM as rustc's.
 OPTIMIZED := $(CARGO_TARGET_DIR)/optimized/pinrail
+GENERATOR := $(CARGO_TARGET_DIR)/optimized/chaos
 LLVM := $(shell rustc -vV 2>/dev/null | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 .PHONY: llvm
 llvm: tools
@@ -296,11 +297,11 @@ peers: programs
 	  echo "the service that Restate calls cannot be built here: its rows are skipped"
 
 .PHONY: bench-peers
-bench-peers: build peers ## the optimized build beside etcd, PostgreSQL and Restate, by turns; ratios: BENCH="--rounds 3 --only start"
-	@$(MAKE) optimized || echo "there is no optimized build: that of make build is measured"
+bench-peers: build peers llvm ## the optimized build beside etcd, PostgreSQL and Restate, by turns; ratios: BENCH="--rounds 3 --only start"
+	@.ci/optimize $(OPTIMIZED) $(GENERATOR) || echo "not all could be optimized: what is missing is that of make build"
 	@PINRAIL_BIN=$$(ls $(OPTIMIZED) 2>/dev/null || echo $(BIN)/pinrail) PINRAIL_ETCD=$(PEERS)/etcd PINRAIL_POSTGRES=$(POSTGRES) \
 	  PINRAIL_RESTATE=$(PEERS)/restate-server PINRAIL_RESTATE_SERVICE=$(BIN)/pinrail-restate \
-	  $(BIN)/chaos bench-peers --json $(PEERS)/report.json $(BENCH)
+	  PINRAIL_CHAOS_WORKER=$(BIN)/chaos-worker $$(ls $(GENERATOR) 2>/dev/null || echo $(BIN)/chaos) bench-peers --json $(PEERS)/report.json $(BENCH)
 	@echo "the report as JSON: $(PEERS)/report.json"
 
 CURVES ?= $(CARGO_TARGET_DIR)/curves
