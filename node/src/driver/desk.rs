@@ -18,9 +18,9 @@ use pinrail_proto::{time, v1};
 use pinrail_state_machine::effect::{Effect, Rank, StepId};
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use super::gates::Gates;
 use super::lease::{Lease, Leases, Token, WorkerKey};
-use super::proposed::Proposed;
 use super::queues::{Queues, SessionId, Waiting};
 use super::rings::Rings;
 use super::session::{Session, SessionEnd, lease_lost};
@@ -51,8 +51,8 @@ pub(crate) struct Desk {
     /// By agent: when the sweep has to look, in cluster time.
     pub(crate) due: BTreeMap<u32, u64>,
     gates: Gates,
-    /// Assignments that are on their way.
-    proposed: Proposed,
+    /// Assignments that are on their way through the log: they count as running before they are.
+    proposed: Counts,
     pub(crate) rings: Rings,
     /// Effects up to this revision have been taken in.
     seen_revision: u64,

@@ -11,6 +11,8 @@ use pinrail_state_machine::effect::{Rank, StepId};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::counts::Counts;
+
 /// A lease's token, in the order in which the digest of a heartbeat wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Token {
@@ -99,9 +101,7 @@ impl Lease {
 pub(crate) struct Leases {
     leases: BTreeMap<Token, Lease>,
     of_worker: BTreeMap<WorkerKey, BTreeSet<Token>>,
-    of_agent: BTreeMap<u32, u64>,
-    /// Of an agent, by the key of their steps.
-    of_key: BTreeMap<u32, BTreeMap<String, u64>>,
+    running: Counts,
     deadlines: BTreeSet<(Instant, Token)>,
     unsent: BTreeSet<Token>,
 }
@@ -115,8 +115,8 @@ impl Leases {
         known.ttl = ttl;
         if known.rank != *rank {
             let before = std::mem::replace(&mut known.rank, rank.clone());
-            self.uncount_key(agent, &before.key);
-            self.count_key(agent, &rank.key);
+            self.running.remove(agent, &before.key);
+            self.running.add(agent, &rank.key);
         }
         if is_later {
             self.set_deadline(token, deadline);
@@ -129,10 +129,9 @@ impl Leases {
         if self.confirm(token, lease.ttl, &lease.rank) {
             return;
         }
-        self.count_key(lease.step.agent, &lease.rank.key);
+        self.running.add(lease.step.agent, &lease.rank.key);
         self.deadlines.insert((lease.deadline, token));
         self.of_worker.entry(lease.worker()).or_default().insert(token);
-        *self.of_agent.entry(lease.step.agent).or_default() += 1;
         if !lease.sent {
             self.unsent.insert(token);
         }
@@ -151,34 +150,8 @@ impl Leases {
                 self.of_worker.remove(&worker);
             }
         }
-        if let Some(count) = self.of_agent.get_mut(&lease.step.agent) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_agent.remove(&lease.step.agent);
-            }
-        }
-        self.uncount_key(lease.step.agent, &lease.rank.key);
+        self.running.remove(lease.step.agent, &lease.rank.key);
         Some(lease)
-    }
-
-    fn count_key(&mut self, agent: u32, key: &str) {
-        let keys = self.of_key.entry(agent).or_default();
-        match keys.get_mut(key) {
-            Some(count) => *count += 1,
-            None => _ = keys.insert(key.to_owned(), 1),
-        }
-    }
-
-    fn uncount_key(&mut self, agent: u32, key: &str) {
-        let Some(keys) = self.of_key.get_mut(&agent) else { return };
-        let Some(count) = keys.get_mut(key) else { return };
-        *count -= 1;
-        if *count == 0 {
-            keys.remove(key);
-        }
-        if keys.is_empty() {
-            self.of_key.remove(&agent);
-        }
     }
 
     pub(crate) fn get(&self, token: Token) -> Option<&Lease> {
@@ -191,12 +164,12 @@ impl Leases {
 
     /// Leased steps of an agent.
     pub(crate) fn running(&self, agent: u32) -> u64 {
-        self.of_agent.get(&agent).copied().unwrap_or(0)
+        self.running.of_agent(agent)
     }
 
     /// Leased steps of one key.
     pub(crate) fn running_of(&self, agent: u32, key: &str) -> u64 {
-        self.of_key.get(&agent).and_then(|keys| keys.get(key)).copied().unwrap_or(0)
+        self.running.of_key(agent, key)
     }
 
     /// What a worker holds, in ascending order of revision.
@@ -394,6 +367,6 @@ mod tests {
         assert_eq!(leases.running(1), 0);
         assert!(leases.due(now + TTL, 9).is_empty());
         assert!(leases.of_worker.is_empty() && leases.unsent.is_empty());
-        assert!(leases.of_key.is_empty());
+        assert!(leases.running.is_empty());
     }
 }

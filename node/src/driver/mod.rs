@@ -18,6 +18,7 @@
 //! ```
 //! Locking: the desk's lock is held for bookkeeping only and never across an await.
 
+mod counts;
 mod desk;
 mod dispatch;
 mod drift;
@@ -33,7 +34,6 @@ mod lease;
 mod metrics;
 mod pace;
 mod propose;
-mod proposed;
 mod queues;
 mod release;
 mod report;

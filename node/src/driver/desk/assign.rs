@@ -85,7 +85,7 @@ impl Desk {
 
     /// A step counts as running, and its worker's slot as taken, before the state says so.
     fn on_its_way(&mut self, taken: &Match) {
-        self.proposed.add(&taken.waiting);
+        self.proposed.add(taken.waiting.step.agent, &taken.waiting.rank.key);
         if let Some(session) = self.sessions.get_mut(&taken.session) {
             session.propose();
         }
@@ -110,7 +110,7 @@ impl Desk {
             return false;
         }
         let agent = taken.waiting.step.agent;
-        self.proposed.remove(&taken.waiting);
+        self.proposed.remove(agent, &taken.waiting.rank.key);
         if !matches!(became, Assigned::Leased(_)) {
             self.queues.reopen(agent, &taken.waiting.rank.key);
         }
