@@ -13,6 +13,7 @@
 mod acknowledged;
 mod addition;
 mod bootstrap;
+mod chunk;
 mod cluster_time;
 mod feature_level;
 mod lead;

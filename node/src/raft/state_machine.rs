@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use tokio::sync::{broadcast, watch};
 use crate::env::Env;
 use crate::storage::{Archive, Checkpoint, Files, Record, Snapshot, StateEngine, damaged};
 
+use super::chunk::{Chunk, next_chunk};
 use super::types::{
     Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, get_log_id, get_snapshot_meta,
     get_stored_membership, put_entry, put_log_id, put_snapshot_meta, put_stored_membership,
@@ -32,9 +32,6 @@ use super::types::{
 
 /// Applied batches that a subscriber may lag behind before it has to read the state anew.
 const FEED: usize = 4_096;
-/// Entries of one apply call that are written in one go.
-const APPLY: usize = 256;
-
 type OpenraftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
 
 /// What one log entry did.
@@ -268,18 +265,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((position.last, position.membership))
     }
 
-    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
     where
         Strm: futures::Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>>
             + Unpin
             + OptionalSend,
     {
-        let mut chunks = entries.ready_chunks(APPLY);
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
+        loop {
+            let Chunk { entries: chunk, is_full } = next_chunk(&mut entries).await?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
             self.apply_chunk(chunk).map_err(fault)?;
+            if is_full {
+                tokio::task::yield_now().await;
+            }
         }
-        Ok(())
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
