@@ -94,16 +94,31 @@ impl Client {
         T: DeserializeOwned,
     {
         let input = payload::encode(&input).map_err(|error| Error::invalid(error.to_string()))?;
-        let started = self
-            .runs()
-            .start(v1::StartRunRequest {
-                agent_id: agent.to_owned(),
-                input: Some(input),
-                ..Default::default()
-            })
-            .await?;
-        let result = self.wait_for_result(agent, &started.run_id).await?;
+        let request = v1::StartRunRequest {
+            agent_id: agent.to_owned(),
+            input: Some(input),
+            ..Default::default()
+        };
+        let result = self.start_and_wait(request).await?;
         payload::decode(result.output.as_ref()).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// Starts a run and waits for its result, for as long as the run takes: one call, if it takes no longer than half a minute.
+    ///
+    /// # Errors
+    /// Those of [`crate::service::Runs::start`], and of [`Client::wait_for_result`].
+    pub async fn start_and_wait(
+        &self,
+        request: v1::StartRunRequest,
+    ) -> Result<v1::GetResultResponse> {
+        let agent = request.agent_id.clone();
+        let wait = prost_types::Duration::try_from(RESULT_WAIT).ok();
+        let started = self.runs().start(v1::StartRunRequest { wait, ..request }).await?;
+        match started.result {
+            Some(result) if result.continued_to.is_empty() => completed(result),
+            Some(result) => self.wait_for_result(&agent, &result.continued_to).await,
+            None => self.wait_for_result(&agent, &started.run_id).await,
+        }
     }
 
     /// Waits for the result of a run, for as long as the run takes; it survives leader changes. Where another run continues

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use pinrail_proto::limits::API_MESSAGE_BYTES;
 use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
-use pinrail_proto::{reason, v1};
+use pinrail_proto::{reason, time, v1};
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -70,6 +70,14 @@ pub(crate) struct Call {
     /// How long the member holds the call by design.
     pub(crate) hold: Duration,
     pub(crate) prefer_leader: bool,
+}
+
+impl Call {
+    /// The same, held by the member for up to `wait`, which comes on top of what it may take.
+    pub(crate) fn held(self, wait: Option<&prost_types::Duration>) -> Call {
+        let hold = wait.and_then(time::millis).map(Duration::from_millis).unwrap_or_default();
+        Call { hold, timeout: self.timeout + hold, ..self }
+    }
 }
 
 /// Shared by everything that talks to one cluster. Cheap to clone.

@@ -97,14 +97,17 @@ impl Calls {
         format!("bench/{number:012}")
     }
 
-    pub(super) async fn start(&self, client: &Client, number: u64) -> Result<()> {
-        let request = v1::StartRunRequest {
+    fn start_of(&self, number: u64) -> v1::StartRunRequest {
+        v1::StartRunRequest {
             agent_id: self.agent.clone(),
             run_id: Self::run_id(number),
             input: self.payload(),
             ..Default::default()
-        };
-        client.runs().start(request).await.map(drop)
+        }
+    }
+
+    pub(super) async fn start(&self, client: &Client, number: u64) -> Result<()> {
+        client.runs().start(self.start_of(number)).await.map(drop)
     }
 
     async fn put(&self, client: &Client, number: u64) -> Result<()> {
@@ -158,8 +161,7 @@ impl Calls {
     }
 
     async fn run(&self, client: &Client, number: u64) -> Result<()> {
-        self.start(client, number).await?;
-        client.wait_for_result(&self.agent, &Self::run_id(number)).await.map(drop)
+        client.start_and_wait(self.start_of(number)).await.map(drop)
     }
 
     /// Reads something small; gives the revision that it was read at.

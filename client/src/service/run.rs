@@ -1,14 +1,12 @@
 //! Executions of agents: start, read, wait, watch, end.
 
+use pinrail_proto::limits;
 use pinrail_proto::v1;
 use pinrail_proto::v1::run_service_client::RunServiceClient;
-use pinrail_proto::{limits, time};
-use tokio::time::Duration;
 use tonic::Streaming;
 use tracing::Instrument as _;
 
 use crate::client::Client;
-use crate::connection::Call;
 use crate::error::Result;
 use crate::retry::Repeat;
 use crate::service::resume::Resumed;
@@ -56,7 +54,8 @@ methods! { Runs, RunServiceClient:
 
 impl Runs<'_> {
     /// Starts a run. Without an id it gets one, so that a repeat never starts another run. The run's steps become part of the
-    /// caller's trace, or of the one that the request names.
+    /// caller's trace, or of the one that the request names. With `wait` the member holds the call for up to that, at most 60 s, and
+    /// answers with the result if the run ends by then; the client's timeout comes on top.
     ///
     /// # Errors
     /// Those of [`crate::Error`]; `Unknown` carries the run id to ask again with.
@@ -73,6 +72,7 @@ impl Runs<'_> {
             request.trace_parent = parent.to_string();
         }
         let call = self.client.call_for(Repeat::Safe, request.run_id.clone());
+        let call = call.held(request.wait.as_ref());
         let sent = async { send!(self.client, call, RunServiceClient::start_run, request) };
         let result = sent.instrument(span.clone()).await;
         match &result {
@@ -89,10 +89,8 @@ impl Runs<'_> {
     pub async fn result(&self, request: v1::GetResultRequest) -> Result<v1::GetResultResponse> {
         let mut request = request;
         self.client.namespace_or_default(&mut request.namespace);
-        let hold = request.wait.as_ref().and_then(time::millis).map(Duration::from_millis);
-        let hold = hold.unwrap_or_default();
         let call = self.client.call_for(Repeat::Read, String::new());
-        let call = Call { hold, timeout: call.timeout + hold, ..call };
+        let call = call.held(request.wait.as_ref());
         send!(self.client, call, RunServiceClient::get_result, request)
     }
 

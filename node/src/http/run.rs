@@ -290,13 +290,12 @@ async fn start(call: Call, Body(body): Body<Start>) -> Answer {
         parent_run_id: body.parent,
         bundle_id: body.bundle,
         options: Some(options),
+        wait: call.wait(),
         ..v1::StartRunRequest::default()
     };
     let runs = Runs(call.node.clone());
-    let started = runs.start_run(call.with(request)).await?.into_inner();
-    if let Some(ended) = awaited(&runs, &call, started.run_id.clone()).await?
-        && ended.closed
-    {
+    let mut started = runs.start_run(call.with(request)).await?.into_inner();
+    if let Some(ended) = started.result.take() {
         return Ok(on_bundle(shown(&ended), &ended.bundle_id));
     }
     Ok(on_bundle(shown_as(StatusCode::ACCEPTED, &started), &started.bundle_id))

@@ -13,7 +13,7 @@ use tonic::{Request, Status};
 use super::{Node, error};
 
 /// A call without a deadline of its own gets this one.
-const DEFAULT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No call may take longer here, whatever it asks for.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ pub(super) fn timeout_of<T>(request: &Request<T>) -> Duration {
         .get("grpc-timeout")
         .and_then(|value| value.to_str().ok())
         .and_then(parse);
-    let timeout = asked.unwrap_or(DEFAULT).min(LONGEST);
+    let timeout = asked.unwrap_or(DEFAULT_TIMEOUT).min(LONGEST);
     timeout.saturating_sub((timeout / 5).min(FOR_THE_ANSWER))
 }
 

@@ -19,7 +19,7 @@ use pinrail_state_machine::store::Read;
 use tonic::{Request, Response, Status};
 
 use super::error::refuse;
-use super::read::timeout_of;
+use super::read::{DEFAULT_TIMEOUT, timeout_of};
 use super::write::{agent_ref, mismatch};
 use super::{Node, chunks, error, validate, watch};
 
@@ -109,8 +109,18 @@ impl RunService for Runs {
                 id::make_run_id(namespace, &it.agent_id, self.0.replica.env().random_u128());
         }
         check_start(&it)?;
+        let wait_ms = validate::optional("wait", it.wait.as_ref())?;
         self.0.starts.take().map_err(error::too_fast)?;
-        let run_id = it.run_id.clone();
+        let run = v1::GetResultRequest {
+            namespace: it.namespace,
+            agent_id: it.agent_id,
+            run_id: it.run_id.clone(),
+            ..v1::GetResultRequest::default()
+        };
+        let waits = wait_ms > 0 && !it.options.as_ref().is_some_and(|options| options.dry_run);
+        let starting = waits.then(|| watch::Starting::new(&self.0, &run.run_id, wait_ms));
+        // The time that the call takes is mostly for the run.
+        let timeout = if waits { timeout.min(DEFAULT_TIMEOUT) } else { timeout };
         let kind = Kind::StartRun(StartRun {
             agent,
             run_id: it.run_id,
@@ -133,20 +143,24 @@ impl RunService for Runs {
             trace_parent: it.trace_parent,
             callback: it.callback,
         });
-        match self.0.write(it.options, kind, timeout).await? {
-            (Answer::StartRun(started), revision) => Ok(Response::new(v1::StartRunResponse {
-                run_id,
-                bundle_id: started
-                    .pin
-                    .as_ref()
-                    .map_or_else(String::new, |pin| pin.bundle_id.clone()),
-                pin: started.pin,
-                state: started.state,
-                already: started.already,
-                revision,
-            })),
-            _ => Err(mismatch()),
+        let (Answer::StartRun(started), revision) = self.0.write(it.options, kind, timeout).await?
+        else {
+            return Err(mismatch());
+        };
+        let pinned = started.pin.as_ref().map(|pin| pin.bundle_id.clone());
+        let mut answer = v1::StartRunResponse {
+            run_id: run.run_id.clone(),
+            bundle_id: pinned.unwrap_or_default(),
+            pin: started.pin,
+            state: started.state,
+            already: started.already,
+            revision,
+            result: None,
+        };
+        if let Some(starting) = starting {
+            answer.result = starting.result(&self.0, &run, &answer, timeout).await;
         }
+        Ok(Response::new(answer))
     }
 
     async fn get_run(

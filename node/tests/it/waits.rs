@@ -139,3 +139,60 @@ async fn early_signals_are_given_in_order_and_a_timer_wakes_a_run() {
     worker.stop().await;
     nodes.stop_all().await;
 }
+
+/// Starts a run at a member that holds the call until the run is over, or for so long.
+async fn start_and_hold(
+    client: &Client,
+    run_id: &str,
+    kind: u32,
+    wait: Duration,
+    options: v1::WriteOptions,
+) -> v1::StartRunResponse {
+    let request = v1::StartRunRequest {
+        agent_id: "support".into(),
+        run_id: run_id.into(),
+        input: Some(payload::encode(&kind).expect("a number encodes")),
+        wait: prost_types::Duration::try_from(wait).ok(),
+        options: Some(options),
+        ..Default::default()
+    };
+    let started = tokio::time::timeout(SOON, client.runs().start(request)).await;
+    started.expect("it is answered as soon as there is something to say").expect("it is started")
+}
+
+fn told(started: &v1::StartRunResponse) -> Option<String> {
+    let result = started.result.as_ref()?;
+    assert_eq!((result.closed, &result.run_id), (true, &started.run_id));
+    Some(payload::decode(result.output.as_ref()).expect("the output is text"))
+}
+
+#[tokio::test]
+async fn a_start_that_waits_has_the_result_from_any_member() {
+    let nodes = Nodes::start(3).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let worker = Working::start(&client);
+    let (held, nothing) = (SOON * 2, v1::WriteOptions::default);
+    for (member, run_id) in ["one", "two", "three"].into_iter().enumerate() {
+        let member = nodes.client_of(member);
+        let asked = || v1::WriteOptions { request_id: run_id.into(), ..nothing() };
+        let first = start_and_hold(&member, run_id, 3, held, asked()).await;
+        assert_eq!((told(&first).as_deref(), first.already), (Some("at once"), false));
+        let again = start_and_hold(&member, run_id, 3, held, nothing()).await;
+        assert_eq!((told(&again).as_deref(), again.already), (Some("at once"), true));
+        let repeated = start_and_hold(&member, run_id, 3, held, asked()).await;
+        assert_eq!(told(&repeated).as_deref(), Some("at once"), "the same request again");
+        let dry_run = v1::WriteOptions { dry_run: true, ..nothing() };
+        let only_asked = start_and_hold(&member, "never", 3, held, dry_run).await;
+        assert_eq!(only_asked.result, None, "there is nothing to wait for");
+    }
+    let slow = start_and_hold(&client, "slow", 1, Duration::from_millis(50), nothing()).await;
+    assert_eq!((slow.result.clone(), slow.already), (None, false), "it waits for a person");
+    waits(&client, "slow", 2).await;
+    let again = start_and_hold(&client, "slow", 1, held, nothing());
+    let (again, signalled) = tokio::join!(again, signal(&client, "slow", "yes"));
+    assert!(signalled);
+    assert_eq!((told(&again).as_deref(), again.already), (Some("approval: yes"), true));
+    worker.stop().await;
+    nodes.stop_all().await;
+}

@@ -34,7 +34,7 @@ pub(super) use event::events;
 pub(crate) use looks::Looks;
 pub(super) use memory::memory;
 pub(super) use release::release;
-pub(super) use result::result;
+pub(super) use result::{Starting, result};
 pub(super) use run::{changed, look, run};
 
 /// Answers that a watcher may leave unread before its stream stops filling.

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::super::Node;
 use super::Watching;
+use super::closings::Closing;
 
 /// The longest that one call waits for a result; callers ask again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -21,24 +22,84 @@ pub(in super::super) async fn result(
     wait_ms: u64,
     timeout: Duration,
 ) -> Result<v1::GetResultResponse, Status> {
-    let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
-    let deadline = Instant::now() + wait;
-    let mut closing = node.closings.wait_for(&it.run_id);
+    let deadline = deadline(wait_ms);
+    let closing = node.closings.wait_for(&it.run_id);
     let look = |read: &dyn Read| query::result(read, &it.namespace, &it.agent_id, &it.run_id);
-    let (mut answer, _) = node.query(it.read.as_ref(), timeout, look).await?;
+    let (answer, _) = node.query(it.read.as_ref(), timeout, look).await?;
     // Who waits is a watcher too; who only looks is not.
-    let _watching = match !answer.closed && wait_ms > 0 {
-        true => Some(Watching::begin(node)?),
-        false => None,
-    };
-    while !answer.closed {
-        match timeout_at(deadline, closing.woken()).await {
-            Ok(true) => {
-                closing = node.closings.wait_for(&it.run_id);
-                answer = node.query_now(look)?.0;
+    if answer.closed || wait_ms == 0 {
+        return Ok(answer);
+    }
+    let _watching = Watching::begin(node)?;
+    let known = Known { run: &it, revision: answer.revision };
+    Ok(end(node, known, closing, deadline, timeout).await?.unwrap_or(answer))
+}
+
+/// Somebody who starts a run and waits for its result.
+pub(in super::super) struct Starting {
+    /// From before the start on: the run may be over before its start is answered.
+    closing: Closing,
+    deadline: Instant,
+}
+
+impl Starting {
+    pub(in super::super) fn new(node: &Node, run_id: &str, wait_ms: u64) -> Self {
+        Self { closing: node.closings.wait_for(run_id), deadline: deadline(wait_ms) }
+    }
+
+    /// Waits for the end of the run, which has been started. None: it is not over by then, or who asks for its result will be told
+    /// why there is none; that it was started is what counts.
+    pub(in super::super) async fn result(
+        self,
+        node: &Node,
+        it: &v1::GetResultRequest,
+        started: &v1::StartRunResponse,
+        timeout: Duration,
+    ) -> Option<v1::GetResultResponse> {
+        let _watching = Watching::begin(node).ok()?;
+        let is_new = started.pin.as_ref().is_some_and(|pin| pin.revision == started.revision);
+        if !is_new {
+            // It was started before, by its id or by that of the request, and may have been over long ago.
+            let look =
+                |read: &dyn Read| query::result(read, &it.namespace, &it.agent_id, &it.run_id);
+            let (answer, _) = node.query(None, timeout, look).await.ok()?;
+            if answer.closed {
+                return Some(answer);
             }
-            Ok(false) | Err(_) => break,
+        }
+        let known = Known { run: it, revision: started.revision };
+        end(node, known, self.closing, self.deadline, timeout).await.ok()?
+    }
+}
+
+fn deadline(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms).min(LONGEST_WAIT)
+}
+
+/// A run that is there since a revision, which a follower may not have come to.
+struct Known<'a> {
+    run: &'a v1::GetResultRequest,
+    revision: u64,
+}
+
+/// Waits for the end of a run that was not over when `closing` began. None: it is not by the deadline.
+async fn end(
+    node: &Node,
+    known: Known<'_>,
+    mut closing: Closing,
+    deadline: Instant,
+    timeout: Duration,
+) -> Result<Option<v1::GetResultResponse>, Status> {
+    let Known { run, revision } = known;
+    let local = v1::Consistency::Local.into();
+    let at_least = v1::ReadOptions { consistency: local, min_revision: revision };
+    let look = |read: &dyn Read| query::result(read, &run.namespace, &run.agent_id, &run.run_id);
+    while let Ok(true) = timeout_at(deadline, closing.woken()).await {
+        closing = node.closings.wait_for(&run.run_id);
+        let (answer, _) = node.query(Some(&at_least), timeout, look).await?;
+        if answer.closed {
+            return Ok(Some(answer));
         }
     }
-    Ok(answer)
+    Ok(None)
 }
