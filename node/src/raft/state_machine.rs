@@ -32,6 +32,7 @@ use super::types::{
 
 /// Applied batches that a subscriber may lag behind before it has to read the state anew.
 const FEED: usize = 4_096;
+
 type OpenraftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
 
 /// What one log entry did.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pinrail_proto::v1;
+use pinrail_state_machine::outcome::Stop;
 use pinrail_state_machine::query;
 use pinrail_state_machine::store::Read;
 use tokio::time::{Instant, timeout_at};
@@ -24,14 +25,13 @@ pub(in super::super) async fn result(
 ) -> Result<v1::GetResultResponse, Status> {
     let deadline = deadline(wait_ms);
     let closing = node.closings.wait_for(&it.run_id);
-    let look = |read: &dyn Read| query::result(read, &it.namespace, &it.agent_id, &it.run_id);
-    let (answer, _) = node.query(it.read.as_ref(), timeout, look).await?;
+    let (answer, at) = node.query(it.read.as_ref(), timeout, look(&it)).await?;
     // Who waits is a watcher too; who only looks is not.
     if answer.closed || wait_ms == 0 {
         return Ok(answer);
     }
     let _watching = Watching::begin(node)?;
-    let known = Known { run: &it, revision: answer.revision };
+    let known = Known { run: &it, revision: at.revision };
     Ok(end(node, known, closing, deadline, timeout).await?.unwrap_or(answer))
 }
 
@@ -60,15 +60,14 @@ impl Starting {
         let is_new = started.pin.as_ref().is_some_and(|pin| pin.revision == started.revision);
         if !is_new {
             // It was started before, by its id or by that of the request, and may have been over long ago.
-            let look =
-                |read: &dyn Read| query::result(read, &it.namespace, &it.agent_id, &it.run_id);
-            let (answer, _) = node.query(None, timeout, look).await.ok()?;
+            let (answer, _) = node.query(None, timeout, look(it)).await.ok()?;
             if answer.closed {
                 return Some(answer);
             }
         }
         let known = Known { run: it, revision: started.revision };
-        end(node, known, self.closing, self.deadline, timeout).await.ok()?
+        let last = end(node, known, self.closing, self.deadline, timeout).await.ok()?;
+        last.filter(|answer| answer.closed)
     }
 }
 
@@ -82,7 +81,14 @@ struct Known<'a> {
     revision: u64,
 }
 
-/// Waits for the end of a run that was not over when `closing` began. None: it is not by the deadline.
+fn look(
+    it: &v1::GetResultRequest,
+) -> impl Fn(&dyn Read) -> Result<v1::GetResultResponse, Stop> + '_ {
+    |read| query::result(read, &it.namespace, &it.agent_id, &it.run_id)
+}
+
+/// Waits until a run that was not over when `closing` began is, or the deadline has come. What the last look showed; none: there was
+/// no reason to look.
 async fn end(
     node: &Node,
     known: Known<'_>,
@@ -93,13 +99,15 @@ async fn end(
     let Known { run, revision } = known;
     let local = v1::Consistency::Local.into();
     let at_least = v1::ReadOptions { consistency: local, min_revision: revision };
-    let look = |read: &dyn Read| query::result(read, &run.namespace, &run.agent_id, &run.run_id);
+    let mut last = None;
     while let Ok(true) = timeout_at(deadline, closing.woken()).await {
         closing = node.closings.wait_for(&run.run_id);
-        let (answer, _) = node.query(Some(&at_least), timeout, look).await?;
-        if answer.closed {
-            return Ok(Some(answer));
+        let (answer, _) = node.query(Some(&at_least), timeout, look(run)).await?;
+        let is_over = answer.closed;
+        last = Some(answer);
+        if is_over {
+            break;
         }
     }
-    Ok(None)
+    Ok(last)
 }
