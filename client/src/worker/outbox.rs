@@ -40,11 +40,21 @@ pub(crate) struct Outbox {
     unsent: BTreeSet<u64>,
 }
 
+/// What is to come, as was asked for with a completion.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Follows {
+    Nothing,
+    /// The run's next step.
+    Step,
+    /// The first step of the run that continues this one.
+    Run(String),
+}
+
 /// What an answer means for the worker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// The lease of this token is over; `next`: the run goes on with a next step.
-    LeaseOver { token: Token, next: bool },
+    /// The lease of this token is over.
+    LeaseOver { token: Token, next: Follows },
     /// Somebody inside the step was answered, or the answer was about nothing that is known.
     Other,
     /// It will be sent again.
@@ -64,7 +74,7 @@ impl Outbox {
         if bytes > MESSAGE_BYTES {
             let refused = too_large(bytes);
             if !entry.becomes_failure(&refused) {
-                entry.settle(Err(StepError::refused(refused)), false);
+                entry.settle(Err(StepError::refused(refused)), Follows::Nothing);
                 return;
             }
         }
@@ -106,9 +116,14 @@ impl Outbox {
     }
 
     /// Takes in that a message was done.
-    pub(crate) fn done(&mut self, sequence: u64, done: &v1::Done) -> Settled {
+    pub(crate) fn done(&mut self, sequence: u64, done: v1::Done) -> Settled {
         let Some(entry) = self.entries.remove(&sequence) else { return Settled::Other };
-        entry.settle(Ok(done.revision), done.closed)
+        let follows = match done.continued_as {
+            next if !next.is_empty() => Follows::Run(next),
+            _ if done.closed => Follows::Nothing,
+            _ => Follows::Step,
+        };
+        entry.settle(Ok(done.revision), follows)
     }
 
     /// Takes in that nobody knows whether a message was done.
@@ -132,10 +147,10 @@ impl Outbox {
             // The first copy may be what changed the key: the step has to read it again.
             let message = "whether a conditional memory write was done is not known";
             let error = StepError::retry(message).with_reason(reason::OUTCOME_UNKNOWN.name);
-            return entry.settle(Err(error), false);
+            return entry.settle(Err(error), Follows::Nothing);
         }
         tracing::debug!(reason = refused.reason, message = refused.message, "the cluster refused");
-        entry.settle(Err(StepError::refused(refused)), false)
+        entry.settle(Err(StepError::refused(refused)), Follows::Nothing)
     }
 
     /// The lease is gone: whoever waits is told, and nothing of it is sent any more.
@@ -149,7 +164,7 @@ impl Outbox {
         for sequence in gone {
             self.unsent.remove(&sequence);
             if let Some(entry) = self.entries.remove(&sequence) {
-                entry.settle(Err(StepError::stale()), false);
+                entry.settle(Err(StepError::stale()), Follows::Nothing);
             }
         }
     }
@@ -210,10 +225,12 @@ impl Entry {
         true
     }
 
-    fn settle(self, answer: StepResult<u64>, closed: bool) -> Settled {
-        let over = match &self.message {
-            Message::Complete(complete) => Some(complete.lease_next && answer.is_ok()),
-            Message::Fail(_) | Message::HandBack(_) => Some(false),
+    fn settle(self, answer: StepResult<u64>, follows: Follows) -> Settled {
+        let next = match &self.message {
+            Message::Complete(complete) if complete.lease_next => Some(follows),
+            Message::Complete(_) | Message::Fail(_) | Message::HandBack(_) => {
+                Some(Follows::Nothing)
+            }
             Message::Checkpoint(_)
             | Message::MemoryPut(_)
             | Message::Hello(_)
@@ -225,8 +242,8 @@ impl Entry {
             // Nobody waits any more when the step was dropped meanwhile.
             drop(reply.send(answer));
         }
-        match over {
-            Some(asked) => Settled::LeaseOver { token: self.token, next: asked && !closed },
+        match next {
+            Some(next) => Settled::LeaseOver { token: self.token, next },
             None => Settled::Other,
         }
     }
@@ -260,10 +277,30 @@ mod tests {
         assert_eq!(send_all(&mut outbox, now), [0_u64; 0]);
         outbox.stream_lost();
         assert_eq!(send_all(&mut outbox, now), [1]);
-        let settled = outbox.done(1, &v1::Done { closed: true, ..Default::default() });
-        let over = Settled::LeaseOver { token: TOKEN, next: false };
+        let settled = outbox.done(1, v1::Done { closed: true, ..Default::default() });
+        let over = Settled::LeaseOver { token: TOKEN, next: Follows::Nothing };
         assert_eq!(settled, over);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_follows_a_completion_is_what_was_asked_for_and_answered() {
+        let done = |closed, continued_as: &str| v1::Done {
+            closed,
+            continued_as: continued_as.to_owned(),
+            ..Default::default()
+        };
+        let cases = [
+            (true, done(false, ""), Follows::Step),
+            (true, done(true, ""), Follows::Nothing),
+            (true, done(true, "a+1"), Follows::Run("a+1".to_owned())),
+            (false, done(false, ""), Follows::Nothing),
+        ];
+        for (lease_next, done, next) in cases {
+            let mut outbox = Outbox::default();
+            outbox.push(TOKEN, complete(lease_next), None);
+            assert_eq!(outbox.done(1, done), Settled::LeaseOver { token: TOKEN, next });
+        }
     }
 
     #[test]
@@ -312,7 +349,7 @@ mod tests {
         outbox.push(TOKEN, complete(true), None);
         send_all(&mut outbox, now);
         let refused = v1::Refused { reason: "LEASE_STALE".into(), ..Default::default() };
-        let over = Settled::LeaseOver { token: TOKEN, next: false };
+        let over = Settled::LeaseOver { token: TOKEN, next: Follows::Nothing };
         assert_eq!(outbox.refused(1, refused, now), over);
         assert!(outbox.is_empty());
     }

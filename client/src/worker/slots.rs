@@ -65,11 +65,13 @@ impl Slots {
         self.granted = self.granted.saturating_sub(1);
     }
 
-    /// A lease is over. `next`: its completion was done, and the run goes on.
-    pub(crate) fn over(&mut self, run_id: &str, next: bool, now: Instant) {
+    /// A lease is over. `next`: the run whose next step is to come, as was asked for with the completion.
+    pub(crate) fn over(&mut self, run_id: &str, next: Option<&str>, now: Instant) {
         self.early.remove(run_id);
-        if self.asked.remove(run_id) && next {
-            self.kept.insert(run_id.to_owned(), now + KEPT);
+        if self.asked.remove(run_id)
+            && let Some(next) = next
+        {
+            self.kept.insert(next.to_owned(), now + KEPT);
             self.kept_until.get_or_insert(now + KEPT);
         }
     }
@@ -124,11 +126,26 @@ mod tests {
         slots.granted(credits);
         slots.assigned("a");
         slots.asked("a");
-        slots.over("a", true, now);
+        slots.over("a", Some("a"), now);
         assert_eq!(slots.grant(0, now), 0, "kept for the next step");
         slots.assigned("a");
         assert_eq!(slots.grant(1, now), 0);
-        slots.over("a", false, now);
+        slots.over("a", None, now);
+        assert_eq!(slots.grant(0, now), 1);
+    }
+
+    #[test]
+    fn the_first_step_of_the_run_that_continues_takes_no_credit() {
+        let (mut slots, now) = (Slots::new(1), Instant::now());
+        let credits = slots.grant(0, now);
+        slots.granted(credits);
+        slots.assigned("a");
+        slots.asked("a");
+        slots.over("a", Some("a+1"), now);
+        assert_eq!(slots.grant(0, now), 0, "kept for the next run's step");
+        slots.assigned("a+1");
+        assert_eq!(slots.grant(1, now), 0);
+        slots.over("a+1", None, now);
         assert_eq!(slots.grant(0, now), 1);
     }
 
@@ -140,7 +157,7 @@ mod tests {
         slots.assigned("a");
         slots.asked("a");
         slots.assigned("a");
-        slots.over("a", true, now);
+        slots.over("a", Some("a"), now);
         assert_eq!(slots.grant(1, now), 0, "one runs, one credit is still given");
         assert_eq!(slots.grant(0, now), 1);
     }
@@ -149,7 +166,7 @@ mod tests {
     fn a_next_step_that_does_not_come_gives_its_slot_back() {
         let (mut slots, now) = (Slots::new(1), Instant::now());
         slots.asked("a");
-        slots.over("a", true, now);
+        slots.over("a", Some("a"), now);
         assert_eq!(slots.grant(0, now), 0);
         let later = slots.next_due().expect("a slot is kept");
         assert_eq!(slots.grant(0, later), 1);
@@ -160,7 +177,7 @@ mod tests {
         let (mut slots, now) = (Slots::new(3), Instant::now());
         for (run, second) in [("a", 0), ("b", 1), ("c", 1)] {
             slots.asked(run);
-            slots.over(run, true, now + Duration::from_secs(second));
+            slots.over(run, Some(run), now + Duration::from_secs(second));
         }
         let first = slots.next_due().expect("three are kept");
         assert_eq!(slots.grant(0, first), 1);

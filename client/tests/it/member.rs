@@ -154,7 +154,11 @@ impl WorkerStream {
     }
 
     pub(crate) async fn done(&self, sequence: u64, closed: bool) {
-        self.say(sequence, work_response::Message::Done(v1::Done { revision: 9, closed })).await;
+        self.say(
+            sequence,
+            work_response::Message::Done(v1::Done { revision: 9, closed, ..v1::Done::default() }),
+        )
+        .await;
     }
 }
 

@@ -126,6 +126,7 @@ fn lease(taken: &Match, worker_id: &str) -> Bytes {
         taker: Some(log::Taker {
             worker_id: worker_id.to_owned(),
             bundle_id: waiting.bundle_id.clone(),
+            serves: Vec::new(),
         }),
     }))
 }

@@ -206,18 +206,22 @@ fn settle(
     outcome: log::Outcome,
 ) -> Option<Granted> {
     let revision = outcome.revision;
-    let (closed, next) = match outcome.result {
+    let (closed, continued_as, next) = match outcome.result {
         Some(Answer::Rejection(refused)) => {
             dispatch.with_desk(|desk| desk.leases.set_ending(report.token, false));
             answer(dispatch, id, report.sequence, refuse(refused, revision));
             return None;
         }
         Some(Answer::Step(result)) => {
-            let step = StepId { step: result.step, ..report.step.clone() };
-            (result.closed, result.token.map(|token| (step, Token::from(&token))))
+            let mut step = StepId { step: result.step, ..report.step.clone() };
+            if !result.run_id.is_empty() {
+                step.run_id.clone_from(&result.run_id);
+            }
+            let next = result.token.map(|token| (step, Token::from(&token)));
+            (result.closed, result.run_id, next)
         }
         // A memory write, or an answer without content.
-        Some(_) | None => (false, None),
+        Some(_) | None => (false, String::new(), None),
     };
     let mut rank = Rank::default();
     if let Some(ended) = report.ends {
@@ -233,7 +237,7 @@ fn settle(
         // The run's next step has its run's place among others; whom it prefers counts in a queue.
         rank = Rank { prefers: String::new(), ..before.unwrap_or_default() };
     }
-    let done = v1::Done { revision, closed };
+    let done = v1::Done { revision, closed, continued_as };
     answer(dispatch, id, report.sequence, Response::Done(done));
     // The run's next step is leased already; its worker kept the slot.
     let (step, token) = next.filter(|_| report.ends.is_some())?;

@@ -43,7 +43,7 @@ fn add(dispatch: &Dispatch, command: &Bytes) -> Option<Added> {
         Some((taken, worker_id))
     })??;
     let bundle_id = taken.waiting.bundle_id.clone();
-    start.lease_first = Some(log::Taker { worker_id, bundle_id });
+    start.lease_first = Some(log::Taker { worker_id, bundle_id, ..log::Taker::default() });
     let command = Bytes::from(pinrail_proto::encode(&asked));
     let dispatch = dispatch.clone();
     Some(Added { command, heard: Box::new(move |outcome| heard(&dispatch, taken, outcome)) })

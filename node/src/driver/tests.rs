@@ -15,6 +15,8 @@ use super::*;
 use crate::env::Env;
 use crate::raft::ReplicaConfig;
 
+mod continued;
+
 /// Long enough for anything that happens at once, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(20);
 const LEASE_MS: u64 = 1_000;

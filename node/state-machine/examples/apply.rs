@@ -134,7 +134,7 @@ fn value() -> Option<v1::Payload> {
 }
 
 fn taker() -> Option<Taker> {
-    Some(Taker { worker_id: WORKER.to_owned(), bundle_id: BUNDLE.to_owned() })
+    Some(Taker { worker_id: WORKER.to_owned(), bundle_id: BUNDLE.to_owned(), ..Taker::default() })
 }
 
 fn start(number: usize, lease_first: Option<Taker>) -> Command {

@@ -47,7 +47,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::TRUNKS_LIE_IN_RUNS;
+pub const FEATURE_LEVEL: u32 = level::CONTINUED_RUNS_STAY;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -70,4 +70,6 @@ pub(crate) mod level {
     /// The open step of a trunk lies in its run's row, and the input of a step is the result of the step that made it: two rows of
     /// each step less.
     pub(crate) const TRUNKS_LIE_IN_RUNS: u32 = 9;
+    /// The first step of a run that continues another may go to the worker that completed that one's last step, in one command.
+    pub(crate) const CONTINUED_RUNS_STAY: u32 = 10;
 }

@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant};
 use crate::worker::context::{CancelReason, Command, Signal};
 use crate::worker::execute::{Finished, Surroundings, context, execute};
 use crate::worker::held::{Lease, Token, heartbeat};
+use crate::worker::outbox::Follows;
 use crate::worker::outcome::StepError;
 
 use super::{Running, Runtime};
@@ -20,11 +21,15 @@ const PROGRESSES: usize = 64;
 pub const STEP_NOT_SERVED: &str = "STEP_NOT_SERVED";
 
 impl Runtime {
-    /// `next`: the run goes on with a step that this worker asked for.
-    pub(super) fn lease_over(&mut self, token: Token, next: bool) {
-        if let Some(lease) = self.held.remove(&token) {
-            self.slots.over(&lease.run_id, next, Instant::now());
-        }
+    /// `next`: what comes of what this worker asked for with the completion.
+    pub(super) fn lease_over(&mut self, token: Token, next: &Follows) {
+        let Some(lease) = self.held.remove(&token) else { return };
+        let next = match next {
+            Follows::Nothing => None,
+            Follows::Step => Some(&*lease.run_id),
+            Follows::Run(next) => Some(&**next),
+        };
+        self.slots.over(&lease.run_id, next, Instant::now());
     }
 
     pub(super) fn assigned(&mut self, assignment: v1::Assignment) {
@@ -91,7 +96,7 @@ impl Runtime {
         let Some(token) = cancel.token.map(Token::from) else { return };
         if cancel.lease_lost {
             tracing::info!(run = cancel.run_id, step = cancel.step, "lease lost; step dropped");
-            self.lease_over(token, false);
+            self.lease_over(token, &Follows::Nothing);
             self.outbox.drop_lease(token);
             if let Some(running) = self.running.remove(&token) {
                 running.tell.send_replace(Signal::Drop);
@@ -129,7 +134,7 @@ impl Runtime {
             return;
         }
         let Some(mut message) = finished.message else {
-            self.lease_over(finished.token, false);
+            self.lease_over(finished.token, &Follows::Nothing);
             return;
         };
         if let work_request::Message::Complete(complete) = &mut message {
@@ -150,11 +155,12 @@ impl Runtime {
             Some(v1::complete_step::Outcome::All(all)) => {
                 all.branches.first().is_some_and(|b| self.plan.handlers.get(&b.name).is_some())
             }
+            // The cluster knows what the next run begins with, and what this worker has handlers for.
+            Some(v1::complete_step::Outcome::ContinueAsNew(_)) => true,
             // A wait is over only if its signal came already: no slot is kept for that.
             Some(
                 v1::complete_step::Outcome::Wait(_)
                 | v1::complete_step::Outcome::Child(_)
-                | v1::complete_step::Outcome::ContinueAsNew(_)
                 | v1::complete_step::Outcome::Done(_),
             )
             | None => false,

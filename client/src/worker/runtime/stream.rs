@@ -119,7 +119,7 @@ impl Runtime {
         };
         let (sequence, now) = (response.sequence, Instant::now());
         let settled = match response.message {
-            Some(work_response::Message::Done(done)) => self.outbox.done(sequence, &done),
+            Some(work_response::Message::Done(done)) => self.outbox.done(sequence, done),
             Some(work_response::Message::Refused(refused)) => {
                 self.outbox.refused(sequence, refused, now)
             }
@@ -137,7 +137,7 @@ impl Runtime {
             Some(work_response::Message::Welcome(_)) | None => return,
         };
         match settled {
-            Settled::LeaseOver { token, next } => self.lease_over(token, next),
+            Settled::LeaseOver { token, next } => self.lease_over(token, &next),
             Settled::Other | Settled::Again => {}
         }
     }

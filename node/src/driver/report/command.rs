@@ -54,10 +54,7 @@ pub(super) fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<R
         }
     };
     let next_input = match &kind {
-        Kind::CompleteStep(log::CompleteStep {
-            outcome: Some(log::complete_step::Outcome::Next(next)),
-            ..
-        }) => next.input.clone(),
+        Kind::CompleteStep(completion) => next_input(completion),
         _ => None,
     };
     let command = encode(kind);
@@ -66,6 +63,16 @@ pub(super) fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<R
         return Err(too_large("report", size, max));
     }
     Ok(Report { sequence: request.sequence, token, step, command, ends, next_input })
+}
+
+/// What the one step that a completion makes is to work on.
+fn next_input(completion: &log::CompleteStep) -> Option<v1::Payload> {
+    use log::complete_step::Outcome;
+    match completion.outcome.as_ref()? {
+        Outcome::Next(next) => next.input.clone(),
+        Outcome::ContinueAsNew(next) => next.input.clone(),
+        Outcome::Done(_) | Outcome::Wait(_) | Outcome::All(_) | Outcome::Child(_) => None,
+    }
 }
 
 /// What a report is about.
@@ -105,8 +112,16 @@ fn complete(
         }
     };
     let memory = it.memory.into_iter().map(carried).collect::<Result<_, _>>()?;
-    let taker =
-        || log::Taker { worker_id: intro.worker_id.clone(), bundle_id: intro.bundle_id.clone() };
+    // What a run that continues begins with is not said here.
+    let serves = match &outcome {
+        Outcome::ContinueAsNew(_) => intro.profile.serves.iter().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let taker = || log::Taker {
+        worker_id: intro.worker_id.clone(),
+        bundle_id: intro.bundle_id.clone(),
+        serves,
+    };
     Ok(Kind::CompleteStep(log::CompleteStep {
         step: Some(step_ref(step)),
         token: Some(token.into()),

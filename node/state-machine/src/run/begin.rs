@@ -106,17 +106,22 @@ pub(super) fn go(
     Ok(())
 }
 
-/// Opens the first step: the one that the start asked for, or the bundle's.
+/// Opens the first step.
 pub(super) fn open_entry(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
     taker: Option<&Taker>,
 ) -> Result<(), Stop> {
-    let entry = match subject.run.entry.as_str() {
-        "" => subject.bundle.entry.clone(),
-        asked => asked.to_owned(),
-    };
+    let entry = entry(&subject.run, &subject.bundle).to_owned();
     step::open_first(txn, subject, &entry, taker)
+}
+
+/// Name of a run's first step: the one that its start asked for, or the bundle's.
+pub(super) fn entry<'a>(run: &'a RunRecord, bundle: &'a BundleRecord) -> &'a str {
+    match run.entry.as_str() {
+        "" => &bundle.entry,
+        asked => asked,
+    }
 }
 
 /// Sets up what every pin has: its row, its counter, its timers.

@@ -1,24 +1,27 @@
 //! Continue as new: a run ends and another one takes its place, so that a history need not grow for ever.
 
-use pinrail_proto::log::{ContinueRun, RunRecord};
+use pinrail_proto::log::{ContinueRun, RunRecord, Taker, Token};
 use pinrail_proto::v1::{PinReason, RunState};
 use pinrail_proto::{id, reason};
 use sha2::{Digest as _, Sha256};
 
 use crate::bundle;
+use crate::level;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 
-use super::begin::begin;
+use super::begin::{begin, entry};
 use super::start::{choose, route};
 use super::{End, Subject, close, find};
 
-/// Closes the subject's run as continued and starts the one that continues it. The caller saves the subject.
+/// Closes the subject's run as continued and starts the one that continues it: with `taker`, if that may have its first step,
+/// whose token is answered then. The caller saves the subject.
 pub(crate) fn continue_as_new(
     txn: &mut Txn<'_>,
     subject: &mut Subject,
     it: &ContinueRun,
-) -> Result<(), Stop> {
+    taker: Option<&Taker>,
+) -> Result<Option<Token>, Stop> {
     if subject.step.as_ref().is_some_and(|step| step.join != 0) {
         let message = "a branch of a fan-out cannot continue as a new run";
         return Err(reject(reason::INVALID_REQUEST, message));
@@ -39,12 +42,20 @@ pub(crate) fn continue_as_new(
     } else {
         (subject.agent.clone(), subject.bundle.clone(), next)
     };
-    let begun = begin(txn, agent, bundle, next, it.input.as_ref(), None)?;
+    let taker = taker.filter(|it| takes_entry(txn, it, entry(&next, &bundle)));
+    let begun = begin(txn, agent, bundle, next, it.input.as_ref(), taker)?;
+    let token = begun.step.as_ref().and_then(|step| step.token);
     subject.agent = begun.agent;
     if begun.bundle.bundle_id == subject.bundle.bundle_id {
         subject.bundle = begun.bundle;
     }
-    Ok(())
+    Ok(token)
+}
+
+fn takes_entry(txn: &Txn<'_>, taker: &Taker, entry: &str) -> bool {
+    let serves = &taker.serves;
+    txn.cluster.feature_level >= level::CONTINUED_RUNS_STAY
+        && (serves.is_empty() || serves.iter().any(|name| name == entry))
 }
 
 /// The record of the run that continues another: with its pin, its end, and what it was started with.

@@ -24,7 +24,7 @@ pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Ans
         .text(&subject.run.run_id)
         .u32(number)
         .last(&it.name);
-    let answer = Answer::Step(StepResult { closed: false, token: None, step: number });
+    let answer = Answer::Step(StepResult { step: number, ..StepResult::default() });
     if let Some(recorded) = txn.get::<CheckpointRecord>(&row)? {
         if recorded.value.as_ref() == Some(&value) {
             return Ok(answer);

@@ -4,7 +4,8 @@
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
-    BranchRecord, ChildRun, CompleteStep, NextStep, StepRecord, StepRef, StepResult, Token,
+    BranchRecord, ChildRun, CompleteStep, NextStep, RunRecord, StepRecord, StepRef, StepResult,
+    Token,
 };
 use pinrail_proto::v1::{Payload, StepState};
 use pinrail_proto::{encode, id, limits, reason};
@@ -25,6 +26,9 @@ use super::lease::offer;
 use super::queue::{Place, open, unleash};
 use super::state::turn;
 use super::{fan_out, find, held, save, wait};
+
+/// Number of a run's first step.
+const FIRST: u32 = 1;
 
 pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answer, Stop> {
     check(it)?;
@@ -69,12 +73,10 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
                 Ok(false)
             })?
         }
-        Some(Outcome::ContinueAsNew(next)) => {
-            if !cancel_if_ending(txn, &mut subject)? {
-                continue_as_new(txn, &mut subject, next)?;
-            }
-            None
-        }
+        Some(Outcome::ContinueAsNew(next)) => match cancel_if_ending(txn, &mut subject)? {
+            true => None,
+            false => continue_as_new(txn, &mut subject, next, it.lease_next.as_ref())?,
+        },
         None => {
             return Err(reject(
                 reason::INVALID_REQUEST,
@@ -83,12 +85,22 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
         }
     };
     subject.save(txn)?;
-    let leased = subject.step.as_ref().filter(|_| token.is_some());
-    Ok(Answer::Step(StepResult {
-        closed: is_over(subject.run.state()),
-        token,
-        step: leased.map_or(subject.run.step, |step| step.number),
-    }))
+    let number = subject.step.as_ref().map_or(0, |step| step.number);
+    Ok(answer(&subject.run, token.map(|token| (number, token))))
+}
+
+/// `leased`: a step of the run that goes on, with its token; where the run was continued, it is the first one of the next run.
+fn answer(run: &RunRecord, leased: Option<(u32, Token)>) -> Answer {
+    let mut result =
+        StepResult { closed: is_over(run.state()), step: run.step, ..StepResult::default() };
+    if let Some((number, token)) = leased {
+        (result.step, result.token) = (number, Some(token));
+        if !run.continued_to.is_empty() {
+            result.step = FIRST;
+            result.run_id.clone_from(&run.continued_to);
+        }
+    }
+    Answer::Step(result)
 }
 
 /// Ends the attempt with its result.
@@ -261,14 +273,15 @@ fn recorded(
         subject.save(txn)?;
     }
     // The lease that came with the first answer, if the same worker still holds it.
-    let leased = find(txn.read(), asked.agent, &asked.run_id, step.next)?
+    let (run_id, number) = match subject.run.continued_to.as_str() {
+        "" => (asked.run_id.as_str(), step.next),
+        continued_to => (continued_to, FIRST),
+    };
+    let leased = find(txn.read(), asked.agent, run_id, number)?
         .filter(|next| next.state() == StepState::Leased)
-        .filter(|next| next.token.is_some_and(|t| t.revision == step.completion_revision));
-    Ok(Some(Answer::Step(StepResult {
-        closed: is_over(subject.run.state()),
-        token: leased.as_ref().and_then(|next| next.token),
-        step: leased.map_or(subject.run.step, |next| next.number),
-    })))
+        .and_then(|next| Some((next.number, next.token?)))
+        .filter(|(_, token)| token.revision == step.completion_revision);
+    Ok(Some(answer(&subject.run, leased)))
 }
 
 fn check(it: &CompleteStep) -> Result<(), Stop> {

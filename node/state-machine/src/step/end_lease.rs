@@ -65,7 +65,7 @@ fn answer(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<Answer, Stop> {
     subject.save(txn)?;
     Ok(Answer::Step(StepResult {
         closed: is_over(subject.run.state()),
-        token: None,
         step: subject.run.step,
+        ..StepResult::default()
     }))
 }

@@ -31,8 +31,8 @@ pub(crate) fn fail(txn: &mut Txn<'_>, it: &FailStep) -> Result<Answer, Stop> {
     subject.save(txn)?;
     Ok(Answer::Step(StepResult {
         closed: is_over(subject.run.state()),
-        token: None,
         step: subject.run.step,
+        ..StepResult::default()
     }))
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
     dequeue(txn, &mut subject);
     let token = grant(txn, &mut subject, &taker)?;
     subject.save(txn)?;
-    Ok(Answer::Step(StepResult { closed: false, token: Some(token), step: asked.step }))
+    Ok(Answer::Step(StepResult { token: Some(token), step: asked.step, ..StepResult::default() }))
 }
 
 /// Leases the open step, which is in no queue, to a worker that is there for it, if that may have it; otherwise the

@@ -39,7 +39,7 @@ fn leased(feature_level: u32) -> (Replica, Token) {
 }
 
 fn taker() -> Taker {
-    Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned() }
+    Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned(), ..Taker::default() }
 }
 
 fn complete(number: u32, token: Token, outcome: Outcome) -> Command {

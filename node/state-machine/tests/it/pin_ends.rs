@@ -29,7 +29,8 @@ fn cluster(feature_level: u32, external: bool) -> Replica {
 /// Starts a run that a worker holds, or that is executed elsewhere. Answers how many timers it has.
 fn start(replica: &mut Replica, external: bool) -> usize {
     let before = replica.count(Kind::Deadline);
-    let taker = Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned() };
+    let taker =
+        Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned(), ..Taker::default() };
     replica.must(Command::StartRun(log::StartRun {
         agent: agent(AGENT),
         run_id: RUN.to_owned(),

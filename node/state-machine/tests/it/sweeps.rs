@@ -48,7 +48,11 @@ fn start(run_id: &str) -> log::StartRun {
 
 fn lease(replica: &mut Replica, run_id: &str, bundle_id: &str) -> Token {
     let step = Some(StepRef { agent: 1, run_id: run_id.to_owned(), step: 1 });
-    let taker = Some(Taker { worker_id: "w1".to_owned(), bundle_id: bundle_id.to_owned() });
+    let taker = Some(Taker {
+        worker_id: "w1".to_owned(),
+        bundle_id: bundle_id.to_owned(),
+        ..Taker::default()
+    });
     match replica.must(Command::LeaseStep(log::LeaseStep { step, attempt: 1, taker })) {
         Answer::Step(answer) => answer.token.unwrap(),
         other => panic!("{other:?}"),

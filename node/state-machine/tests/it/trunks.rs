@@ -18,7 +18,7 @@ const RUN: &str = "run";
 const ROWS_OF_EACH: u32 = 8;
 
 fn taker() -> Taker {
-    Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned() }
+    Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned(), ..Taker::default() }
 }
 
 /// A run whose first step a worker has.

@@ -20,6 +20,8 @@ pub(super) fn history() -> Vec<(&'static str, Vec<log::Command>)> {
     history.extend(levels::entries_that_write_once(before));
     let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
     history.extend(levels::trunks_that_lie_in_runs(before));
+    let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
+    history.extend(levels::continued_runs_that_stay(before));
     history
 }
 
@@ -705,7 +707,7 @@ fn payload(text: &str) -> Option<v1::Payload> {
 }
 
 fn taker(bundle_id: &str) -> Taker {
-    Taker { worker_id: "w1".to_owned(), bundle_id: bundle_id.to_owned() }
+    Taker { worker_id: "w1".to_owned(), bundle_id: bundle_id.to_owned(), ..Taker::default() }
 }
 
 fn switch(bundle_id: &str) -> Command {

@@ -304,7 +304,7 @@ impl Scene {
         Command::LeaseStep(log::LeaseStep {
             step: Some(StepRef { agent: 1, run_id: RUN.to_owned(), step: open.number }),
             attempt: open.attempt + 1 + too_far,
-            taker: Some(Taker { worker_id: "w1".to_owned(), bundle_id }),
+            taker: Some(Taker { worker_id: "w1".to_owned(), bundle_id, ..Taker::default() }),
         })
     }
 

@@ -103,6 +103,7 @@ pub(super) enum Op {
         run: u8,
         back: u8,
         live: bool,
+        lease_next: bool,
     },
     PauseRun {
         run: u8,
@@ -328,8 +329,9 @@ fn work() -> impl Strategy<Value = Op> {
             }
         ),
         2 => (run(), back()).prop_map(|(run, back)| Op::ChildStep { run, back }),
-        1 => (run(), back(), any::<bool>())
-            .prop_map(|(run, back, live)| Op::Continue { run, back, live }),
+        1 => (run(), back(), any::<bool>(), any::<bool>()).prop_map(
+            |(run, back, live, lease_next)| Op::Continue { run, back, live, lease_next }
+        ),
         2 => (run(), back(), 1..4_u8, any::<bool>(), any::<bool>()).prop_map(
             |(run, back, branches, settle, lease_next)| Op::FanOut {
                 run, back, branches, settle, lease_next

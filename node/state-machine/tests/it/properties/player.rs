@@ -89,7 +89,11 @@ impl Player {
                 let mut command = self.command(start)?;
                 if let Command::StartRun(it) = &mut command {
                     let worker_id = "w1".to_owned();
-                    it.lease_first = Some(Taker { worker_id, bundle_id: bundle_id(*bundle) });
+                    it.lease_first = Some(Taker {
+                        worker_id,
+                        bundle_id: bundle_id(*bundle),
+                        ..Taker::default()
+                    });
                 }
                 command
             }
@@ -192,8 +196,8 @@ impl Player {
                 }
                 command
             }
-            Op::Continue { run, back, live } => {
-                let mut command = self.complete(*run, *back, 0, false)?;
+            Op::Continue { run, back, live, lease_next } => {
+                let mut command = self.complete(*run, *back, 0, *lease_next)?;
                 if let Command::CompleteStep(it) = &mut command {
                     let input = Some(payload("state"));
                     it.outcome = Some(Completion::ContinueAsNew(log::ContinueRun {
@@ -365,7 +369,7 @@ impl Player {
         Some(Command::LeaseStep(log::LeaseStep {
             step: Some(StepRef { agent: 1, run_id, step: open.number }),
             attempt: open.attempt + 1 + u32::from(odd == 2),
-            taker: Some(Taker { worker_id: "w1".to_owned(), bundle_id }),
+            taker: Some(Taker { worker_id: "w1".to_owned(), bundle_id, ..Taker::default() }),
         }))
     }
 
@@ -380,7 +384,8 @@ impl Player {
             }
             None => Completion::Done(payload("answer")),
         };
-        let taker = Taker { worker_id: "w1".to_owned(), bundle_id: pin.bundle_id };
+        let taker =
+            Taker { worker_id: "w1".to_owned(), bundle_id: pin.bundle_id, ..Taker::default() };
         Some(Command::CompleteStep(log::CompleteStep {
             step,
             token,

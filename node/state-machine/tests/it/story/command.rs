@@ -51,7 +51,7 @@ fn administration(line: &mut Line, verb: &str) -> Option<Kind> {
             cluster: "story".to_owned(),
             cluster_id: vec![7; 16].into(),
             incarnation: 1,
-            feature_level: 1,
+            feature_level: line.number("level").map_or(1, |level| u32::try_from(level).unwrap()),
         }),
         "recover" => {
             let incarnation = line.number("incarnation").unwrap_or(2);
@@ -271,7 +271,9 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
             let next = fan_out(line).map(log::complete_step::Outcome::All).or(next);
             let lease_next = line.option("lease-next").map(|worker_id| {
                 let bundle_id = pinned_bundle(world, &agent, &run_id);
-                Taker { worker_id, bundle_id }
+                let serves = line.option("serves").unwrap_or_default();
+                let serves = serves.split_terminator(',').map(str::to_owned).collect();
+                Taker { worker_id, bundle_id, serves }
             });
             Kind::CompleteStep(log::CompleteStep {
                 step,
@@ -341,7 +343,7 @@ fn fan_out(line: &mut Line) -> Option<log::FanOut> {
 /// `w1/v1`: a worker and the bundle that it serves.
 fn taker(text: &str) -> Taker {
     let (worker, bundle) = text.split_once('/').expect("a worker and its bundle");
-    Taker { worker_id: worker.to_owned(), bundle_id: bundle.to_owned() }
+    Taker { worker_id: worker.to_owned(), bundle_id: bundle.to_owned(), ..Taker::default() }
 }
 
 fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind {
@@ -354,7 +356,7 @@ fn lease(world: &World, line: &mut Line, agent: &AgentRef, run_id: &str) -> Kind
     Kind::LeaseStep(log::LeaseStep {
         step: Some(step_ref(world, agent, run_id, open.number)),
         attempt: open.attempt + 1,
-        taker: Some(Taker { worker_id: line.text("worker"), bundle_id }),
+        taker: Some(Taker { worker_id: line.text("worker"), bundle_id, ..Taker::default() }),
     })
 }
 

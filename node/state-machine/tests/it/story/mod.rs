@@ -67,6 +67,7 @@ stories! {
     fan_out_and_join
     children
     kinds_of_runs
+    continue_and_lease
     continue_as_new
     delayed_starts
     paused_run

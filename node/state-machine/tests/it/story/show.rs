@@ -175,7 +175,8 @@ pub(super) fn pin(pin: &v1::Pin) -> String {
 
 fn step(it: &log::StepResult) -> String {
     let leased = leased(it.token.as_ref());
-    format!("step {}{leased}{}", it.step, if it.closed { ", the run is over" } else { "" })
+    let of = if it.run_id.is_empty() { String::new() } else { format!(" of {}", it.run_id) };
+    format!("step {}{of}{leased}{}", it.step, if it.closed { ", the run is over" } else { "" })
 }
 
 fn leased(token: Option<&log::Token>) -> String {

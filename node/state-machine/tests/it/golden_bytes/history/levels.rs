@@ -107,3 +107,32 @@ pub(super) fn trunks_that_lie_in_runs(before: u64) -> Vec<(&'static str, Vec<log
         ("complete w and v", vec![done("w", 2, before + 3), done("v", 3, before + 5)]),
     ]
 }
+
+/// Runs that continue, for a worker that takes what the next one begins with, and for one that does not.
+pub(super) fn continued_runs_that_stay(before: u64) -> Vec<(&'static str, Vec<log::Command>)> {
+    let level = plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 10 }));
+    vec![
+        ("start c1 and c2, lease", vec![start("c1"), start("c2")]),
+        ("complete c1, continue", vec![continued("c1", before + 1, &[])]),
+        ("raise the level to 10, start c3, lease", vec![level, start("c3")]),
+        ("complete c2, continue", vec![continued("c2", before + 2, &["plan"])]),
+        ("complete c3, continue", vec![continued("c3", before + 5, &["check"])]),
+        ("complete c2 again", vec![continued("c2", before + 2, &["plan"])]),
+        ("complete c2+1", vec![done("c2+1", 1, before + 6)]),
+    ]
+}
+
+/// A result that has the run go on as another one, for the same worker.
+fn continued(run_id: &str, revision: u64, serves: &[&str]) -> log::Command {
+    let serves = serves.iter().map(|name| (*name).to_owned()).collect();
+    plain(Command::CompleteStep(log::CompleteStep {
+        step: step(run_id, 1),
+        token: Some(Token { incarnation: 4, revision }),
+        outcome: Some(log::complete_step::Outcome::ContinueAsNew(log::ContinueRun {
+            input: payload("state"),
+            on_live_bundle: false,
+        })),
+        lease_next: Some(log::Taker { serves, ..taker("v9") }),
+        ..log::CompleteStep::default()
+    }))
+}
