@@ -52,7 +52,10 @@ impl Base<'_> {
             }
         }
         for (key, record) in kept {
-            records.insert(key, record);
+            match record {
+                Some(record) => records.insert(key, record),
+                None => records.remove(&key),
+            }
         }
         self.overlay.absorb(finished.writes, finished.late);
     }

@@ -47,7 +47,7 @@ pub use apply::{Machine, Written};
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::CONTINUED_RUNS_STAY;
+pub const FEATURE_LEVEL: u32 = level::RUNS_HOLD_ENDED_STEPS;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -72,4 +72,6 @@ pub(crate) mod level {
     pub(crate) const TRUNKS_LIE_IN_RUNS: u32 = 9;
     /// The first step of a run that continues another may go to the worker that completed that one's last step, in one command.
     pub(crate) const CONTINUED_RUNS_STAY: u32 = 10;
+    /// Steps of a trunk that have ended lie in the row of a run that begins from here on, while they are small.
+    pub(crate) const RUNS_HOLD_ENDED_STEPS: u32 = 11;
 }

@@ -36,8 +36,8 @@ pub(crate) type LateRows = BTreeMap<RowKey, Arc<dyn LateRow>>;
 pub(crate) struct Overlay<'a> {
     base: &'a dyn Read,
     writes: Writes,
-    /// What some of the writes were encoded from.
-    records: Vec<(RowKey, Record)>,
+    /// What some of the writes were encoded from. None: what the base keeps is not what it is any more.
+    records: Vec<(RowKey, Option<Record>)>,
     /// Rows that are encoded later, in place of what else is said here of their keys.
     late: LateRows,
     /// The last scan of the base, if it was a small one: a write of memory looks into its key's chain before it, while it is
@@ -82,12 +82,21 @@ impl<'a> Overlay<'a> {
     /// Puts a row that is likely to be read again soon, and keeps what it was encoded from.
     pub(crate) fn put_kept(&mut self, key: RowKey, value: Bytes, record: Record) {
         self.forget(&key);
-        self.records.push((key.clone(), record));
+        self.records.push((key.clone(), Some(record)));
         self.writes.insert(key, Some(value));
     }
 
     /// Keeps a record that lies in another one's row.
     pub(crate) fn keep_within(&mut self, key: RowKey, record: Record) {
+        self.set_within(key, Some(record));
+    }
+
+    /// Forgets what is kept of a record that lies in another one's row.
+    pub(crate) fn forget_within(&mut self, key: RowKey) {
+        self.set_within(key, None);
+    }
+
+    fn set_within(&mut self, key: RowKey, record: Option<Record>) {
         self.records.retain(|(kept, _)| *kept != key);
         self.records.push((key, record));
     }
@@ -144,7 +153,7 @@ impl<'a> Overlay<'a> {
             return Some(record);
         }
         if let Some((_, record)) = self.records.iter().find(|(kept, _)| **kept == *key) {
-            return Some(Arc::clone(record));
+            return record.clone();
         }
         if self.writes.contains_key(key) { None } else { of_base(self.base) }
     }
@@ -160,7 +169,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// Takes what was written, in key order, the records that were kept of it, and what is encoded later.
-    pub(crate) fn into_parts(self) -> (Writes, Vec<(RowKey, Record)>, LateRows) {
+    pub(crate) fn into_parts(self) -> (Writes, Vec<(RowKey, Option<Record>)>, LateRows) {
         (self.writes, self.records, self.late)
     }
 
@@ -236,7 +245,8 @@ impl Read for Overlay<'_> {
     }
 
     fn keep(&self, key: &[u8], record: Record) {
-        if !self.writes.contains_key(key) {
+        let is_of_base = self.records.iter().all(|(kept, _)| **kept != *key);
+        if is_of_base && !self.writes.contains_key(key) {
             self.base.keep(key, record);
         }
     }

@@ -87,8 +87,8 @@ pub(crate) struct Txn<'a> {
 /// What a successful transaction leaves.
 pub(crate) struct Finished {
     pub(crate) writes: Writes,
-    /// What some of the writes were encoded from.
-    pub(crate) records: Vec<(RowKey, Record)>,
+    /// What some of the writes were encoded from. None: what was kept is to be forgotten.
+    pub(crate) records: Vec<(RowKey, Option<Record>)>,
     /// What later commands of the same log entry may change again.
     pub(crate) late: LateRows,
     pub(crate) cluster: Shared<ClusterRecord>,
@@ -148,6 +148,16 @@ impl<'a> Txn<'a> {
     /// As [`Self::put_kept`], of a row that holds more than its record.
     pub(crate) fn put_joined<M: Decoded>(&mut self, key: RowKey, row: Bytes, record: &Shared<M>) {
         self.overlay.put_kept(key, row, record.arc());
+    }
+
+    /// Puts a record that is encoded already.
+    pub(crate) fn put_encoded(&mut self, key: RowKey, record: Bytes) {
+        self.overlay.put(key, record);
+    }
+
+    /// Forgets what is kept of a record that lies in another one's row: that row says what it is from here on.
+    pub(crate) fn forget(&mut self, key: RowKey) {
+        self.overlay.forget_within(key);
     }
 
     /// Keeps a record that lies in another one's row.

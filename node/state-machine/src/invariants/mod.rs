@@ -140,13 +140,26 @@ impl<'a> Scene<'a> {
             steps.insert((run_id.to_owned(), step), decode(&key, &value)?);
         }
         for run in &mut runs {
-            let Some(open) = run.open_step.take() else { continue };
-            let (run_id, number) = (run.run_id.clone(), open.number);
-            let belongs = number == run.trunk && !is_closed(open.state());
-            if steps.insert((run_id, number), *open).is_some() || !belongs {
-                let detail =
-                    format!("step {}/{number} does not belong in its run's row", run.run_id);
-                found.say("P2", detail);
+            let mut in_row = Vec::new();
+            let mut before = run.ended_to;
+            for ended in &run.ended {
+                let step: StepRecord = decode(run.run_id.as_bytes(), &ended.record)?;
+                let follows = before < ended.number && ended.number <= run.trunk;
+                let belongs = follows && step.number == ended.number && is_closed(step.state());
+                in_row.push((step, belongs && run.holds_ended));
+                before = ended.number;
+            }
+            if let Some(open) = run.open_step.take() {
+                let belongs = open.number == run.trunk && !is_closed(open.state());
+                in_row.push((*open, belongs));
+            }
+            for (step, belongs) in in_row {
+                let number = step.number;
+                if steps.insert((run.run_id.clone(), number), step).is_some() || !belongs {
+                    let detail =
+                        format!("step {}/{number} does not belong in its run's row", run.run_id);
+                    found.say("P2", detail);
+                }
             }
         }
         let mut timers = Vec::new();

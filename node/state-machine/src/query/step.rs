@@ -9,7 +9,7 @@ use prost::Message as _;
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
 use crate::overlay::Overlay;
-use crate::run::open_step;
+use crate::run::step_in_row;
 use crate::step::{self, find};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{decode, get};
@@ -33,8 +33,12 @@ pub fn steps(
     let (agent, run) = locate(read, namespace, agent, run_id)?;
     let range = Key::of(Kind::Step, agent.number).text(run_id).range();
     let mut all = Overlay::new(read);
-    if let Some(open) = open_step(read, agent.number, run_id, run.trunk)? {
-        all.put(step::key(agent.number, run_id, open.number), open.encode_to_vec().into());
+    let key = |number| step::key(agent.number, run_id, number);
+    for ended in &run.ended {
+        all.put(key(ended.number), ended.record.clone());
+    }
+    if let Some(trunk) = step_in_row(read, agent.number, run_id, run.trunk)? {
+        all.put(key(trunk.number), trunk.encode_to_vec().into());
     }
     let (rows, next) = page(&all, &range, page_size, token)?;
     let mut steps = Vec::with_capacity(rows.len());

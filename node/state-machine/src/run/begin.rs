@@ -84,6 +84,7 @@ pub(super) fn go(
     session::enter(txn, subject)?;
     let run: &mut RunRecord = &mut subject.run;
     run.grace_ms = subject.agent.grace_ms;
+    run.holds_ended = txn.cluster.feature_level >= level::RUNS_HOLD_ENDED_STEPS;
     (run.pinned_ms, run.pinned_revision) = (txn.now, txn.revision);
     run.first_bundle_id.clone_from(&run.bundle_id);
     run.first_revision = txn.revision;

@@ -21,6 +21,7 @@ mod close;
 mod continued;
 mod cost;
 mod delay;
+mod ended;
 mod finish;
 mod finished;
 mod index;
@@ -55,13 +56,14 @@ pub(crate) use cancel::{cancel, cancel_if_ending, stop_if_ending};
 pub(crate) use child::{child_id, child_key, end_children, start_awaited};
 pub(crate) use close::{End, close};
 pub(crate) use continued::continue_as_new;
+pub(crate) use ended::put_ended;
 pub(crate) use finish::{finish, keep};
 pub(crate) use index::{kind_prefix, label_prefix, lasting_keys, state_key, state_prefix};
 pub(crate) use pause::{pause, resume};
 pub(crate) use repin::repin;
 pub(crate) use retention::forget;
 pub(crate) use retry::retry;
-pub(crate) use row::{find, open_step, save, split};
+pub(crate) use row::{find, save, split, step_in_row};
 use row::{open_of, take};
 pub(crate) use score::score;
 pub(crate) use settle::{ends, settle};
@@ -127,10 +129,10 @@ impl Subject {
         self.step = Some(step);
     }
 
-    /// Writes the present step back.
-    pub(crate) fn write_step(&self, txn: &mut Txn<'_>) {
+    /// Writes the present step back: where it lies in the run's row, that is written with the subject.
+    pub(crate) fn write_step(&mut self, txn: &mut Txn<'_>) {
         if let Some(step) = &self.step {
-            crate::step::save(txn, self.agent.number, &self.run, step);
+            crate::step::save(txn, self.agent.number, &mut self.run, step);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::{bundle, event, step};
 
 use super::begin::pin;
 use super::close::unpin;
+use super::ended::forget_ended;
 use super::{End, Subject, close, set_state};
 
 /// Moves a run to the mark's bundle and begins it again. A run that reported a destructive effect is paused
@@ -135,10 +136,10 @@ pub(super) const STEP_ROWS: [Kind; 7] = [
 /// that a run may store.
 fn forget_steps(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     let agent = subject.agent.number;
-    // A step that lay in the run's row has a row to be forgotten by, as all others.
-    if subject.step.as_ref().is_some_and(|step| step.in_run) {
-        subject.write_step(txn);
+    if let Some(step) = subject.step.as_ref().filter(|step| step.in_run) {
+        txn.delete(step::key(agent, &subject.run.run_id, step.number));
     }
+    forget_ended(txn, agent, &mut subject.run);
     for kind in STEP_ROWS {
         let range: KeyRange = Key::of(kind, agent).text(&subject.run.run_id).range();
         for (key, _) in txn.scan(&range, usize::MAX)? {

@@ -4,6 +4,7 @@ use crate::key::{Key, Kind, RowKey};
 use crate::outcome::Stop;
 use crate::txn::Txn;
 
+use super::ended::forget_ended;
 use super::restart::STEP_ROWS;
 use super::{find, is_over, lasting_keys, state_key};
 
@@ -35,7 +36,7 @@ pub(crate) fn forget(
         let items = u32::try_from(rows.div_ceil(ROWS_OF_AN_ITEM)).unwrap_or(left);
         Forgotten { whole, items: items.clamp(1, left.max(1)) }
     };
-    let Some(run) = find(txn.read(), agent, run_id)? else { return Ok(did(0, true)) };
+    let Some(mut run) = find(txn.read(), agent, run_id)? else { return Ok(did(0, true)) };
     if !is_over(run.state()) {
         return Ok(did(0, true));
     }
@@ -53,6 +54,7 @@ pub(crate) fn forget(
             return Ok(did(looked + deleted, false));
         }
     }
+    forget_ended(txn, agent, &mut run);
     for kind in [Kind::Run, Kind::RunInput, Kind::RunOutput] {
         txn.delete(Key::of(kind, agent).last(run_id));
     }

@@ -1,6 +1,5 @@
-//! The row of a run: its record and, from feature level 9 on, that of the step that its trunk is at, so that a step that goes on
-//! with the next one writes one row and not two. In memory they are two records, each under the key that its own row has or
-//! would have.
+//! The row of a run: its record, in which steps lie that have ended (`ended.rs`), and, from feature level 9 on, that of the step
+//! that its trunk is at. In memory run and open step are two records, each under the key that its own row has or would have.
 
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::step;
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, checked, decode};
 
+use super::ended::ended;
 use super::is_over;
 
 /// Number of `RunRecord.open_step`.
@@ -85,14 +85,17 @@ fn read_row(read: &dyn Read, agent: u32, key: &[u8]) -> Result<Option<Shared<Run
 }
 
 /// The step of this number, if it lies in its run's row.
-pub(crate) fn open_step(
+pub(crate) fn step_in_row(
     read: &dyn Read,
     agent: u32,
     run_id: &str,
     number: u32,
 ) -> Result<Option<StepRecord>, Fault> {
-    let open = stored(read, &key(agent, run_id))?.and_then(|(_, open)| open);
-    Ok(open.filter(|open| open.number == number))
+    let Some((run, open)) = stored(read, &key(agent, run_id))? else { return Ok(None) };
+    match open.filter(|open| open.number == number) {
+        Some(open) => Ok(Some(open)),
+        None => ended(&run, number),
+    }
 }
 
 /// The step that lies in the row of a run.

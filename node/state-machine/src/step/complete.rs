@@ -177,7 +177,7 @@ fn make(
     }
     take_room(subject, made.bytes)?;
     let first = subject.run.step + 1;
-    if let Some(step) = &mut subject.step {
+    if let Subject { agent, run, step: Some(step), .. } = &mut *subject {
         let ended: &mut StepRecord = step;
         ended.made = made.steps;
         // A fan-out's join is made first, and then its branches.
@@ -186,7 +186,7 @@ fn make(
             ended.result = Some(next.input.clone().unwrap_or_default());
         }
         // The finished step's row is written here: the subject goes on with another one.
-        save(txn, subject.agent.number, &subject.run, step);
+        save(txn, agent.number, run, step);
     }
     if open(txn, subject)? {
         return give(txn, subject, it);

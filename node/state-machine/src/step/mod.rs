@@ -34,7 +34,7 @@ use crate::key::{Key, Kind, RowKey};
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::records::Record;
-use crate::run::{Subject, is_over, open_step, save as save_run, settle};
+use crate::run::{Subject, is_over, put_ended, save as save_run, settle, step_in_row};
 use crate::shared::Shared;
 use crate::store::{Fault, Read};
 use crate::txn::{Txn, checked, decode};
@@ -93,7 +93,7 @@ fn stored(
     let key = key(agent, run_id, number);
     match read.get(&key)? {
         Some(row) => decode(&key, &row).map(Some),
-        None => open_step(read, agent, run_id, number),
+        None => step_in_row(read, agent, run_id, number),
     }
 }
 
@@ -106,20 +106,18 @@ pub(crate) fn lies_in_run(step: &StepRecord) -> bool {
     step.in_run && !is_closed(step.state())
 }
 
-/// Writes a step of a run: into its own row, or, as long as it is open, into its run's.
+/// Writes a step of a run: into its own row, or into its run's, which the command writes behind that when the step has ended.
 pub(crate) fn save(
     txn: &mut Txn<'_>,
     agent: u32,
-    run: &Shared<RunRecord>,
+    run: &mut Shared<RunRecord>,
     step: &Shared<StepRecord>,
 ) {
-    let key = key(agent, &run.run_id, step.number);
-    if is_closed(step.state()) {
-        txn.put(key, &**step);
-    } else if lies_in_run(step) {
-        save_run(txn, agent, run, Some(step));
-    } else {
-        txn.put_kept(key, step);
+    match (step.in_run, is_closed(step.state())) {
+        (true, true) => put_ended(txn, agent, run, step),
+        (true, false) => save_run(txn, agent, run, Some(step)),
+        (false, true) => txn.put(key(agent, &run.run_id, step.number), &**step),
+        (false, false) => txn.put_kept(key(agent, &run.run_id, step.number), step),
     }
 }
 

@@ -79,12 +79,12 @@ fn state(replica: &Replica, number: u32) -> (v1::StepState, Option<String>) {
 }
 
 #[test]
-fn a_run_that_goes_on_writes_itself_and_the_step_that_is_over_and_nothing_else() {
+fn a_run_that_goes_on_writes_its_own_row_and_nothing_else() {
     let (mut replica, token) = leased(FEATURE_LEVEL);
     let before = replica.clone();
     replica.now_ms += 1;
     go_on(&mut replica, 1, token);
-    let kinds = [Kind::Cluster, Kind::Run, Kind::Step].map(|kind| kind as u8);
+    let kinds = [Kind::Cluster, Kind::Run].map(|kind| kind as u8);
     assert_eq!(changed(&before, &replica), kinds);
     replica.check_promises();
 }

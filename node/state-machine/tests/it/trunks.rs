@@ -1,7 +1,11 @@
-//! The step that a run's trunk is at lies in the run's row while it is open, and is read as if it had a row of its own.
+//! The step that a run's trunk is at lies in the run's row, and those before it while they are small. They are read as if they had
+//! rows of their own.
+
+use std::collections::BTreeSet;
 
 use pinrail_proto::log::command::Kind as Command;
 use pinrail_proto::log::complete_step::Outcome;
+use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{self, FanOut, NextStep, RunRecord, StepRef, Taker, Token};
 use pinrail_proto::v1;
 use pinrail_state_machine::effect::StepId;
@@ -117,8 +121,8 @@ fn a_run_that_is_fanned_out_shows_its_trunk_among_its_branches() {
     let branches = vec![next("left"), next("right")];
     let fan_out = FanOut { branches, join: "join".to_owned(), settle: false };
     complete(&mut replica, 2, Outcome::All(fan_out));
-    // Steps 1 and 2 are closed, 4 and 5 of the branches, and 3, the join, waits in the run's row.
-    assert_eq!((replica.count(Kind::Step), steps(&replica, 10).len()), (4, 5));
+    // Steps 1 and 2 have ended and 3, the join, waits: in the run's row. Steps 4 and 5 are of the branches.
+    assert_eq!((replica.count(Kind::Step), steps(&replica, 10).len()), (2, 5));
     let numbers = |page_size| -> Vec<u32> {
         steps(&replica, page_size).into_iter().map(|(number, ..)| number).collect()
     };
@@ -150,6 +154,108 @@ fn a_run_that_begins_anew_has_forgotten_the_step_in_its_row() {
     let first = (1, v1::StepState::Ready, "begin".to_owned(), String::new());
     assert_eq!(steps(&replica, 10), [first]);
     assert_eq!(query::step(replica.read(), "", AGENT, RUN, 3).unwrap(), None);
+}
+
+/// Goes on with steps of inputs of so many bytes. After each: how many steps lie in rows of their own.
+fn rows_after_each(replica: &mut Replica, steps_made: u32, bytes: usize) -> Vec<usize> {
+    let first = token_of_trunk(replica);
+    let go_on = (first..first + steps_made).map(|number| {
+        let input = Some(payload(&"x".repeat(bytes)));
+        complete(replica, number, Outcome::Next(NextStep { name: "main".to_owned(), input }));
+        replica.count(Kind::Step)
+    });
+    go_on.collect()
+}
+
+fn token_of_trunk(replica: &Replica) -> u32 {
+    leased_steps(replica.read(), None, 1).unwrap()[0].step.step
+}
+
+/// All steps so far are seen, whatever the pages.
+fn expect_steps(replica: &Replica, count: u32) {
+    for page_size in [1, 3, 4, 100] {
+        let numbers: Vec<u32> = steps(replica, page_size).into_iter().map(|it| it.0).collect();
+        assert_eq!(numbers, (1..=count).collect::<Vec<u32>>(), "in pages of {page_size}");
+    }
+    for number in 1..=count {
+        let step = query::step(replica.read(), "", AGENT, RUN, number).unwrap().unwrap();
+        assert_eq!((step.number, step.state() == v1::StepState::Leased), (number, number == count));
+    }
+}
+
+#[test]
+fn steps_that_have_ended_stay_with_their_run_while_they_are_small() {
+    let mut replica = started(FEATURE_LEVEL);
+    assert_eq!(rows_after_each(&mut replica, 9, 256), [0; 9]);
+    expect_steps(&replica, 10);
+    let rows = rows_after_each(&mut replica, 12, 1_000);
+    assert!(
+        rows.is_sorted() && rows[0] < rows[11],
+        "they left together, and more than once: {rows:?}"
+    );
+    assert!(rows.iter().collect::<BTreeSet<_>>().len() > 2, "{rows:?}");
+    expect_steps(&replica, 22);
+    let before = replica.count(Kind::Step);
+    let large = rows_after_each(&mut replica, 2, 5_000);
+    assert_eq!(large[1], large[0] + 1, "it stays for none");
+    assert!(large[0] > before);
+    expect_steps(&replica, 24);
+    complete(&mut replica, 24, Outcome::Done(payload("end")));
+    assert_eq!(steps(&replica, 7).len(), 24);
+}
+
+#[test]
+fn a_run_that_began_before_has_rows_of_all_its_steps() {
+    let mut replica = started(FEATURE_LEVEL - 1);
+    assert_eq!(rows_after_each(&mut replica, 2, 10), [1, 2]);
+    replica.must(Command::SetFeatureLevel(log::SetFeatureLevel { level: FEATURE_LEVEL }));
+    assert_eq!(rows_after_each(&mut replica, 2, 10), [3, 4]);
+    expect_steps(&replica, 5);
+}
+
+#[test]
+fn a_result_that_is_reported_again_is_known_of_the_step_in_its_runs_row() {
+    let mut replica = started(FEATURE_LEVEL);
+    let again = Command::CompleteStep(log::CompleteStep {
+        step: Some(StepRef { agent: 1, run_id: RUN.to_owned(), step: 1 }),
+        token: Some(token_of(&replica, 1)),
+        outcome: Some(Outcome::Next(next("a"))),
+        lease_next: Some(taker()),
+        ..log::CompleteStep::default()
+    });
+    let first = replica.must(again.clone());
+    assert_eq!(replica.must(again.clone()), first);
+    complete(&mut replica, 2, Outcome::Next(next("b")));
+    let Answer::Step(later) = replica.must(again) else { panic!("no step") };
+    assert_eq!((later.token, later.step), (None, 3), "the lease that came with it is over");
+}
+
+#[test]
+fn a_run_id_that_is_used_again_has_nothing_of_the_steps_before() {
+    let mut replica = started(FEATURE_LEVEL);
+    complete(&mut replica, 1, Outcome::Next(next("a")));
+    complete(&mut replica, 2, Outcome::Done(payload("end")));
+    let score = log::ScoreRun {
+        agent: agent(AGENT),
+        run_id: RUN.to_owned(),
+        score_permille: 900,
+        source: v1::ScoreSource::Human.into(),
+        ..log::ScoreRun::default()
+    };
+    replica.must(Command::ScoreRun(score));
+    replica.check_promises();
+    assert_eq!(steps(&replica, 10).len(), 2);
+    replica.now_ms += 400 * 24 * 3_600_000;
+    replica.sweep(1);
+    assert_eq!(replica.count(Kind::Run), 0, "its time was over");
+    replica.must(Command::StartRun(log::StartRun {
+        agent: agent(AGENT),
+        run_id: RUN.to_owned(),
+        ..log::StartRun::default()
+    }));
+    let first = (1, v1::StepState::Ready, String::new(), String::new());
+    assert_eq!(steps(&replica, 10), [first]);
+    assert_eq!(query::step(replica.read(), "", AGENT, RUN, 2).unwrap(), None);
 }
 
 #[test]

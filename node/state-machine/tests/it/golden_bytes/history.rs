@@ -22,6 +22,8 @@ pub(super) fn history() -> Vec<(&'static str, Vec<log::Command>)> {
     history.extend(levels::trunks_that_lie_in_runs(before));
     let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
     history.extend(levels::continued_runs_that_stay(before));
+    let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
+    history.extend(levels::runs_that_hold_ended_steps(before));
     history
 }
 

@@ -136,3 +136,28 @@ fn continued(run_id: &str, revision: u64, serves: &[&str]) -> log::Command {
         ..log::CompleteStep::default()
     }))
 }
+
+/// A run that begins before the level, one that begins behind it and ends, and one whose steps become too large for its row.
+pub(super) fn runs_that_hold_ended_steps(before: u64) -> Vec<(&'static str, Vec<log::Command>)> {
+    let level = plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 11 }));
+    let large = |number, revision| {
+        let mut command = go_on("d3", number, revision, "check");
+        if let Some(Command::CompleteStep(it)) = &mut command.kind
+            && let Some(log::complete_step::Outcome::Next(next)) = &mut it.outcome
+        {
+            next.input = payload(&"large".repeat(500));
+        }
+        command
+    };
+    vec![
+        ("start d1, lease", vec![start("d1")]),
+        ("raise the level to 11, start d2 and d3, lease", vec![level, start("d2"), start("d3")]),
+        (
+            "complete d1 and d2, go on",
+            vec![go_on("d1", 1, before + 1, "answer"), go_on("d2", 1, before + 3, "answer")],
+        ),
+        ("complete d3 with much, go on", vec![large(1, before + 4)]),
+        ("complete d3 with much, go on again", vec![large(2, before + 7)]),
+        ("complete d1 and d2", vec![done("d1", 2, before + 5), done("d2", 2, before + 6)]),
+    ]
+}
