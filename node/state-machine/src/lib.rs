@@ -44,10 +44,11 @@ mod tick;
 pub mod txn;
 
 pub use apply::{Machine, Written};
+pub use step::completion_digest;
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::RUNS_HOLD_ENDED_STEPS;
+pub const FEATURE_LEVEL: u32 = level::RUNS_HOLD_PAYLOADS;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -74,4 +75,6 @@ pub(crate) mod level {
     pub(crate) const CONTINUED_RUNS_STAY: u32 = 10;
     /// Steps of a trunk that have ended lie in the row of a run that begins from here on, while they are small.
     pub(crate) const RUNS_HOLD_ENDED_STEPS: u32 = 11;
+    /// Small inputs and outputs of runs lie in their runs' rows.
+    pub(crate) const RUNS_HOLD_PAYLOADS: u32 = 12;
 }

@@ -12,10 +12,8 @@ use pinrail_proto::time::millis;
 use pinrail_proto::v1::{
     self, EvalExample, EvalOutcome, EvalResult, Payload, RunKind, RunState, SmokeCase,
 };
-use pinrail_state_machine::key::{Key, Kind as Row};
 use pinrail_state_machine::query::{self, Attended};
 use pinrail_state_machine::store::{Fault, Read};
-use pinrail_state_machine::txn;
 
 use super::super::{Dispatch, expect};
 use super::propose;
@@ -155,8 +153,8 @@ impl Work<'_> {
         let mut results = Vec::with_capacity(runs.len());
         for (example, run) in self.examples.iter().zip(runs) {
             let Some(run) = run else { continue };
-            let key = Key::of(Row::RunOutput, self.it.agent).last(&run.run_id);
-            results.push(result(example, run, txn::get::<Payload>(read, &key)?.as_ref()));
+            let output = query::run_output(read, self.it.agent, &run.run_id)?;
+            results.push(result(example, run, output.as_ref()));
         }
         Ok(results)
     }

@@ -3,6 +3,7 @@
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::v1::work_request::Message as Request;
 use pinrail_proto::{id, limits, log, reason, time, v1};
+use pinrail_state_machine::completion_digest;
 use pinrail_state_machine::effect::StepId;
 
 use crate::driver::dispatch::{encode, step_ref};
@@ -122,14 +123,17 @@ fn complete(
         bundle_id: intro.bundle_id.clone(),
         serves,
     };
-    Ok(Kind::CompleteStep(log::CompleteStep {
+    let mut completion = log::CompleteStep {
         step: Some(step_ref(step)),
         token: Some(token.into()),
         outcome: Some(outcome),
         usage: it.usage,
         lease_next: it.lease_next.then(taker),
         memory,
-    }))
+        ..log::CompleteStep::default()
+    };
+    completion.digest = completion_digest(&mut completion);
+    Ok(Kind::CompleteStep(completion))
 }
 
 /// A memory write that a completion carries.

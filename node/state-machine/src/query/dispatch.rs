@@ -240,7 +240,10 @@ pub(super) fn input(
     step: &StepRecord,
 ) -> Result<Payload, Fault> {
     let input = if step.number <= 1 {
-        get(read, &Key::of(Kind::RunInput, agent).last(run_id))?
+        match run::find(read, agent, run_id)? {
+            Some(run) => run::input(read, agent, &run)?,
+            None => None,
+        }
     } else if step.made_by == 0 {
         get(read, &Key::of(Kind::StepInput, agent).text(run_id).u32(step.number).build())?
     } else {

@@ -7,7 +7,7 @@ use crate::key::{Key, Kind, Parts};
 use crate::run;
 use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read};
-use crate::txn::{decode, get};
+use crate::txn::decode;
 
 /// Label of a shadow run that names the run that it mirrors.
 pub const MIRROR_OF: &str = "pinrail.mirror_of";
@@ -44,7 +44,8 @@ pub fn run_record(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Ru
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
 pub fn run_input(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Payload>, Fault> {
-    get(read, &Key::of(Kind::RunInput, agent).last(run_id))
+    let Some(run) = run::find(read, agent, run_id)? else { return Ok(None) };
+    run::input(read, agent, &run)
 }
 
 /// The result of a run; none of one that has not completed.
@@ -52,7 +53,8 @@ pub fn run_input(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Pay
 /// # Errors
 /// A [`Fault`] when the store cannot answer.
 pub fn run_output(read: &dyn Read, agent: u32, run_id: &str) -> Result<Option<Payload>, Fault> {
-    get(read, &Key::of(Kind::RunOutput, agent).last(run_id))
+    let Some(run) = run::find(read, agent, run_id)? else { return Ok(None) };
+    run::output(read, agent, &run)
 }
 
 /// The tools that a run called, in the order of its steps and of the calls within each.

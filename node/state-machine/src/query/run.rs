@@ -7,10 +7,9 @@ use pinrail_proto::v1;
 
 use crate::key::{Key, Kind, Parts};
 use crate::outcome::Stop;
-use crate::run::{find, is_over, not_found, pin_message};
+use crate::run::{find, input, is_over, not_found, output, pin_message};
 use crate::shared::Shared;
 use crate::store::{Fault, KeyRange, Order, Read};
-use crate::txn::get;
 use crate::{agent, bundle, signal};
 
 use super::page::page;
@@ -23,8 +22,8 @@ use super::signal::cohort;
 pub fn run(read: &dyn Read, namespace: &str, agent: &str, run_id: &str) -> Result<v1::Run, Stop> {
     let (agent, record) = locate(read, namespace, agent, run_id)?;
     let mut run = message(read, &agent, &record)?;
-    run.input = get(read, &Key::of(Kind::RunInput, agent.number).last(run_id))?;
-    run.output = get(read, &Key::of(Kind::RunOutput, agent.number).last(run_id))?;
+    run.input = input(read, agent.number, &record)?;
+    run.output = output(read, agent.number, &record)?;
     Ok(run)
 }
 
@@ -70,7 +69,7 @@ pub fn result(
         bundle_id: record.bundle_id.clone(),
         state: record.state,
         closed: is_over(record.state()),
-        output: get(read, &Key::of(Kind::RunOutput, agent.number).last(run_id))?,
+        output: output(read, agent.number, &record)?,
         failure: record.failure.clone(),
         end_reason: record.end_reason,
         continued_to: record.continued_to.clone(),

@@ -9,7 +9,7 @@ use prost::Message as _;
 use crate::key::{Key, Kind};
 use crate::outcome::Stop;
 use crate::overlay::Overlay;
-use crate::run::step_in_row;
+use crate::run::{self, step_in_row};
 use crate::step::{self, find};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{decode, get};
@@ -123,7 +123,8 @@ fn output(
         let row = step::branches(agent, run_id, step.join).u32(step.branch).build();
         return Ok(get::<BranchRecord>(read, &row)?.and_then(|branch| branch.output));
     }
-    get(read, &Key::of(Kind::RunOutput, agent).last(run_id))
+    let Some(run) = run::find(read, agent, run_id)? else { return Ok(None) };
+    run::output(read, agent, &run)
 }
 
 fn message(

@@ -7,7 +7,7 @@ use crate::bundle;
 use crate::eval;
 use crate::event;
 use crate::event::With as _;
-use crate::key::{Key, Kind, Timer};
+use crate::key::Timer;
 use crate::level;
 use crate::memory;
 use crate::namespace::quota::{self, Quota};
@@ -17,7 +17,7 @@ use crate::step;
 use crate::txn::Txn;
 
 use super::child::{check_room, child_key};
-use super::{Subject, busy, find, is_over, open_of, pin_key, save, session, set_state};
+use super::{Subject, busy, find, is_over, open_of, payloads, pin_key, save, session, set_state};
 
 /// The record of a run that is not pinned yet. It has no state: that is what makes it new to the indexes.
 pub(super) fn record(txn: &Txn<'_>, it: &StartRun, digest: [u8; 32]) -> RunRecord {
@@ -70,9 +70,10 @@ pub(super) fn count_in(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), S
 
 /// Stores the input of a new run.
 pub(super) fn enter(txn: &mut Txn<'_>, run: &mut RunRecord, agent: u32, input: Option<&Payload>) {
-    let input = input.cloned().unwrap_or_default();
+    let none = Payload::default();
+    let input = input.unwrap_or(&none);
     run.stored_bytes += input.data.len() as u64;
-    txn.put(Key::of(Kind::RunInput, agent).last(&run.run_id), &input);
+    payloads::put_input(txn, agent, run, input);
 }
 
 /// Pins a run to what its record says and opens its first step. The caller saves the subject.

@@ -2,19 +2,19 @@
 //! parent may wait for the end of a child.
 
 use pinrail_proto::log::{ChildRun, RunRecord, StartRun, WokenRecord};
-use pinrail_proto::v1::{EndReason, Payload, PinReason, RunState};
+use pinrail_proto::v1::{EndReason, PinReason, RunState};
 use pinrail_proto::{id, limits, reason};
 
 use crate::key::{Key, Kind, Parts, RowKey, Timer};
 use crate::outcome::{Stop, reject};
 use crate::step;
 use crate::store::Row;
-use crate::txn::{Txn, get};
+use crate::txn::Txn;
 
 use super::begin::{begin, record};
 use super::cancel::request;
 use super::start::{admit, digest};
-use super::{Subject, ends, find, is_over, settle};
+use super::{Subject, ends, find, is_over, payloads, settle};
 
 /// The name of the child that a step of a run waits for. A run that was restarted makes other children than before.
 pub(crate) fn child_id(parent: &RunRecord, step: u32) -> String {
@@ -157,9 +157,8 @@ pub(super) fn ended(txn: &mut Txn<'_>, subject: &Subject, is_continued: bool) ->
     if waits.is_none_or(|step| step.wait_child != first_of(run)) {
         return Ok(());
     }
-    let output = Key::of(Kind::RunOutput, agent).last(&run.run_id);
     let woken = WokenRecord {
-        value: get::<Payload>(txn.read(), &output)?,
+        value: payloads::output(txn.read(), agent, run)?,
         at_ms: txn.now,
         child_run_id: run.run_id.clone(),
         child_state: run.state,

@@ -7,11 +7,11 @@ use pinrail_proto::{limits, reason};
 
 use crate::agent;
 use crate::agent::policy::too_large;
-use crate::key::{Key, Kind, Timer};
+use crate::key::Timer;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 
-use super::{End, Subject, add_usage, clip, close, is_over, settle};
+use super::{End, Subject, add_usage, clip, close, is_over, put_output, settle};
 
 /// Ends an external run. The first call wins; a later one gets what that one said.
 pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> {
@@ -52,7 +52,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
             add_usage(txn, &mut subject, usage)?;
         }
         if let Some(output) = &it.output {
-            txn.put(Key::of(Kind::RunOutput, agent.number).last(&it.run_id), output);
+            put_output(txn, agent.number, &mut subject.run, output);
         }
         close(txn, &mut subject, end)?;
     }

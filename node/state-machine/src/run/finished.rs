@@ -1,16 +1,15 @@
 //! Telling the end of a run to who asked for it: the hook that its start named, and hooks that ask for all ends.
 
 use pinrail_proto::limits;
-use pinrail_proto::v1::{EndReason, Payload};
+use pinrail_proto::v1::EndReason;
 
 use crate::event::With as _;
 use crate::hook::RUN_FINISHED;
-use crate::key::{Key, Kind};
 use crate::store::Fault;
-use crate::txn::{Txn, get};
+use crate::txn::Txn;
 use crate::{event, hook};
 
-use super::Subject;
+use super::{Subject, payloads};
 
 /// Emits `run.finished` for a run that is over, if anybody asks for it. The result goes along while it is small: the
 /// run may be forgotten before the hook answers.
@@ -36,9 +35,7 @@ pub(super) fn tell(txn: &mut Txn<'_>, subject: &Subject) -> Result<(), Fault> {
     if !run.first_run_id.is_empty() {
         told = told.with("first_run", &run.first_run_id);
     }
-    let output: Option<Payload> =
-        get(txn.read(), &Key::of(Kind::RunOutput, agent.number).last(&run.run_id))?;
-    match output {
+    match payloads::output(txn.read(), agent.number, run)? {
         Some(output) if output.data.len() > limits::CALLBACK_RESULT_BYTES => {
             told = told.with("result_bytes", output.data.len());
         }

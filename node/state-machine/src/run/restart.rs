@@ -1,7 +1,7 @@
 //! What a rollback with `restart` does to a run: the same run id starts anew on the good bundle.
 
 use pinrail_proto::log::RollbackMark;
-use pinrail_proto::v1::{EndReason, InFlight, Payload, PinReason, RunState, StepState};
+use pinrail_proto::v1::{EndReason, InFlight, PinReason, RunState, StepState};
 
 use crate::event::With as _;
 use crate::key::{Key, Kind, RowKey};
@@ -13,7 +13,7 @@ use crate::{bundle, event, step};
 use super::begin::pin;
 use super::close::unpin;
 use super::ended::forget_ended;
-use super::{End, Subject, close, set_state};
+use super::{End, Subject, close, payloads, set_state};
 
 /// Moves a run to the mark's bundle and begins it again. A run that reported a destructive effect is paused
 /// instead: nobody but a person can say whether that may happen twice.
@@ -90,8 +90,7 @@ fn asked_entry(txn: &Txn<'_>, subject: &Subject) -> Result<Option<String>, Stop>
 }
 
 fn input_bytes(txn: &Txn<'_>, subject: &Subject) -> Result<u64, Stop> {
-    let row = Key::of(Kind::RunInput, subject.agent.number).last(&subject.run.run_id);
-    let input: Option<Payload> = txn.get(&row)?;
+    let input = payloads::input(txn.read(), subject.agent.number, &subject.run)?;
     Ok(input.map_or(0, |input| input.data.len() as u64))
 }
 

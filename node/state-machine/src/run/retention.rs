@@ -6,7 +6,7 @@ use crate::txn::Txn;
 
 use super::ended::forget_ended;
 use super::restart::STEP_ROWS;
-use super::{find, is_over, lasting_keys, state_key};
+use super::{find, is_over, lasting_keys, payloads, state_key};
 
 /// Rows that one look at a finished run deletes at most, beside those that every run has.
 const ROWS: usize = 256;
@@ -55,9 +55,8 @@ pub(crate) fn forget(
         }
     }
     forget_ended(txn, agent, &mut run);
-    for kind in [Kind::Run, Kind::RunInput, Kind::RunOutput] {
-        txn.delete(Key::of(kind, agent).last(run_id));
-    }
+    payloads::delete(txn, agent, &run);
+    txn.delete(Key::of(Kind::Run, agent).last(run_id));
     txn.delete(state_key(agent, &run));
     for key in lasting_keys(agent, &run) {
         txn.delete(key);

@@ -1,6 +1,7 @@
 //! Completion: the result is recorded once, and the run ends or goes on with its next step, which the same
 //! worker may get in this one command.
 
+use bytes::Bytes;
 use pinrail_proto::log::complete_step::Outcome;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{
@@ -17,8 +18,8 @@ use crate::level;
 use crate::memory;
 use crate::outcome::{Stop, reject};
 use crate::run::{
-    End, Subject, add_usage, cancel_if_ending, child_id, close, continue_as_new, is_over, settle,
-    start_awaited, stop_if_ending, take_room,
+    End, Subject, add_usage, cancel_if_ending, child_id, close, continue_as_new, is_over,
+    put_output, settle, start_awaited, stop_if_ending, take_room,
 };
 use crate::txn::Txn;
 
@@ -32,7 +33,12 @@ const FIRST: u32 = 1;
 
 pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answer, Stop> {
     check(it)?;
-    let digest = digest(it);
+    let digest = match it.digest.is_empty() {
+        true => completion_digest(it),
+        // What the leader says of it is what each member would find out. It is copied to let go of the log entry.
+        false => Bytes::copy_from_slice(&it.digest),
+    };
+    debug_assert_eq!(digest, completion_digest(it), "a leader says what it is");
     if let Some(answer) = recorded(txn, it, &digest)? {
         return Ok(answer);
     }
@@ -43,7 +49,7 @@ pub(crate) fn complete(txn: &mut Txn<'_>, it: &mut CompleteStep) -> Result<Answe
     if let Some(usage) = &it.usage {
         add_usage(txn, &mut subject, usage)?;
     }
-    record(txn, &mut subject, &digest);
+    record(txn, &mut subject, digest);
     let token = match &it.outcome {
         Some(Outcome::Done(output)) => done(txn, &mut subject, output, it)?,
         Some(Outcome::Next(next)) => {
@@ -104,13 +110,13 @@ fn answer(run: &RunRecord, leased: Option<(u32, Token)>) -> Answer {
 }
 
 /// Ends the attempt with its result.
-fn record(txn: &mut Txn<'_>, subject: &mut Subject, digest: &[u8; 32]) {
+fn record(txn: &mut Txn<'_>, subject: &mut Subject, digest: Bytes) {
     unleash(txn, subject);
     let Subject { agent, run, step: Some(step), .. } = subject else { return };
     let step: &mut StepRecord = step;
     turn(txn, agent.number, run, step, StepState::Completed);
     step.ended_ms = txn.now;
-    step.completion_digest = digest.to_vec().into();
+    step.completion_digest = digest;
     step.completion_revision = txn.revision;
 }
 
@@ -123,8 +129,7 @@ fn done(
 ) -> Result<Option<Token>, Stop> {
     let Some(step) = subject.step.as_mut().filter(|step| step.join != 0) else {
         subject.run.stored_bytes += output.data.len() as u64;
-        let row = Key::of(Kind::RunOutput, subject.agent.number).last(&subject.run.run_id);
-        txn.put(row, output);
+        put_output(txn, subject.agent.number, &mut subject.run, output);
         close(txn, subject, End::Completed)?;
         return Ok(None);
     };
@@ -241,11 +246,7 @@ fn next_bytes(next: &NextStep) -> u64 {
 }
 
 /// The answer of a completion that was recorded before, for the worker that did not hear it.
-fn recorded(
-    txn: &mut Txn<'_>,
-    it: &CompleteStep,
-    digest: &[u8; 32],
-) -> Result<Option<Answer>, Stop> {
+fn recorded(txn: &mut Txn<'_>, it: &CompleteStep, digest: &[u8]) -> Result<Option<Answer>, Stop> {
     let none = StepRef::default();
     let asked = it.step.as_ref().unwrap_or(&none);
     if id::check_token("run id", &asked.run_id).is_err() {
@@ -256,7 +257,7 @@ fn recorded(
     };
     let same = step.state() == StepState::Completed
         && step.token == it.token
-        && step.completion_digest == digest.as_slice();
+        && step.completion_digest == digest;
     if !same {
         return Ok(None);
     }
@@ -321,10 +322,10 @@ fn check_size(what: &str, payload: Option<&Payload>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Everything that makes a completion the same completion; not who would go on. `it` is left as it was.
-fn digest(it: &mut CompleteStep) -> [u8; 32] {
-    let taker = it.lease_next.take();
-    let digest = Sha256::digest(encode(it)).into();
-    it.lease_next = taker;
-    digest
+/// SHA-256 of everything that makes a completion the same completion; not of who would go on. `it` is left as it was.
+pub fn completion_digest(it: &mut CompleteStep) -> Bytes {
+    let (taker, said) = (it.lease_next.take(), std::mem::take(&mut it.digest));
+    let digest = Sha256::digest(encode(it));
+    (it.lease_next, it.digest) = (taker, said);
+    Bytes::copy_from_slice(&digest)
 }

@@ -41,6 +41,7 @@ use crate::txn::{Txn, checked, decode};
 
 pub(crate) use checkpoint::checkpoint;
 pub(crate) use complete::complete;
+pub use complete::completion_digest;
 pub(crate) use end_lease::{expire, hand_back};
 use fail::attempt_over;
 pub(crate) use fail::{fail, revive, start_by_over};

@@ -19,6 +19,7 @@ mod golden_bytes;
 mod grid;
 mod leases;
 mod memory_cost;
+mod payloads;
 mod pin_ends;
 mod properties;
 mod releases;

@@ -20,6 +20,8 @@ const AGENT: &str = "support";
 const RUN: &str = "run";
 /// The last level at which every step had a row of its own from its beginning on.
 const ROWS_OF_EACH: u32 = 8;
+/// The last level at which every step that had ended had one.
+const ROWS_OF_ENDED: u32 = 10;
 
 fn taker() -> Taker {
     Taker { worker_id: "w1".to_owned(), bundle_id: "v1".to_owned(), ..Taker::default() }
@@ -206,7 +208,7 @@ fn steps_that_have_ended_stay_with_their_run_while_they_are_small() {
 
 #[test]
 fn a_run_that_began_before_has_rows_of_all_its_steps() {
-    let mut replica = started(FEATURE_LEVEL - 1);
+    let mut replica = started(ROWS_OF_ENDED);
     assert_eq!(rows_after_each(&mut replica, 2, 10), [1, 2]);
     replica.must(Command::SetFeatureLevel(log::SetFeatureLevel { level: FEATURE_LEVEL }));
     assert_eq!(rows_after_each(&mut replica, 2, 10), [3, 4]);

@@ -24,6 +24,8 @@ pub(super) fn history() -> Vec<(&'static str, Vec<log::Command>)> {
     history.extend(levels::continued_runs_that_stay(before));
     let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
     history.extend(levels::runs_that_hold_ended_steps(before));
+    let before = history.iter().map(|(_, commands)| commands.len() as u64).sum();
+    history.extend(levels::runs_that_hold_payloads(before));
     history
 }
 

@@ -161,3 +161,41 @@ pub(super) fn runs_that_hold_ended_steps(before: u64) -> Vec<(&'static str, Vec<
         ("complete d1 and d2", vec![done("d1", 2, before + 5), done("d2", 2, before + 6)]),
     ]
 }
+
+/// Small inputs and outputs, large ones, and those of a run that began before the level.
+pub(super) fn runs_that_hold_payloads(before: u64) -> Vec<(&'static str, Vec<log::Command>)> {
+    let level = plain(Command::SetFeatureLevel(log::SetFeatureLevel { level: 12 }));
+    let given = |run_id, input: &str| {
+        plain(Command::StartRun(log::StartRun {
+            agent: agent(),
+            run_id: String::from(run_id),
+            input: payload(input),
+            lease_first: Some(taker("v9")),
+            ..log::StartRun::default()
+        }))
+    };
+    let gives = |run_id, revision, output: &str| {
+        plain(Command::CompleteStep(log::CompleteStep {
+            step: step(run_id, 1),
+            token: Some(Token { incarnation: 4, revision }),
+            outcome: payload(output).map(log::complete_step::Outcome::Done),
+            ..log::CompleteStep::default()
+        }))
+    };
+    let large = "large".repeat(120);
+    vec![
+        ("start e1, lease", vec![given("e1", "small")]),
+        (
+            "raise the level to 12, start e2 and e3, lease",
+            vec![level, given("e2", "small"), given("e3", &large)],
+        ),
+        (
+            "complete e1, e2 and e3",
+            vec![
+                gives("e1", before + 1, "small"),
+                gives("e2", before + 3, &large),
+                gives("e3", before + 4, "small"),
+            ],
+        ),
+    ]
+}
