@@ -11,7 +11,7 @@ use pinrail_proto::v1;
 use pinrail_state_machine::effect::StepId;
 use pinrail_state_machine::key::{Key, Kind};
 use pinrail_state_machine::query::dispatch::{assignments, leased_steps};
-use pinrail_state_machine::{FEATURE_LEVEL, invariants, query};
+use pinrail_state_machine::{FEATURE_LEVEL, completion_digest, invariants, query};
 use prost::Message as _;
 
 use crate::replica::{Replica, agent, create_agent, create_bundle, payload, switch};
@@ -218,14 +218,17 @@ fn a_run_that_began_before_has_rows_of_all_its_steps() {
 #[test]
 fn a_result_that_is_reported_again_is_known_of_the_step_in_its_runs_row() {
     let mut replica = started(FEATURE_LEVEL);
-    let again = Command::CompleteStep(log::CompleteStep {
+    let mut completion = log::CompleteStep {
         step: Some(StepRef { agent: 1, run_id: RUN.to_owned(), step: 1 }),
         token: Some(token_of(&replica, 1)),
         outcome: Some(Outcome::Next(next("a"))),
         lease_next: Some(taker()),
         ..log::CompleteStep::default()
-    });
-    let first = replica.must(again.clone());
+    };
+    let first = replica.must(Command::CompleteStep(completion.clone()));
+    // The other time its leader says what it is.
+    completion.digest = completion_digest(&mut completion);
+    let again = Command::CompleteStep(completion);
     assert_eq!(replica.must(again.clone()), first);
     complete(&mut replica, 2, Outcome::Next(next("b")));
     let Answer::Step(later) = replica.must(again) else { panic!("no step") };

@@ -393,6 +393,7 @@ impl Player {
             usage: (next == 1).then(usage),
             lease_next: lease_next.then_some(taker),
             memory: if next == 2 { carried(back) } else { Vec::new() },
+            ..log::CompleteStep::default()
         }))
     }
 

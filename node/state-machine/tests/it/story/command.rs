@@ -286,6 +286,7 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
                 usage: usage(line),
                 lease_next,
                 memory: carried(line),
+                ..log::CompleteStep::default()
             })
         }
         "fail" => {
