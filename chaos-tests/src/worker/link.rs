@@ -204,7 +204,7 @@ impl Link {
         match told.message {
             Some(Tell::Assignment(assignment)) => self.begin(*assignment),
             Some(Tell::Done(done)) => {
-                let v1::Done { revision, closed } = done;
+                let v1::Done { revision, closed, .. } = done;
                 self.answer(told.sequence, Answer::Done { revision, closed });
             }
             Some(Tell::Refused(refused)) => {

@@ -21,8 +21,8 @@ pub(crate) fn put_ended(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, step
     // What is known of it is how it was while it was open.
     txn.forget(key);
     let ended = EndedStep { number: step.number, record: Bytes::from(encode(step)) };
-    match run.ended.last_mut().filter(|last| last.number == step.number) {
-        Some(last) => *last = ended,
+    match run.ended.iter_mut().find(|before| before.number == step.number) {
+        Some(before) => *before = ended,
         None => run.ended.push(ended),
     }
     if run.ended.iter().map(|ended| ended.record.len()).sum::<usize>() > BYTES {

@@ -1,5 +1,6 @@
 //! What a run was given and what it came to: from feature level 12 on in the run's row where it is small, else in a row of its own.
 
+use bytes::Bytes;
 use pinrail_proto::log::RunRecord;
 use pinrail_proto::v1::Payload;
 
@@ -13,7 +14,9 @@ const BYTES: usize = 512;
 
 pub(super) fn put_input(txn: &mut Txn<'_>, agent: u32, run: &mut RunRecord, input: &Payload) {
     if fits(txn, input) {
-        run.input = Some(input.clone());
+        // The run is kept while it is open, and must not keep the log entry that this is a part of.
+        let data = Bytes::copy_from_slice(&input.data);
+        run.input = Some(Payload { content_type: input.content_type.clone(), data });
     } else {
         txn.put(input_key(agent, &run.run_id), input);
     }
