@@ -1,6 +1,7 @@
 //! Takes layers of rows to RocksDB, on a thread of its own: each job becomes one sorted table, which RocksDB takes in
 //! whole, with the position that belongs to it. So no row goes through a memtable.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::rocks_state::{Generation, Shared, fault};
 use super::{other, rocks};
 
 /// Name of the table that is written, in the folder of its database.
-const TABLE: &str = "incoming.table";
+pub(super) const TABLE: &str = "incoming.table";
 
 /// Layers on their way, and what is to be done when they have arrived, before any later ones are.
 pub(super) struct Job {
@@ -94,11 +95,20 @@ fn carry_out(shared: &Shared, job: &Job) -> io::Result<()> {
 /// Writes the layers as one table, and has the database take it in.
 fn take_in(generation: &Generation, layers: &Layers) -> io::Result<()> {
     let table = generation.db.path().join(TABLE);
+    remove_leftover(&table)?;
     write(&table, &generation.options, layers).map_err(|error| other(fault(error)))?;
     let mut how = IngestExternalFileOptions::default();
     how.set_move_files(true);
     let taken = generation.db.ingest_external_file_opts(&how, vec![&table]);
     taken.map_err(|error| other(fault(error)))
+}
+
+/// Behind a loss of power it may be another name of a table that the database has taken in: to open it for writing would cut that off.
+fn remove_leftover(table: &Path) -> io::Result<()> {
+    match fs::remove_file(table) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn write(table: &Path, options: &Options, layers: &Layers) -> Result<(), rocksdb::Error> {

@@ -313,6 +313,7 @@ pub(super) fn fault(error: rocksdb::Error) -> Fault {
 mod tests {
     use pinrail_state_machine::store::{KeyRange, Order};
 
+    use super::super::drain::TABLE;
     use super::*;
 
     const KEYS: u32 = 8;
@@ -381,6 +382,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_table_that_a_loss_of_power_left_two_names_of_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let row =
+            |number| -> Writes { [(key(number), Some(Bytes::from(vec![b'x'; 10_000])))].into() };
+        let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
+        engine.write(row(1), Bytes::from_static(b"1")).unwrap();
+        engine.flush().unwrap();
+        drop(engine);
+        // The database had taken it in, and that its first name was gone did not reach the disk.
+        let database = folder.path().join("state/0");
+        let files = std::fs::read_dir(&database).unwrap().map(|file| file.unwrap().path());
+        let table = files.filter(|path| path.extension().is_some_and(|it| it == "sst")).max();
+        std::fs::hard_link(table.unwrap(), database.join(TABLE)).unwrap();
+        let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
+        engine.write(row(2), Bytes::from_static(b"2")).unwrap();
+        engine.flush().unwrap();
+        drop(engine);
+        let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
+        engine
+            .read(&mut |read| {
+                for number in [1, 2] {
+                    let expected = row(number)[&key(number)].clone();
+                    assert_eq!(read.get(&key(number))?, expected, "row {number}");
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 
     #[test]
