@@ -395,9 +395,9 @@ mod tests {
         drop(engine);
         // The database had taken it in, and that its first name was gone did not reach the disk.
         let database = folder.path().join("state/0");
-        let files = std::fs::read_dir(&database).unwrap().map(|file| file.unwrap().path());
+        let files = fs::read_dir(&database).unwrap().map(|file| file.unwrap().path());
         let table = files.filter(|path| path.extension().is_some_and(|it| it == "sst")).max();
-        std::fs::hard_link(table.unwrap(), database.join(TABLE)).unwrap();
+        fs::hard_link(table.unwrap(), database.join(TABLE)).unwrap();
         let engine = Rocks::open(folder.path(), ENOUGH).unwrap();
         engine.write(row(2), Bytes::from_static(b"2")).unwrap();
         engine.flush().unwrap();
