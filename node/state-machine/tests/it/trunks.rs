@@ -160,7 +160,7 @@ fn a_run_that_begins_anew_has_forgotten_the_step_in_its_row() {
 
 /// Goes on with steps of inputs of so many bytes. After each: how many steps lie in rows of their own.
 fn rows_after_each(replica: &mut Replica, steps_made: u32, bytes: usize) -> Vec<usize> {
-    let first = token_of_trunk(replica);
+    let first = number_of_trunk(replica);
     let go_on = (first..first + steps_made).map(|number| {
         let input = Some(payload(&"x".repeat(bytes)));
         complete(replica, number, Outcome::Next(NextStep { name: "main".to_owned(), input }));
@@ -169,7 +169,7 @@ fn rows_after_each(replica: &mut Replica, steps_made: u32, bytes: usize) -> Vec<
     go_on.collect()
 }
 
-fn token_of_trunk(replica: &Replica) -> u32 {
+fn number_of_trunk(replica: &Replica) -> u32 {
     leased_steps(replica.read(), None, 1).unwrap()[0].step.step
 }
 
