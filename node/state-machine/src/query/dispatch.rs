@@ -1,7 +1,7 @@
 //! What a leader rebuilds its queues from, and what it tells a worker.
 
 use pinrail_proto::log::{
-    CheckpointRecord, ClusterRecord, Rejection, StepRecord, Token, WokenRecord,
+    CheckpointRecord, ClusterRecord, Rejection, RunRecord, StepRecord, Token, WokenRecord,
 };
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload};
@@ -211,7 +211,7 @@ fn assignment(
         suppress_side_effects: run.kind().suppresses_effects(),
         input: Some(match known_input {
             Some(known) => known.clone(),
-            None => input(read, id.agent, &id.run_id, &step)?,
+            None => input(read, id.agent, &run, &step)?,
         }),
         checkpoints: match step.checkpoints == 0 || is_planted(Mutant::LosesCheckpoints) {
             true => Vec::new(),
@@ -236,18 +236,15 @@ fn assignment(
 pub(super) fn input(
     read: &dyn Read,
     agent: u32,
-    run_id: &str,
+    run: &RunRecord,
     step: &StepRecord,
 ) -> Result<Payload, Fault> {
     let input = if step.number <= 1 {
-        match run::find(read, agent, run_id)? {
-            Some(run) => run::input(read, agent, &run)?,
-            None => None,
-        }
+        run::input(read, agent, run)?
     } else if step.made_by == 0 {
-        get(read, &Key::of(Kind::StepInput, agent).text(run_id).u32(step.number).build())?
+        get(read, &Key::of(Kind::StepInput, agent).text(&run.run_id).u32(step.number).build())?
     } else {
-        existing(read, agent, run_id, step.made_by)?.into_inner().result
+        existing(read, agent, &run.run_id, step.made_by)?.into_inner().result
     };
     Ok(input.unwrap_or_default())
 }

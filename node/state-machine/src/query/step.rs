@@ -1,7 +1,7 @@
 //! Reads of steps.
 
 use pinrail_proto::limits;
-use pinrail_proto::log::{BranchRecord, StepRecord};
+use pinrail_proto::log::{BranchRecord, RunRecord, StepRecord};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::{self, Payload, StepState};
 use prost::Message as _;
@@ -44,7 +44,7 @@ pub fn steps(
     let mut steps = Vec::with_capacity(rows.len());
     for (key, value) in rows {
         let record: StepRecord = decode(&key, &value)?;
-        steps.push(message(read, agent.number, run_id, &record)?);
+        steps.push(message(read, agent.number, &run, &record)?);
     }
     Ok((steps, next))
 }
@@ -60,9 +60,9 @@ pub fn step(
     run_id: &str,
     number: u32,
 ) -> Result<Option<v1::Step>, Stop> {
-    let (agent, _) = locate(read, namespace, agent, run_id)?;
+    let (agent, run) = locate(read, namespace, agent, run_id)?;
     let Some(record) = find(read, agent.number, run_id, number)? else { return Ok(None) };
-    Ok(Some(message(read, agent.number, run_id, &record)?))
+    Ok(Some(message(read, agent.number, &run, &record)?))
 }
 
 /// How branches of a fan-out ended, in their order, as far as they have: a page, and the token of the next one.
@@ -106,7 +106,7 @@ pub fn branches(
 fn output(
     read: &dyn Read,
     agent: u32,
-    run_id: &str,
+    run: &RunRecord,
     step: &StepRecord,
 ) -> Result<Option<Payload>, Fault> {
     if step.state() != StepState::Completed || step.made > 1 {
@@ -116,21 +116,20 @@ fn output(
         if step.result.is_some() {
             return Ok(step.result.clone());
         }
-        let Some(next) = find(read, agent, run_id, step.next)? else { return Ok(None) };
-        return Ok(Some(input(read, agent, run_id, &next)?));
+        let Some(next) = find(read, agent, &run.run_id, step.next)? else { return Ok(None) };
+        return Ok(Some(input(read, agent, run, &next)?));
     }
     if step.join != 0 {
-        let row = step::branches(agent, run_id, step.join).u32(step.branch).build();
+        let row = step::branches(agent, &run.run_id, step.join).u32(step.branch).build();
         return Ok(get::<BranchRecord>(read, &row)?.and_then(|branch| branch.output));
     }
-    let Some(run) = run::find(read, agent, run_id)? else { return Ok(None) };
-    run::output(read, agent, &run)
+    run::output(read, agent, run)
 }
 
 fn message(
     read: &dyn Read,
     agent: u32,
-    run_id: &str,
+    run: &RunRecord,
     step: &StepRecord,
 ) -> Result<v1::Step, Fault> {
     Ok(v1::Step {
@@ -140,8 +139,8 @@ fn message(
         attempt: step.attempt,
         max_attempts: step.max_attempts,
         worker_id: step.worker_id.clone(),
-        input: Some(input(read, agent, run_id, step)?),
-        output: output(read, agent, run_id, step)?,
+        input: Some(input(read, agent, run, step)?),
+        output: output(read, agent, run, step)?,
         failure: step.failure.clone(),
         ready_at: timestamp(step.ready_ms),
         leased_at: timestamp(step.leased_ms),
