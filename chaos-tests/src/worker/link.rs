@@ -44,6 +44,8 @@ struct Held {
     task: tokio::task::AbortHandle,
     /// Does not hear that its lease is lost.
     deaf: bool,
+    /// Its slot is for the run's next step, which was asked for. If that does not come, the next heartbeat says that the slot is free.
+    stays: bool,
 }
 
 struct Pending {
@@ -234,13 +236,17 @@ impl Link {
         let deaf = Work::of(&assignment).deaf;
         let task = self.executions.spawn(execution.run());
         self.by_task.insert(task.id(), token.revision);
-        self.held.insert(token.revision, Held { assignment, task, deaf });
+        self.held.insert(token.revision, Held { assignment, task, deaf, stays: false });
     }
 
     fn answer(&mut self, sequence: u64, answer: Answer) {
-        if let Some(mut pending) = self.pending.remove(&sequence)
-            && let Some(waiting) = pending.answer.take()
+        let Some(mut pending) = self.pending.remove(&sequence) else { return };
+        if let (Ask::Complete(complete), Answer::Done { .. }) = (&pending.ask, &answer)
+            && let Some(held) = self.held.get_mut(&pending.token)
         {
+            held.stays = complete.lease_next;
+        }
+        if let Some(waiting) = pending.answer.take() {
             // The step may have been dropped meanwhile.
             let _ = waiting.send(answer);
         }
@@ -281,7 +287,7 @@ impl Link {
         token: u64,
         out: &mpsc::Sender<v1::WorkRequest>,
     ) -> Result<()> {
-        if self.held.remove(&token).is_some() {
+        if self.held.remove(&token).is_some_and(|held| !held.stays) {
             let credit = Ask::Credit(v1::Credit { slots: 1 });
             out.send(v1::WorkRequest { sequence: 0, message: Some(credit) }).await?;
         }

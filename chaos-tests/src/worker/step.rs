@@ -27,6 +27,8 @@ pub struct Work {
     pub stuck: bool,
     /// Goes on when its lease is lost, and reports all the same: it must be refused.
     pub deaf: bool,
+    /// Asks for the run's next step with each completion, so that its slot stays with the run.
+    pub stays: bool,
     /// The completion that handed this on.
     pub by: String,
 }
@@ -141,8 +143,7 @@ impl Execution {
             outcome: Some(outcome),
             usage: None,
             memory: Vec::new(),
-            // The link gives each slot back as a credit of its own.
-            lease_next: false,
+            lease_next: work.stays && work.left > 0,
         });
         self.ask("complete", ask, |revision, closed| WorkerEvent::Completed {
             mark,

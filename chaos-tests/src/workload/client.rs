@@ -117,6 +117,7 @@ impl Client {
             note: rng.random_ratio(1, 3).then(|| format!("k{}", rng.random_range(0..KEYS))),
             stuck: rng.random_range(0..100) < self.mix.stuck_percent,
             deaf: long,
+            stays: rng.random_ratio(1, 2),
             by: String::new(),
         };
         let input = serde_json::json!(work).to_string();
