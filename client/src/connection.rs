@@ -33,7 +33,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The member is told its deadline, and gets this much longer to say what happened.
 const ANSWER_SLACK: Duration = Duration::from_millis(300);
 const LEARN_TIMEOUT: Duration = Duration::from_secs(1);
-/// At most one look at the members in this time, and at least one in the longer one while there are calls.
+/// At most one look at the members in this time, and at least one in the longer one while there are calls. As long as nobody
+/// has named a leader, the shorter one holds: any member passes calls on, at twice the cost.
 const LEARN_PAUSE: Duration = Duration::from_millis(500);
 const LEARN_AGE: Duration = Duration::from_secs(15);
 
@@ -170,9 +171,13 @@ impl Connection {
 
     /// Remembers that the member answered.
     pub(crate) fn succeeded(&self, address: &str) {
-        self.shared.pool.lock().succeeded(address);
+        let patience = {
+            let mut pool = self.shared.pool.lock();
+            pool.succeeded(address);
+            if pool.leader().is_some() { LEARN_AGE } else { LEARN_PAUSE }
+        };
         let age = self.shared.learned_at.lock().map(|at| at.elapsed());
-        if age.is_none_or(|age| age > LEARN_AGE) {
+        if age.is_none_or(|age| age > patience) {
             self.learn();
         }
     }

@@ -28,9 +28,10 @@ use crate::worker::WorkerBuilder;
 /// Clients of a load that share a connection, and connections of a load at most.
 const CLIENTS_OF_A_CONNECTION: usize = 16;
 const CONNECTIONS: usize = 16;
-/// How long a connection may take to learn who leads.
-const LEARN: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
+/// How long a connection may take to learn who leads: members that have just come together find out first where the others are
+/// called.
+const LEARN: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What to measure, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,9 +163,10 @@ impl Session<'_> {
         let mut all = Vec::new();
         for _ in 0..connections(clients) {
             let client = Client::new(self.config.clone())?.with_namespace(self.ground.name());
-            client.cluster().status().await?;
             let deadline = Instant::now() + LEARN;
             while client.connection().leader().is_none() && Instant::now() < deadline {
+                // Each answer has the client look who leads, as often as it may.
+                client.cluster().status().await?;
                 sleep(LOOK).await;
             }
             all.push(client);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use pinrail_client::{Error, v1};
+use pinrail_client::{Client, Config, Error, v1};
 use tokio::time::{Duration, Instant};
 use tonic::{Code, Status};
 
-use crate::member::{Member, client, client_of, status};
+use crate::member::{Member, SOON, client, client_of, status};
 
 fn switch(to: &str) -> v1::SwitchRequest {
     v1::SwitchRequest { agent_id: "a".into(), bundle_id: to.into(), ..Default::default() }
@@ -149,6 +149,31 @@ async fn a_call_that_must_not_be_repeated_is_not() {
     assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
 }
 
+/// A client that learns of the others from this one.
+fn learning(seed: &Member) -> Client {
+    let config = Config { endpoints: vec![seed.address.to_string()], ..Config::default() };
+    Client::new(config).expect("a valid endpoint")
+}
+
+/// Members that have just come together pass writes on before they know where the others are called.
+#[tokio::test]
+async fn a_leader_that_nobody_could_name_is_asked_for_again_while_calls_are_answered() {
+    let seed = Member::switching(|request| Ok(switched(&request))).await;
+    let leader = Member::switching(|request| Ok(switched(&request))).await;
+    let client = learning(&seed);
+    let switches = client.releases();
+    switches.switch(switch("v2")).await.expect("it is passed on");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(client.connection().leader(), None);
+    seed.status.lock().leader_grpc_address = leader.address.to_string();
+    let deadline = Instant::now() + SOON;
+    while client.connection().leader() != Some(leader.address.to_string()) {
+        assert!(Instant::now() < deadline, "it goes on without its leader");
+        switches.switch(switch("v2")).await.expect("it is passed on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn members_and_leader_are_learned_from_the_first_that_answers() {
     let leader = Member::switching(|request| Ok(switched(&request))).await;
@@ -162,11 +187,7 @@ async fn members_and_leader_are_learned_from_the_first_that_answers() {
     };
     let follower = Arc::new(|_| Err(status(Code::Unavailable, "NO_LEADER")));
     let seed = Member::start(follower, known).await;
-    let config = pinrail_client::Config {
-        endpoints: vec![seed.address.to_string()],
-        ..pinrail_client::Config::default()
-    };
-    let client = pinrail_client::Client::new(config).expect("a valid endpoint");
+    let client = learning(&seed);
     let answer = client.releases().switch(switch("v2")).await.expect("the leader is found");
     assert_eq!(answer.to_bundle_id, "v2");
     assert_eq!(client.connection().leader(), Some(leader.address.to_string()));

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use parking_lot::Mutex;
 use pinrail_client::{Client, Config};
 use pinrail_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use pinrail_proto::v1::release_service_server::{ReleaseService, ReleaseServiceServer};
@@ -29,6 +30,8 @@ type Responses = Pin<Box<dyn Stream<Item = Result<v1::WorkResponse, Status>> + S
 /// A member while it lives.
 pub(crate) struct Member {
     pub(crate) address: SocketAddr,
+    /// What it says of the cluster.
+    pub(crate) status: Arc<Mutex<v1::GetClusterStatusResponse>>,
     streams: mpsc::Receiver<WorkerStream>,
     serving: JoinHandle<()>,
 }
@@ -41,7 +44,7 @@ pub(crate) struct WorkerStream {
 
 struct Script {
     switch: Answer,
-    status: v1::GetClusterStatusResponse,
+    status: Arc<Mutex<v1::GetClusterStatusResponse>>,
     streams: mpsc::Sender<WorkerStream>,
 }
 
@@ -63,7 +66,9 @@ impl Member {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (sender, streams) = mpsc::channel(16);
-        let script = Arc::new(Script { switch, status, streams: sender });
+        let status = Arc::new(Mutex::new(status));
+        let script = Script { switch, status: Arc::clone(&status), streams: sender };
+        let script = Arc::new(script);
         let server = Server::builder()
             .add_service(ReleaseServiceServer::from_arc(Arc::clone(&script)))
             .add_service(ClusterServiceServer::from_arc(Arc::clone(&script)))
@@ -72,7 +77,7 @@ impl Member {
         let serving = tokio::spawn(async move {
             server.await.expect("it serves until it is dropped");
         });
-        Member { address, streams, serving }
+        Member { address, status, streams, serving }
     }
 
     /// The next pull stream.
@@ -288,7 +293,7 @@ impl ClusterService for Script {
         &self,
         _: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
-        Ok(Response::new(self.status.clone()))
+        Ok(Response::new(self.status.lock().clone()))
     }
 
     async fn get_cluster_health(
