@@ -239,6 +239,13 @@ impl Connection {
         }
     }
 
+    /// Finds out who leads if nobody has said so yet: for who is going to stay where it is sent. Other calls find out on their way.
+    pub(crate) async fn find_leader(&self) {
+        if self.shared.learn && self.leader().is_none() {
+            self.look().await;
+        }
+    }
+
     /// Looks at the members in the background; at most one look at a time, and not too often.
     fn learn(&self) {
         let pause = self.shared.learned_at.lock().is_some_and(|at| at.elapsed() < LEARN_PAUSE);
@@ -247,10 +254,14 @@ impl Connection {
         }
         let connection = self.clone();
         tokio::spawn(async move {
-            connection.learn_from_any().await;
-            *connection.shared.learned_at.lock() = Some(Instant::now());
+            connection.look().await;
             connection.shared.learning.store(false, Ordering::Release);
         });
+    }
+
+    async fn look(&self) {
+        self.learn_from_any().await;
+        *self.shared.learned_at.lock() = Some(Instant::now());
     }
 
     async fn learn_from_any(&self) {

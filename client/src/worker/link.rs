@@ -36,11 +36,13 @@ pub(crate) enum OpenError {
     Failed(Error),
 }
 
-/// Opens a stream to the leader, or to another member.
+/// Opens a stream to the leader, or to another member where nobody can say who that is: it would pass everything on, both ways, as
+/// long as the stream lasts.
 pub(crate) async fn open(
     client: Client,
     hello: v1::WorkerHello,
 ) -> Result<(Link, v1::Welcome), OpenError> {
+    client.connection().find_leader().await;
     let (address, channel) = client.connection().pick(true, &[]).map_err(OpenError::Refused)?;
     let late = || OpenError::Failed(unavailable("no welcome in time".to_owned()));
     let result = timeout(WELCOME_TIMEOUT, greet(address.clone(), channel, hello)).await;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
-use pinrail_client::{Client, Config, Error, v1};
+use pinrail_client::{Error, v1};
 use tokio::time::{Duration, Instant};
 use tonic::{Code, Status};
 
-use crate::member::{Member, SOON, client, client_of, status};
+use crate::member::{Member, SOON, client, client_of, learning, status};
 
 fn switch(to: &str) -> v1::SwitchRequest {
     v1::SwitchRequest { agent_id: "a".into(), bundle_id: to.into(), ..Default::default() }
@@ -147,12 +147,6 @@ async fn a_call_that_must_not_be_repeated_is_not() {
     let request = v1::AddMemberRequest { name: "n4".into(), ..Default::default() };
     let error = client(&[&member]).cluster().add_member(request).await.expect_err("it broke");
     assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
-}
-
-/// A client that learns of the others from this one.
-fn learning(seed: &Member) -> Client {
-    let config = Config { endpoints: vec![seed.address.to_string()], ..Config::default() };
-    Client::new(config).expect("a valid endpoint")
 }
 
 /// Members that have just come together pass writes on before they know where the others are called.

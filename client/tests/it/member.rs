@@ -86,6 +86,11 @@ impl Member {
         stream.expect("the member lives")
     }
 
+    /// Whether a pull stream has come.
+    pub(crate) fn was_greeted(&mut self) -> bool {
+        self.streams.try_recv().is_ok()
+    }
+
     /// The next pull stream, with its hello taken and answered.
     pub(crate) async fn welcome(&mut self) -> (WorkerStream, v1::WorkerHello) {
         self.welcome_to(tools()).await
@@ -196,6 +201,12 @@ pub(crate) fn client_of(addresses: impl IntoIterator<Item = SocketAddr>) -> Clie
     let endpoints = addresses.into_iter().map(|address| address.to_string()).collect();
     let config = Config { endpoints, ..Config::default() };
     Client::builder(config).learn_members(false).build().expect("the endpoints are valid")
+}
+
+/// A client that learns of the other members from this one.
+pub(crate) fn learning(seed: &Member) -> Client {
+    let config = Config { endpoints: vec![seed.address.to_string()], ..Config::default() };
+    Client::new(config).expect("the endpoint is valid")
 }
 
 /// A status with one of our reasons.
