@@ -164,10 +164,10 @@ impl Session<'_> {
         for _ in 0..connections(clients) {
             let client = Client::new(self.config.clone())?.with_namespace(self.ground.name());
             let deadline = Instant::now() + LEARN;
+            client.connection().find_leader().await;
             while client.connection().leader().is_none() && Instant::now() < deadline {
-                // Each answer has the client look who leads, as often as it may.
-                client.cluster().status().await?;
                 sleep(LOOK).await;
+                client.connection().find_leader().await;
             }
             all.push(client);
         }

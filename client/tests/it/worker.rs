@@ -44,19 +44,6 @@ fn worker(member: &Member) -> WorkerBuilder {
     Worker::builder(client(&[member])).agent("a").bundle("v1").worker_id("w").slots(2)
 }
 
-#[tokio::test]
-async fn a_worker_goes_to_the_leader_and_not_to_the_member_that_it_was_told_of() {
-    let mut leader = Member::pulled().await;
-    let mut seed = Member::pulled().await;
-    seed.status.lock().leader_grpc_address = leader.address.to_string();
-    let worker = Worker::builder(learning(&seed)).agent("a").bundle("v1");
-    let echo = |_: StepContext, input: String| async { Ok(Next::done(input)) };
-    let started = start(worker.step("main", echo));
-    leader.welcome().await;
-    assert!(!seed.was_greeted(), "it passes everything on");
-    started.stop().await;
-}
-
 fn assignment(token: u64, name: &str, input: &str) -> v1::Assignment {
     v1::Assignment {
         run_id: "r".into(),
@@ -107,6 +94,19 @@ fn output(complete: &v1::CompleteStep) -> String {
 
 async fn echo(_: StepContext, input: String) -> StepResult<Next> {
     Ok(Next::done(input))
+}
+
+#[tokio::test]
+async fn a_worker_goes_to_the_leader_and_not_to_the_member_that_it_was_told_of() {
+    let mut leader = Member::pulled().await;
+    let mut seed = Member::pulled().await;
+    seed.status.lock().leader_grpc_address = leader.address.to_string();
+    let worker = Worker::builder(learning(&seed)).agent("a").bundle("v1");
+    let echo = |_: StepContext, input: String| async { Ok(Next::done(input)) };
+    let started = start(worker.step("main", echo));
+    leader.welcome().await;
+    assert!(!seed.was_greeted(), "it passes everything on");
+    started.stop().await;
 }
 
 #[tokio::test]
