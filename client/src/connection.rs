@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 use crate::error::{Error, Result, UNREACHABLE};
 use crate::pool::Pool;
 use crate::retry::{ATTEMPT_FIRST, ATTEMPT_LEAST, Repeat, Verdict, backoff, judge};
+use crate::tcp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A member that stands still is noticed by these two: idle time before a ping, and time for its answer.
@@ -436,23 +437,22 @@ fn refuse_oversize(bytes: usize) -> Result<()> {
     })
 }
 
-/// The usual channel: plain TCP without delay, opened when it is first used.
 fn dial(address: &str) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Error::invalid(format!("endpoint {address:?}: {error}")))?;
-    Ok(tune(endpoint).connect_lazy())
+    Ok(channel(endpoint))
 }
 
-/// What every channel of ours has; for dialers that connect in another way.
+/// The usual channel: plain TCP without delay, opened when it is first used, and again after it broke.
 #[must_use]
-pub fn tune(endpoint: Endpoint) -> Endpoint {
+pub fn channel(endpoint: Endpoint) -> Channel {
     let window = u32::try_from(2 * API_MESSAGE_BYTES).unwrap_or(u32::MAX);
-    endpoint
-        .tcp_nodelay(true)
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(window)
-        .initial_connection_window_size(window)
+        .initial_connection_window_size(window);
+    endpoint.connect_with_connector_lazy(tcp::connector(CONNECT_TIMEOUT))
 }

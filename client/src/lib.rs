@@ -23,6 +23,7 @@ pub mod pin_cache;
 mod pool;
 pub mod retry;
 pub mod service;
+mod tcp;
 mod trace;
 pub mod worker;
 

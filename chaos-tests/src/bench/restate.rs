@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use pinrail_client::bench::{Figures, Load, Operation, connections, measure, value};
-use pinrail_client::connection::tune;
+use pinrail_client::connection;
 use pinrail_client::payload::JSON;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -191,7 +191,7 @@ fn settings(place: &Place, all: &[Place], folder: &Path) -> String {
 
 /// A channel as our client has them: it speaks HTTP/2 from the first byte, as Restate does too.
 fn channel(port: u16) -> Result<Channel> {
-    Ok(tune(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?).connect_lazy())
+    Ok(connection::channel(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?))
 }
 
 fn request(method: &Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use futures::stream::Stream;
-use pinrail_client::connection::tune;
+use pinrail_client::connection;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -131,7 +131,7 @@ pub(super) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// A channel as our client has them.
 pub(super) fn channel(address: &str) -> anyhow::Result<Channel> {
-    Ok(tune(Endpoint::from_shared(format!("http://{address}"))?).connect_lazy())
+    Ok(connection::channel(Endpoint::from_shared(format!("http://{address}"))?))
 }
 
 /// One call.
