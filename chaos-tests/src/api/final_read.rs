@@ -153,6 +153,8 @@ async fn run(nodes: &Nodes, agent: &str, listed: v1::Run) -> Result<RunFinal> {
         revision: run.revision,
         output: convert::text(run.output.as_ref()),
         steps,
+        first_run_id: run.first_run_id.clone(),
+        continued_to: run.continued_to.clone(),
     })
 }
 

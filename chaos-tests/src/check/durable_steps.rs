@@ -19,7 +19,7 @@ pub(super) fn check(case: &Case<'_>) -> Findings {
         case.agent.runs.iter().map(|run| (run.run_id.as_str(), run)).collect();
     for ((run_id, step), lines) in &steps {
         let Some(run) = runs.get(run_id) else { continue };
-        recorded_once(run, *step, lines, &mut findings);
+        recorded_once(&runs, run, *step, lines, &mut findings);
         checkpoints_come_back(run, *step, lines, &mut findings);
         stale_tokens(run, *step, lines, &mut findings);
     }
@@ -34,7 +34,13 @@ fn of_last_pin<'a>(
     lines.iter().filter(|line| run.restarts == 0 || line.token > run.pin.revision)
 }
 
-fn recorded_once(run: &RunFinal, step: u32, lines: &[&WorkerLine], findings: &mut Findings) {
+fn recorded_once(
+    runs: &BTreeMap<&str, &RunFinal>,
+    run: &RunFinal,
+    step: u32,
+    lines: &[&WorkerLine],
+    findings: &mut Findings,
+) {
     let mut recorded: BTreeMap<u64, (&str, bool)> = BTreeMap::new();
     for line in of_last_pin(run, lines) {
         if let WorkerEvent::Completed { mark, closed, .. } = &line.event {
@@ -49,10 +55,14 @@ fn recorded_once(run: &RunFinal, step: u32, lines: &[&WorkerLine], findings: &mu
     findings.expect(found.is_some_and(|found| found.state == "completed"), || {
         format!("the result of step {step} of {} was acknowledged, found {found:?}", run.run_id)
     });
-    // What the completion handed on names it: the run's output, or the next step's input. A run that was past its
-    // end was closed with the step, and kept neither.
+    // What the completion handed on names it: the run's output, the next step's input, or that of the run that continues it. A
+    // run that was past its end was closed with the step, and kept neither.
     let carried = match (closed, run.state.as_str()) {
         (true, "completed") => run.output.contains(mark),
+        (true, "continued") => {
+            let next = runs.get(run.continued_to.as_str());
+            next.is_some_and(|next| next.input().contains(mark))
+        }
         (true, _) => true,
         (false, _) => {
             let next = run.steps.iter().find(|next| next.number == step + 1);

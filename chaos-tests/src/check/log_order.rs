@@ -174,12 +174,17 @@ fn in_the_end(agent: &AgentFinal, log: &Log<'_>, findings: &mut Findings) {
         findings
             .expect(made_it, || format!("the log has {command:?} at the revision of {version:?}"));
     }
+    let continued = agent.continued();
     for run in agent.runs.iter().filter(|run| run.restarts == 0) {
         let command = log.by_revision.get(&run.pin.revision);
-        let made_it = command.is_some_and(|command| {
-            command.kind == "start_run"
-                && command.agent == agent.agent
-                && command.subject == run.run_id
+        let made_it = command.is_some_and(|command| match continued.get(run.run_id.as_str()) {
+            // A report names its agent by a number.
+            Some(before) => command.kind == "complete_step" && command.subject == before.run_id,
+            None => {
+                command.kind == "start_run"
+                    && command.agent == agent.agent
+                    && command.subject == run.run_id
+            }
         });
         findings.expect(made_it, || {
             format!(

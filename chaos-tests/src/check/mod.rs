@@ -4,6 +4,7 @@
 //! It is linear in the history but for sorting and for the search of that order, which is bound. It must never know the node, its
 //! state machine or the client library: what it believes about the rules it has from `model` alone.
 
+mod continued_runs;
 mod drain_counts;
 mod drain_ends;
 mod durable_steps;
@@ -131,6 +132,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
             steps_on_bundle::check,
             durable_writes::check,
             durable_steps::check,
+            continued_runs::check,
             route_order::check,
             drain_ends::check,
             drain_counts::check,

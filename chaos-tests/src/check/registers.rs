@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::linearizable::{Found, Operation, State, search};
 use super::{Case, Findings, Promise};
-use crate::history::{Answer, Call, Entry, Outcome, Pin, WorkerEvent};
+use crate::history::{Answer, Call, Entry, Outcome, Pin, RunFinal, WorkerEvent};
 
 /// Operations of a register that are looked at; with more it is not decided.
 const OPERATIONS: usize = 2_000;
@@ -310,11 +310,12 @@ fn by_workers<'a>(case: &'a Case<'_>, registers: &mut Registers<'a>) {
     }
 }
 
-/// The pin of each run that kept its first one: set once, read by many.
+/// The pin of each run that somebody started and that kept its first one: set once, read by many.
 fn runs<'a>(case: &'a Case<'_>, asked: &[Asked<'a>]) -> BTreeMap<&'a str, Vec<Operation>> {
-    let kept = case.agent.runs.iter().filter(|run| run.restarts == 0);
+    let kept = |run: &&RunFinal| run.restarts == 0 && run.first_run_id.is_empty();
+    let kept = case.agent.runs.iter().filter(kept);
     let mut pins: BTreeMap<&str, Vec<&Pin>> =
-        kept.map(|run| (run.run_id.as_str(), vec![&run.pin])).collect();
+        kept.clone().map(|run| (run.run_id.as_str(), vec![&run.pin])).collect();
     let mut all: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
     let mut state_of = |run_id: &str, pin: &'a Pin| -> Option<State> {
         let known = pins.get_mut(run_id)?;
@@ -324,7 +325,7 @@ fn runs<'a>(case: &'a Case<'_>, asked: &[Asked<'a>]) -> BTreeMap<&'a str, Vec<Op
         });
         (FIRST..).nth(place)
     };
-    for run in case.agent.runs.iter().filter(|run| run.restarts == 0) {
+    for run in kept {
         let needs = state_of(&run.run_id, &run.pin).map(|state| vec![state]);
         let end = Operation { invoked: u64::MAX, returned: Some(u64::MAX), needs, sets: None };
         all.entry(&run.run_id).or_default().push(end);

@@ -280,6 +280,15 @@ pub struct AgentFinal {
     pub events: Vec<EventFinal>,
 }
 
+impl AgentFinal {
+    /// Runs that were continued, by the id of the run that continues them.
+    #[must_use]
+    pub fn continued(&self) -> BTreeMap<&str, &RunFinal> {
+        let continued = self.runs.iter().filter(|run| !run.continued_to.is_empty());
+        continued.map(|run| (run.continued_to.as_str(), run)).collect()
+    }
+}
+
 /// A run as it was read in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFinal {
@@ -298,12 +307,24 @@ pub struct RunFinal {
     pub revision: u64,
     pub output: String,
     pub steps: Vec<StepFinal>,
+    /// The first run of the chain that it continues; empty: it continues none.
+    #[serde(default)]
+    pub first_run_id: String,
+    /// The run that continues it; empty: none does.
+    #[serde(default)]
+    pub continued_to: String,
 }
 
 impl RunFinal {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended_at_ms != 0
+    }
+
+    /// What the run's first step was given.
+    #[must_use]
+    pub fn input(&self) -> &str {
+        self.steps.iter().find(|step| step.number == 1).map_or("", |step| &step.input)
     }
 }
 

@@ -76,7 +76,8 @@ fn entry(line: &str) -> Result<Logged> {
 fn command(command: &Json) -> LoggedCommand {
     let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
     let asked = &command["asked"];
-    let subject = if asked["run_id"].is_string() { &asked["run_id"] } else { &asked["key"] };
+    let named = [&asked["run_id"], &asked["step"]["run_id"], &asked["key"]];
+    let subject = named.into_iter().find(|name| name.is_string()).unwrap_or(&Json::Null);
     LoggedCommand {
         kind: text(&command["kind"]),
         request_id: text(&command["request_id"]),

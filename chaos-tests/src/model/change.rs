@@ -46,7 +46,7 @@ pub enum Change {
 pub struct Timeline {
     pub changes: Vec<(u64, Change)>,
     pub layers: LayerNames,
-    /// Runs that were restarted more than once: between their restarts nobody saw their bundle.
+    /// Runs that were restarted more than once, or nobody saw before they were: for a while their bundle is not known.
     pub vague_runs: BTreeMap<String, RunFinal>,
     /// What does not fit together, by what it is about.
     pub problems: Vec<String>,
@@ -143,16 +143,21 @@ impl Timeline {
 
     fn add_runs(&mut self, agent: &AgentFinal, history: &[Entry]) {
         let first = first_pins(&agent.agent, history);
+        let continued = agent.continued();
         for run in &agent.runs {
             let run_id = run.run_id.clone();
-            let start = first.get(run.run_id.as_str()).map_or(&run.pin, |pin| *pin);
-            let bundle_id = start.bundle_id.clone();
-            self.changes.push((start.revision, Change::Started { run_id, bundle_id }));
-            if run.restarts > 0 && start.revision < run.pin.revision {
+            let told = first.get(run.run_id.as_str()).map_or(&run.pin, |pin| *pin);
+            let before = continued.get(run.run_id.as_str());
+            let start = before.map_or(told.revision, |before| before.revision);
+            let bundle_id = told.bundle_id.clone();
+            self.changes.push((start, Change::Started { run_id, bundle_id }));
+            if run.restarts > 0 && start < run.pin.revision {
                 let (run_id, bundle_id) = (run.run_id.clone(), run.pin.bundle_id.clone());
                 self.changes.push((run.pin.revision, Change::Moved { run_id, bundle_id }));
             }
-            if run.restarts > 1 || (run.restarts > 0 && start.revision == run.pin.revision) {
+            // Nobody is told of the first pin of a run that continues another.
+            let is_known = before.is_none() && told.revision < run.pin.revision;
+            if run.restarts > 1 || (run.restarts > 0 && !is_known) {
                 self.vague_runs.insert(run.run_id.clone(), run.clone());
             }
             if run.is_over() {

@@ -3,7 +3,7 @@
 mod page;
 mod plot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::check::{Verdict, Violation};
-use crate::history::{Evidence, FaultKind, Outcome};
+use crate::history::{AgentFinal, Evidence, FaultKind, Outcome, WorkerEvent, WorkerLine};
 use crate::scenario::Setting;
 
 /// Lines of each kind that are printed; the rest is in the JSON.
@@ -75,6 +75,10 @@ pub struct Report {
     pub undecided: u64,
     pub steps_executed: usize,
     pub runs: usize,
+    /// Runs that were continued as new.
+    pub continued: usize,
+    /// Runs that continue another, and whose worker began with them by the command that continued it.
+    pub stayed: usize,
 }
 
 impl Report {
@@ -103,9 +107,7 @@ impl Report {
                 verb.latency = Spread::of(values);
             }
         }
-        let began = |line: &&crate::history::WorkerLine| {
-            matches!(line.event, crate::history::WorkerEvent::Began { .. })
-        };
+        let began = |line: &&WorkerLine| matches!(line.event, WorkerEvent::Began { .. });
         Self {
             verbs,
             gaps: gaps(evidence),
@@ -117,6 +119,8 @@ impl Report {
             undecided: verdict.undecided,
             steps_executed: evidence.worker_log.iter().filter(began).count(),
             runs: evidence.finals.iter().map(|agent| agent.runs.len()).sum(),
+            continued: evidence.finals.iter().map(|agent| agent.continued().len()).sum(),
+            stayed: evidence.finals.iter().map(|agent| stayed(agent, &evidence.worker_log)).sum(),
         }
     }
 
@@ -124,6 +128,13 @@ impl Report {
     pub fn passed(&self) -> bool {
         self.violations.is_empty() && self.problems.is_empty() && self.harness.is_empty()
     }
+}
+
+fn stayed(agent: &AgentFinal, worker_log: &[WorkerLine]) -> usize {
+    let began: BTreeSet<(&str, u64)> =
+        worker_log.iter().map(|line| (line.run_id.as_str(), line.token)).collect();
+    let next = agent.runs.iter().filter(|run| !run.first_run_id.is_empty());
+    next.filter(|run| began.contains(&(run.run_id.as_str(), run.pin.revision))).count()
 }
 
 /// From each fault to the first write that was asked for after it and acknowledged.
@@ -167,8 +178,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "  {} runs, {} steps executed, {} statements compared",
-            self.runs, self.steps_executed, self.compared
+            "  {} runs, {} of them continued as new, {} steps executed, {} statements compared",
+            self.runs, self.continued, self.steps_executed, self.compared
         )?;
         writeln!(
             f,

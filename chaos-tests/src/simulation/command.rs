@@ -154,8 +154,14 @@ fn tell(seed: u64, result: &Seed) -> Result<ExitCode> {
     }
     let (log, state) = result.losses;
     println!(
-        "seed {seed}: {} runs, {} steps, {} comparisons, crashes lost log {log}x state {state}x, {} messages came again, trace {:016x}",
-        report.runs, report.steps_executed, report.compared, result.copies, result.trace
+        "seed {seed}: {} runs, {} continued, {} with their worker, {} steps, {} comparisons, crashes lost log {log}x state {state}x, {} messages came again, trace {:016x}",
+        report.runs,
+        report.continued,
+        report.stayed,
+        report.steps_executed,
+        report.compared,
+        result.copies,
+        result.trace
     );
     Ok(if report.passed() {
         ExitCode::SUCCESS

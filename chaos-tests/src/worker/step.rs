@@ -29,6 +29,10 @@ pub struct Work {
     pub deaf: bool,
     /// Asks for the run's next step with each completion, so that its slot stays with the run.
     pub stays: bool,
+    /// How often the run is continued as new, with one step more.
+    pub again: u32,
+    /// On the bundle that is live then, not on its own.
+    pub moves: bool,
     /// The completion that handed this on.
     pub by: String,
 }
@@ -129,12 +133,22 @@ impl Execution {
         use v1::complete_step::Outcome;
         let it = &self.assignment;
         let mark = self.mark();
-        let next = Work { left: work.left.saturating_sub(1), by: mark.clone(), ..work.clone() };
-        let input = Some(convert::payload(&serde_json::to_string(&next)?));
-        let outcome = if work.left > 0 {
-            Outcome::Next(v1::NextStep { name: "more".to_owned(), input })
-        } else {
-            Outcome::Done(convert::payload(&serde_json::json!({ "by": mark }).to_string()))
+        let handed_on = |left, again| {
+            let next = Work { left, again, by: mark.clone(), ..work.clone() };
+            serde_json::to_string(&next).map(|next| Some(convert::payload(&next)))
+        };
+        let outcome = match (work.left, work.again) {
+            (0, 0) => {
+                Outcome::Done(convert::payload(&serde_json::json!({ "by": mark }).to_string()))
+            }
+            (0, again) => Outcome::ContinueAsNew(v1::ContinueRun {
+                input: handed_on(1, again - 1)?,
+                on_live_bundle: work.moves,
+            }),
+            (left, again) => Outcome::Next(v1::NextStep {
+                name: "more".to_owned(),
+                input: handed_on(left - 1, again)?,
+            }),
         };
         let ask = Ask::Complete(v1::CompleteStep {
             run_id: it.run_id.clone(),
@@ -143,7 +157,7 @@ impl Execution {
             outcome: Some(outcome),
             usage: None,
             memory: Vec::new(),
-            lease_next: work.stays && work.left > 0,
+            lease_next: work.stays && (work.left > 0 || work.again > 0),
         });
         self.ask("complete", ask, |revision, closed| WorkerEvent::Completed {
             mark,

@@ -118,6 +118,8 @@ impl Client {
             stuck: rng.random_range(0..100) < self.mix.stuck_percent,
             deaf: long,
             stays: rng.random_ratio(1, 2),
+            again: if rng.random_ratio(1, 4) { rng.random_range(1..3) } else { 0 },
+            moves: rng.random_ratio(1, 2),
             by: String::new(),
         };
         let input = serde_json::json!(work).to_string();

@@ -1,6 +1,6 @@
 //! The judge must reject each of these: one promise is broken in each, and nothing else.
 
-use pinrail_chaos_tests::check::{Promise, judge};
+use pinrail_chaos_tests::check::{Promise, Violation, judge};
 use pinrail_chaos_tests::history::{
     Answer, Call, Fault, FaultKind, InFlight, Outcome, Scope, VersionFinal, WorkerEvent,
 };
@@ -158,6 +158,62 @@ fn p2_another_result_was_recorded_than_acknowledged() {
     find(Promise::P2, "is not what was recorded", |story| {
         story.run("a").output = "by a/1/9".into()
     });
+}
+
+#[test]
+fn p2_run_that_continues_another_is_lost() {
+    find(Promise::P2, "was continued to d+1, which is lost", |story| {
+        story.final_of().runs.retain(|run| run.run_id != "d+1");
+    });
+}
+
+#[test]
+fn p2_run_continues_what_nobody_continued() {
+    find(Promise::P2, "0 runs were continued to d+1", |story| {
+        story.run("d").continued_to.clear();
+    });
+}
+
+#[test]
+fn p2_two_runs_are_continued_as_one() {
+    find(Promise::P2, "2 runs were continued to d+1", |story| {
+        story.run("a").continued_to = "d+1".into();
+    });
+}
+
+#[test]
+fn p2_run_that_was_continued_did_not_end_so() {
+    find(Promise::P2, "d is completed and was continued", |story| {
+        story.run("d").state = "completed".into();
+    });
+}
+
+#[test]
+fn p2_continued_run_got_a_pin_of_its_own() {
+    find(Promise::P2, "d was continued at revision 38", |story| {
+        story.run("d+1").pin.expires_at_ms += 1;
+        story.run("d+1").pin.bundle_id = "v2".into();
+    });
+}
+
+#[test]
+fn p2_what_a_run_was_continued_with_is_lost() {
+    find(Promise::P2, "result d/1/37 of step 1 of d is not", |story| {
+        story.run("d+1").steps[0].input = "by d/1/9".into();
+    });
+}
+
+#[test]
+fn a_run_may_be_continued_on_the_bundle_that_is_live() {
+    let mut story = story::good();
+    story.run("d").pin = pin("v2", 2, 2, 36);
+    let is_d = is_start("d");
+    let answer = Answer::Started { pin: pin("v2", 2, 2, 36), already: false };
+    story.entry(is_d).outcome = Outcome::Ok { revision: 36, answer };
+    story.evidence.worker_log.retain(|line| line.run_id != "d");
+    let verdict = judge(&story.evidence);
+    let of_continued = |it: &&Violation| it.what.contains("continued");
+    assert_eq!(verdict.violations.iter().filter(of_continued).count(), 0, "{verdict:#?}");
 }
 
 #[test]

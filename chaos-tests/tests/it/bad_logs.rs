@@ -42,6 +42,8 @@ fn with_logs(mut story: Story) -> Story {
     }
     // A worker's write.
     commands[17] = command("put_memory", "n", "");
+    // A worker's report, by which a run is continued.
+    commands[37] = command("complete_step", "d", "");
     let entries = (1..=LAST).zip(commands).map(|(index, command)| Logged {
         index,
         term: 2,

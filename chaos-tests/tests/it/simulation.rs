@@ -14,7 +14,8 @@ const AT_ONCE: usize = 2;
 #[test]
 fn seeds_keep_every_promise() {
     let seeds: Vec<u64> = SEEDS.chain(KEPT).collect();
-    let (mut failed, mut came_again) = (Vec::new(), 0);
+    let mut failed = Vec::new();
+    let (mut came_again, mut continued, mut stayed) = (0, 0, 0);
     for pair in seeds.chunks(AT_ONCE) {
         let running: Vec<_> = pair
             .iter()
@@ -35,16 +36,23 @@ fn seeds_keep_every_promise() {
                 println!("{}", String::from_utf8_lossy(&output.stderr));
                 failed.push(seed);
             }
-            came_again += messages_that_came_again(&String::from_utf8_lossy(&output.stdout));
+            let said = String::from_utf8_lossy(&output.stdout);
+            came_again += count(&said, " messages came again");
+            continued += count(&said, " continued");
+            stayed += count(&said, " with their worker");
         }
     }
     assert!(failed.is_empty(), "again with: chaos sim-one --seed {}", failed[0]);
     assert!(came_again > 0, "no old message of Raft came once more");
+    assert!(
+        continued > 0 && stayed > 0,
+        "{continued} runs were continued, {stayed} by their worker"
+    );
 }
 
-/// As the line of a seed says it.
-fn messages_that_came_again(said: &str) -> u64 {
-    let (before, _) = said.rsplit_once(" messages came again").unwrap_or_default();
+/// What the line of a seed counts.
+fn count(said: &str, what: &str) -> u64 {
+    let (before, _) = said.rsplit_once(what).unwrap_or_default();
     before.rsplit_once(' ').map_or(0, |(_, count)| count.parse().unwrap_or(0))
 }
 

@@ -4,6 +4,7 @@
 //! revision  10 switch v1 (epoch 1)   12 run a   13 a's lease   14 put k=x   16 checkpoint   18 a writes note   19 a done
 //!           20 switch v2 (epoch 2)   22 run b   24 put k=y     26 external e   27 e is finished
 //!           30 rollback to v1 (epoch 3)   32 run c   40 c is ended by the drain cap of a later switch to v3 (epoch 4, 34)
+//!           36 run d   37 d's lease   38 d is continued as d+1, leased to the same worker   39 d+1 done
 //! ```
 
 use pinrail_chaos_tests::history::{
@@ -192,7 +193,8 @@ pub(crate) fn good() -> Story {
         .ok(start("c"), 32, started("v1", 1, 3, 32))
         .ok(Call::Switch { bundle_id: "v3".into() }, 34, moved("v1", "v3", 4, 10_000))
         .route("v3", 4, 34)
-        .drain("v1", 35, 1, 4_000);
+        .drain("v1", 35, 1, 4_000)
+        .ok(start("d"), 36, started("v3", 3, 4, 36));
     story.evidence.worker_log = vec![
         line("a", 13, "code-v1", began("v1", &[])),
         line(
@@ -211,6 +213,10 @@ pub(crate) fn good() -> Story {
         line("a", 13, "code-v1", completed("a/1/13", 19)),
         line("b", 23, "code-v2", began("v2", &[])),
         line("b", 23, "code-v2", completed("b/1/23", 29)),
+        line("d", 37, "code-v3", began("v3", &[])),
+        line("d", 37, "code-v3", completed("d/1/37", 38)),
+        line("d+1", 38, "code-v3", began("v3", &[])),
+        line("d+1", 38, "code-v3", completed("d+1/1/38", 39)),
     ];
     story.evidence.finals = vec![final_read()];
     story
@@ -233,6 +239,11 @@ fn final_read() -> AgentFinal {
     (e.output, e.external) = ("fin".into(), true);
     let mut c = run("c", pin("v1", 1, 3, 32), "cancelled", 40);
     (c.end_reason, c.ended_at_ms) = ("drain_cap".into(), 10_500);
+    let mut d = run("d", pin("v3", 3, 4, 36), "continued", 38);
+    (d.continued_to, d.steps) = ("d+1".into(), vec![step("")]);
+    let mut next = run("d+1", pin("v3", 3, 4, 38), "completed", 39);
+    (next.first_run_id, next.steps) = ("d".into(), vec![step("by d/1/37")]);
+    next.output = "by d+1/1/38".into();
     let version = |key: &str, revision, layer, value: &str, run_id: &str| VersionFinal {
         key: key.into(),
         revision,
@@ -245,13 +256,13 @@ fn final_read() -> AgentFinal {
         live_bundle_id: "v3".into(),
         epoch: 4,
         code: ["v1", "v2", "v3"].map(|v| (v.to_owned(), format!("code-{v}"))).into(),
-        runs: vec![a, b, c, e],
+        runs: vec![a, b, c, d, next, e],
         versions: vec![
             version("k", 14, 1, "x", ""),
             version("n", 18, 1, "m", "a"),
             version("k", 24, 2, "y", ""),
         ],
-        layers: vec![1, 2],
+        layers: vec![1, 2, 3],
         grace_ms: GRACE_MS,
         cluster_time_ms: 30_000,
         events: Vec::new(),
