@@ -12,19 +12,20 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Duration;
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::util::BoxService;
+use tower::{BoxError, ServiceExt as _};
 
-/// Opens connections within `timeout`, in which all addresses of a name are tried.
+/// Opens connections within `timeout`, in which all addresses of a name are tried. It is boxed since tonic nests its type: the names
+/// of functions had 6,659 characters without, and BOLT's counting program ends at such.
 pub(crate) fn connector(
     timeout: Duration,
-) -> impl Service<Uri, Response = TokioIo<Gathered<TcpStream>>, Error = BoxError, Future: Send> + Send
-{
+) -> BoxService<Uri, TokioIo<Gathered<TcpStream>>, BoxError> {
     let mut tcp = HttpConnector::new();
     tcp.set_connect_timeout(Some(timeout));
     // Small messages that wait for each other cost 40 ms with Nagle's algorithm.
     tcp.set_nodelay(true);
-    tcp.map_response(|stream: TokioIo<TcpStream>| TokioIo::new(Gathered(stream.into_inner())))
-        .map_err(BoxError::from)
+    let gathered = |stream: TokioIo<TcpStream>| TokioIo::new(Gathered(stream.into_inner()));
+    BoxService::new(tcp.map_response(gathered).map_err(BoxError::from))
 }
 
 /// A stream that does not take several buffers at once. To one that does, h2 writes each message of more than 256 bytes by itself; for
