@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 use crate::error::{Error, Result, UNREACHABLE};
 use crate::pool::Pool;
 use crate::retry::{ATTEMPT_FIRST, ATTEMPT_LEAST, Repeat, Verdict, backoff, judge};
-use crate::tcp;
+use crate::tcp::Connector;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A member that stands still is noticed by these two: idle time before a ping, and time for its answer.
@@ -454,5 +454,5 @@ pub fn channel(endpoint: Endpoint) -> Channel {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(window)
         .initial_connection_window_size(window);
-    endpoint.connect_with_connector_lazy(tcp::connector(CONNECT_TIMEOUT))
+    endpoint.connect_with_connector_lazy(Connector::new(CONNECT_TIMEOUT))
 }

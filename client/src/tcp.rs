@@ -1,31 +1,60 @@
 //! Connections over TCP whose small messages go out together.
 //!
-//! Main function: [`connector`]. It knows no service and nothing of the cluster.
+//! Main type: [`Connector`]. It knows no service and nothing of the cluster.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Duration;
-use tower::util::BoxService;
-use tower::{BoxError, ServiceExt as _};
+use tower::{BoxError, Service};
 
-/// Opens connections within `timeout`, in which all addresses of a name are tried. It is boxed since tonic nests its type: the names
-/// of functions had 6,659 characters without, and BOLT's counting program ends at such.
-pub(crate) fn connector(
-    timeout: Duration,
-) -> BoxService<Uri, TokioIo<Gathered<TcpStream>>, BoxError> {
-    let mut tcp = HttpConnector::new();
-    tcp.set_connect_timeout(Some(timeout));
-    // Small messages that wait for each other cost 40 ms with Nagle's algorithm.
-    tcp.set_nodelay(true);
-    let gathered = |stream: TokioIo<TcpStream>| TokioIo::new(Gathered(stream.into_inner()));
-    BoxService::new(tcp.map_response(gathered).map_err(BoxError::from))
+/// Opens connections. It and its future have names of their own since tonic nests them: with those of combinators some functions had
+/// names of 6,659 characters, and BOLT's counting program ends at such.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector(HttpConnector);
+
+impl Connector {
+    /// Within `timeout` all addresses of a name are tried.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(timeout));
+        // Small messages that wait for each other cost 40 ms with Nagle's algorithm.
+        tcp.set_nodelay(true);
+        Self(tcp)
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Gathered<TcpStream>>;
+    type Error = BoxError;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(BoxError::from)
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let opened = self.0.call(uri);
+        Connecting(Box::pin(async move { Ok(TokioIo::new(Gathered(opened.await?.into_inner()))) }))
+    }
+}
+
+/// A connection that is being opened.
+pub(crate) struct Connecting(BoxFuture<'static, Result<TokioIo<Gathered<TcpStream>>, BoxError>>);
+
+impl Future for Connecting {
+    type Output = Result<TokioIo<Gathered<TcpStream>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
 }
 
 /// A stream that does not take several buffers at once. To one that does, h2 writes each message of more than 256 bytes by itself; for
