@@ -1,5 +1,5 @@
 //! P2, for runs that were continued as new: each is followed by one run, which is there and begins where it ended: at the same
-//! revision, with its pin or on the bundle that was live then.
+//! revision, with its pin or, where its completion asked for that, on the bundle that was live then.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ pub(super) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::new(Promise::P2);
     let runs: BTreeMap<&str, &RunFinal> =
         case.agent.runs.iter().map(|run| (run.run_id.as_str(), run)).collect();
-    let mut continued: Vec<&RunFinal> = case.agent.continued().into_values().collect();
+    let is_continued = |run: &&RunFinal| run.state == "continued" || !run.continued_to.is_empty();
+    let mut continued: Vec<&RunFinal> = case.agent.runs.iter().filter(is_continued).collect();
     continued.sort_by_key(|run| run.revision);
     let mut sweep = Sweep::new(&case.timeline);
     for run in continued {
@@ -20,7 +21,7 @@ pub(super) fn check(case: &Case<'_>) -> Findings {
         });
         let Some(next) = runs.get(run.continued_to.as_str()) else {
             let (run_id, next) = (&run.run_id, &run.continued_to);
-            findings.wrong(format!("{run_id} was continued to {next}, which is lost"));
+            findings.wrong(format!("{run_id} was continued to {next:?}, which is lost"));
             continue;
         };
         // What is wrong with the changes themselves is another promise's finding.
@@ -44,9 +45,12 @@ fn follows(run: &RunFinal, next: &RunFinal, live: Option<&str>, findings: &mut F
     if next.restarts > 0 {
         return;
     }
-    let inherited = Pin { revision: run.revision, ..run.pin.clone() };
-    let is_live = next.pin.revision == run.revision && Some(next.pin.bundle_id.as_str()) == live;
-    findings.expect(next.pin == inherited || is_live, || {
+    // As the worker's completion wrote it into the input that it handed on.
+    let follows = match next.input().contains("\"moves\":true") {
+        true => next.pin.revision == run.revision && Some(next.pin.bundle_id.as_str()) == live,
+        false => next.pin == Pin { revision: run.revision, ..run.pin.clone() },
+    };
+    findings.expect(follows, || {
         format!(
             "{} was continued at revision {} from {:?}, with {live:?} live, to {} with {:?}",
             run.run_id, run.revision, run.pin, next.run_id, next.pin

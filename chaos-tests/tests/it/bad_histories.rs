@@ -162,9 +162,29 @@ fn p2_another_result_was_recorded_than_acknowledged() {
 
 #[test]
 fn p2_run_that_continues_another_is_lost() {
-    find(Promise::P2, "was continued to d+1, which is lost", |story| {
+    find(Promise::P2, "was continued to \"d+1\", which is lost", |story| {
         story.final_of().runs.retain(|run| run.run_id != "d+1");
     });
+}
+
+#[test]
+fn p2_continued_run_names_no_other() {
+    find(Promise::P2, "was continued to \"\", which is lost", |story| {
+        story.run("d").continued_to.clear();
+    });
+}
+
+#[test]
+fn p2_continued_run_moved_though_nobody_asked_for_it() {
+    find(Promise::P2, "d was continued at revision 38", on_v2_until_it_is_continued);
+}
+
+/// The run's first pin is to a bundle that lost its traffic, the one of the run that continues it to the live one.
+fn on_v2_until_it_is_continued(story: &mut Story) {
+    story.run("d").pin = pin("v2", 2, 2, 36);
+    let answer = Answer::Started { pin: pin("v2", 2, 2, 36), already: false };
+    story.entry(is_start("d")).outcome = Outcome::Ok { revision: 36, answer };
+    story.evidence.worker_log.retain(|line| line.run_id != "d");
 }
 
 #[test]
@@ -206,11 +226,8 @@ fn p2_what_a_run_was_continued_with_is_lost() {
 #[test]
 fn a_run_may_be_continued_on_the_bundle_that_is_live() {
     let mut story = story::good();
-    story.run("d").pin = pin("v2", 2, 2, 36);
-    let is_d = is_start("d");
-    let answer = Answer::Started { pin: pin("v2", 2, 2, 36), already: false };
-    story.entry(is_d).outcome = Outcome::Ok { revision: 36, answer };
-    story.evidence.worker_log.retain(|line| line.run_id != "d");
+    on_v2_until_it_is_continued(&mut story);
+    story.run("d+1").steps[0].input = "{\"by\":\"d/1/37\",\"moves\":true}".into();
     let verdict = judge(&story.evidence);
     let of_continued = |it: &&Violation| it.what.contains("continued");
     assert_eq!(verdict.violations.iter().filter(of_continued).count(), 0, "{verdict:#?}");
