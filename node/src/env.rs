@@ -161,7 +161,7 @@ impl Engines for RocksEngines {
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// One accepted connection.
+/// One accepted connection. It takes one buffer at a time: to what takes several, h2 writes each message by itself.
 pub struct Connection(Box<dyn Io>);
 
 impl Connection {

@@ -205,6 +205,7 @@ fn invented(case: &Case<'_>, findings: &mut Findings) {
         };
         findings.expect(known, || format!("nobody wrote {version:?}"));
     }
+    // What a run that continues another came of, `continued_runs` judges.
     for run in case.agent.runs.iter().filter(|run| run.first_run_id.is_empty()) {
         findings.expect(started.contains(run.run_id.as_str()), || {
             format!("nobody started {}", run.run_id)
