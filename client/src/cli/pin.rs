@@ -6,9 +6,11 @@ use pinrail_proto::v1;
 use super::context::{Context, Done};
 use super::flags::{ListFlags, ReadFlags, RunId};
 use super::human;
+use super::json;
 use super::problem::Problem;
+use super::settings::Output;
 use super::table::{Table, pairs};
-use super::view::View;
+use super::view::{View, write};
 
 /// Verbs of `pin`.
 #[derive(Debug, Clone, Subcommand)]
@@ -21,6 +23,11 @@ pub enum Pin {
     /// The open pins of an agent, oldest first
     #[command(after_help = "Example:\n  pinrail pin list support --bundle v41")]
     List(List),
+    /// Follow the pins of an agent: all open ones, then each that is made, moves, changes or ends; resumable with --after
+    #[command(
+        after_help = "Examples:\n  pinrail pin watch support\n  pinrail pin watch support --after 118 -o jsonl"
+    )]
+    Watch(Watch),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -43,10 +50,21 @@ pub struct List {
     list: ListFlags,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Watch {
+    /// Name of the agent
+    #[arg(value_name = "AGENT")]
+    agent: String,
+    /// What happened after this revision; without it all open pins first
+    #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
+    after: u64,
+}
+
 pub(super) async fn run(context: &Context, verb: &Pin) -> Done {
     match verb {
         Pin::Get(args) => get(context, args).await,
         Pin::List(args) => list(context, args).await,
+        Pin::Watch(args) => watch(context, args).await,
     }
 }
 
@@ -122,4 +140,45 @@ async fn pins(context: &Context, agent: &str, args: &List) -> Result<View, Probl
     let names = pins.iter().map(|pin| pin.run_id.clone()).collect();
     let page = v1::ListPinsResponse { pins, next_page_token, revision };
     Ok(View::list(&page, "pins", names, table))
+}
+
+async fn watch(context: &Context, args: &Watch) -> Done {
+    let mut pins = context.client.pins().watch(v1::WatchPinsRequest {
+        agent_id: context.agent(&args.agent)?,
+        after_revision: args.after,
+        ..Default::default()
+    });
+    loop {
+        for pin in pins.next().await?.pins {
+            print(context.output(), &pin)?;
+        }
+    }
+}
+
+fn print(output: Output, pin: &v1::LookupPinResponse) -> Result<(), Problem> {
+    let line = match output {
+        Output::Table | Output::Wide => sentence(pin),
+        // A stream has no end to close a list with: one object a line.
+        Output::Json | Output::Jsonl => json::of(pin).to_string(),
+        Output::Yaml => {
+            let yaml = serde_yaml_ng::to_string(&json::of(pin));
+            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
+        }
+        Output::Name => pin.run_id.clone(),
+    };
+    write(format!("{line}\n").as_bytes())
+}
+
+fn sentence(answer: &v1::LookupPinResponse) -> String {
+    let (revision, run) = (answer.revision, &answer.run_id);
+    let Some(pin) = answer.pin.as_ref().filter(|_| answer.open) else {
+        return format!("{revision}  {run} over");
+    };
+    let why = human::pin_reason(pin.reason());
+    let mut text = format!("{revision}  {run} {} ({why})", answer.bundle_id);
+    text.push_str(&format!(" until {}", human::at(pin.soft_end.as_ref())));
+    if !pin.endpoint.is_empty() {
+        text.push_str(&format!(" at {}", pin.endpoint));
+    }
+    text
 }

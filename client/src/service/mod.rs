@@ -32,7 +32,7 @@ pub use event::{EventWatch, Events};
 pub use hook::Hooks;
 pub use memory::{Memory, MemoryWatch};
 pub use namespace::Namespaces;
-pub use pin::Pins;
+pub use pin::{PinWatch, Pins};
 use pinrail_proto::v1;
 pub use release::{ReleaseWatch, Releases};
 pub use report::Reports;

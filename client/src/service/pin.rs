@@ -1,10 +1,14 @@
 //! Which bundle a run belongs to, what a new run would get, and how far drains are.
 
-use pinrail_proto::v1;
 use pinrail_proto::v1::pin_service_client::PinServiceClient;
+use pinrail_proto::{limits, v1};
+use tonic::Streaming;
 
 use crate::client::Client;
+use crate::error::Result;
+use crate::retry::Repeat;
 use crate::service::methods;
+use crate::service::resume::Resumed;
 
 /// `PinService`.
 #[derive(Debug, Clone, Copy)]
@@ -29,4 +33,49 @@ methods! { Pins, PinServiceClient:
     read get_session as session(GetSessionRequest) -> GetSessionResponse;
     /// Takes the pin of a session: its next run starts where the route leads.
     write end_session as end_session(EndSessionRequest) -> EndSessionResponse;
+}
+
+impl Pins<'_> {
+    /// Follows all pins of an agent for ever; resumes at another member where it stopped. Whoever only looks some of them up
+    /// wants a [`crate::PinCache`].
+    #[must_use]
+    pub fn watch(&self, request: v1::WatchPinsRequest) -> PinWatch {
+        let mut request = request;
+        self.client.namespace_or_default(&mut request.namespace);
+        PinWatch { stream: Resumed::new(self.client, request) }
+    }
+}
+
+/// Pins as they are made, move, change and end.
+#[derive(Debug)]
+pub struct PinWatch {
+    stream: Resumed<v1::WatchPinsRequest, v1::WatchPinsResponse>,
+}
+
+impl PinWatch {
+    /// The next pins, or none with the revision that the watch has come to. Where an answer `begins`, what was kept before is
+    /// to be forgotten: a list that was interrupted begins anew.
+    ///
+    /// # Errors
+    /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
+    pub async fn next(&mut self) -> Result<v1::WatchPinsResponse> {
+        let answer = self.stream.next(open).await?;
+        self.stream.request.after_revision = answer.revision;
+        Ok(answer)
+    }
+}
+
+async fn open(
+    client: Client,
+    request: v1::WatchPinsRequest,
+) -> Result<Streaming<v1::WatchPinsResponse>> {
+    let call = client.call_for(Repeat::Read, String::new());
+    let open = |channel, request: tonic::Request<v1::WatchPinsRequest>| async move {
+        PinServiceClient::new(channel)
+            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
+            // Without the call's deadline: the stream lives longer.
+            .watch_pins(request.into_inner())
+            .await
+    };
+    client.connection().call(call, request, open).await
 }

@@ -85,6 +85,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
             &[("200", of::<v1::WatchEventsResponse>)],
         )
     },
+    Operation {
+        params: &["namespace", "timeout", "after_revision"],
+        ..stream(
+            || get(pins),
+            "/v1/agents/{agent}/pins",
+            "watchPins",
+            "Server-sent events `pins`: all that are open, then each that is made, moves, changes or ends; `progress` without. Ids \
+             are revisions, Last-Event-ID resumes.",
+            &[("200", of::<v1::WatchPinsResponse>)],
+        )
+    },
 ];
 
 async fn list(call: Call) -> Answer {
@@ -163,5 +174,19 @@ async fn events(call: Call) -> Answer {
     let events = Events(call.node).watch_events(request).await?.into_inner();
     Ok(streamed(events, |page| {
         (if page.events.is_empty() { "progress" } else { "events" }, page.revision)
+    }))
+}
+
+/// The open pins of an agent, then what becomes of them.
+async fn pins(call: Call) -> Answer {
+    let request = v1::WatchPinsRequest {
+        namespace: call.namespace(),
+        agent_id: call.agent(),
+        after_revision: call.resume()?,
+    };
+    let request = call.with(request);
+    let pins = Pins(call.node).watch_pins(request).await?.into_inner();
+    Ok(streamed(pins, |page| {
+        (if page.pins.is_empty() { "progress" } else { "pins" }, page.revision)
     }))
 }

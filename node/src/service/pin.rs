@@ -1,23 +1,30 @@
 //! PinService.
 
+use std::pin::Pin;
+
+use futures::Stream;
 use pinrail_proto::log::command::Kind;
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{EndSession, SetDrain};
 use pinrail_proto::time::timestamp;
 use pinrail_proto::v1::pin_service_server::PinService;
 use pinrail_proto::v1::{self, Consistency};
-use pinrail_state_machine::query;
+use pinrail_state_machine::query::{self, PinCursor};
 use tonic::{Request, Response, Status};
 
+use super::event::namespace_of;
 use super::read::timeout_of;
 use super::write::{agent_ref, mismatch};
-use super::{Node, validate};
+use super::{Node, validate, watch};
 
 #[derive(Debug)]
 pub(crate) struct Pins(pub(crate) Node);
 
 #[tonic::async_trait]
 impl PinService for Pins {
+    type WatchPinsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchPinsResponse, Status>> + Send>>;
+
     async fn lookup_pin(
         &self,
         request: Request<v1::LookupPinRequest>,
@@ -84,6 +91,18 @@ impl PinService for Pins {
         });
         let ((pins, next_page_token), at) = page.await?;
         Ok(Response::new(v1::ListPinsResponse { pins, next_page_token, revision: at.revision }))
+    }
+
+    async fn watch_pins(
+        &self,
+        request: Request<v1::WatchPinsRequest>,
+    ) -> Result<Response<Self::WatchPinsStream>, Status> {
+        let timeout = timeout_of(&request);
+        let it = request.into_inner();
+        agent_ref(&it.namespace, &it.agent_id)?;
+        let namespace = namespace_of(it.namespace, &it.agent_id);
+        let cursor = PinCursor::after(namespace, it.agent_id, it.after_revision);
+        Ok(Response::new(watch::pins(self.0.clone(), cursor, timeout).await?))
     }
 
     async fn get_drain(

@@ -30,6 +30,7 @@ mod metrics_page;
 mod mirrored_effects;
 mod nodes;
 mod pin_cache;
+mod pin_watch;
 mod policy;
 mod porting;
 mod quiet_agent;

@@ -5,7 +5,7 @@ use std::fmt;
 use parking_lot::Mutex;
 use pinrail_proto::v1;
 use pinrail_state_machine::outcome::Stop;
-use pinrail_state_machine::query::{EventFilter, MemoryFilter, Position, position};
+use pinrail_state_machine::query::{EventFilter, MemoryFilter, PinCursor, Position, position};
 use pinrail_state_machine::store::Read;
 
 /// Questions whose answers are kept, each of at most a page.
@@ -16,6 +16,7 @@ const KEPT: usize = 8;
 pub(crate) struct Looks {
     pub(super) memory: Shared<MemoryFilter, v1::WatchMemoryResponse>,
     pub(super) events: Shared<EventFilter, (Vec<v1::Event>, u64)>,
+    pub(super) pins: Shared<PinCursor, (Vec<v1::LookupPinResponse>, PinCursor)>,
 }
 
 /// What was found of one kind of question at the newest moment that anybody looked at.

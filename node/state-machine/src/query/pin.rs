@@ -1,5 +1,6 @@
 //! Reads of pins.
 
+use pinrail_proto::log::{BundleRecord, RunRecord};
 use pinrail_proto::v1;
 
 use crate::outcome::Stop;
@@ -21,18 +22,27 @@ pub fn pin(
 ) -> Result<v1::LookupPinResponse, Stop> {
     let (agent, run) = locate(read, namespace, agent, run_id)?;
     // A delayed run has no pin until it is due.
-    let pin = match run.bundle_id.as_str() {
+    let pinned = match run.bundle_id.as_str() {
         "" => None,
-        pinned => Some(pin_message(&run, &bundle::existing(read, agent.number, pinned)?)),
+        pinned => Some(bundle::existing(read, agent.number, pinned)?),
     };
-    Ok(v1::LookupPinResponse {
+    Ok(answer(&run, pinned.as_ref(), super::position(read)?.revision))
+}
+
+/// What is said of a run's pin.
+pub(super) fn answer(
+    run: &RunRecord,
+    pinned: Option<&BundleRecord>,
+    revision: u64,
+) -> v1::LookupPinResponse {
+    v1::LookupPinResponse {
         run_id: run.run_id.clone(),
         bundle_id: run.bundle_id.clone(),
-        pin,
+        pin: pinned.map(|bundle| pin_message(run, bundle)),
         open: !is_over(run.state()),
-        movable: is_movable(&run),
-        revision: super::position(read)?.revision,
-    })
+        movable: is_movable(run),
+        revision,
+    }
 }
 
 /// A page of the open pins of a bundle (of the live one when it is empty), oldest first.

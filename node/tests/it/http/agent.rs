@@ -82,3 +82,24 @@ async fn events_of_an_agent_go_on_where_they_were_left() {
     drop(stream);
     scene.close().await;
 }
+
+#[tokio::test]
+async fn pins_of_an_agent_are_listed_and_followed() {
+    let scene = Scene::idle().await;
+    let http = &scene.http;
+    let runs = "/v1/agents/support/runs";
+    let started = http.post(runs, &json!({ "run_id": "r1" })).await;
+    assert_eq!(started.status, 202);
+    let mut stream = http.events("/v1/agents/support/pins", &[]).await;
+    let listed = stream.next_of("pins").await;
+    assert_eq!(listed.data["pins"][0]["run_id"], "r1", "{listed:?}");
+    assert_eq!(listed.data["pins"][0]["bundle_id"], "v1");
+    drop(stream);
+    assert_eq!(http.post(&format!("{runs}/r1/cancel"), &json!({})).await.status, 200);
+    let mut stream = http.events("/v1/agents/support/pins", &[("last-event-id", &listed.id)]).await;
+    let told = stream.next_of("pins").await;
+    let pin = &told.data["pins"][0];
+    assert_eq!((&pin["run_id"], pin["open"].as_bool()), (&json!("r1"), Some(false)), "{told:?}");
+    drop(stream);
+    scene.close().await;
+}

@@ -5,6 +5,7 @@
 
 mod history;
 mod op;
+mod pins;
 mod player;
 mod windows;
 
@@ -26,6 +27,7 @@ use crate::replica::{batch, reason};
 
 use history::History;
 use op::{Op, story};
+use pins::Keeper;
 use player::Player;
 
 /// Longest story, in operations.
@@ -308,6 +310,31 @@ proptest! {
                 [with, without] => {
                     prop_assert_eq!(with, without);
                     prop_assert_eq!(player.replica.store.rows().count(), stale);
+                }
+            }
+        }
+    }
+
+    /// However slowly somebody listens who keeps what they are told of pins: once they have heard all, they have what is there.
+    #[test]
+    fn who_keeps_pins_has_all_that_are_open(
+        story in story(MOST), from in 0..MOST, pace in 1..20_usize, limit in 1..5_u32,
+    ) {
+        let mut player = Player::new();
+        let mut keepers = player::AGENTS.map(Keeper::new);
+        for (number, op) in story.iter().enumerate() {
+            player.play(op);
+            if number < from {
+                continue;
+            }
+            for keeper in &mut keepers {
+                let mut is_behind = keeper.hear(&player.replica, limit);
+                while is_behind && number % pace == 0 {
+                    is_behind = keeper.hear(&player.replica, limit);
+                }
+                if !is_behind {
+                    let (kept, open) = keeper.compare(&player.replica);
+                    prop_assert_eq!(kept, open);
                 }
             }
         }
