@@ -331,7 +331,7 @@ async fn a_program_says_which_tools_it_sees(file: &str, text: &str, program: &st
     assert_eq!(ran, json!("looked"));
     let known = until(&client, |known| known.len() == 2).await;
     assert!(known.iter().any(|it| it.seen == "absent"), "{known:?}");
-    child.kill().await.expect("it runs");
+    exec::end(&mut child).await;
     nodes.stop_all().await;
 }
 

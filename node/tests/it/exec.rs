@@ -79,9 +79,7 @@ impl Scene {
 
     /// The program is told to end, and says what it wrote.
     pub(crate) async fn end(self) -> String {
-        let pid = self.program.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
-        assert!(sent.success());
+        interrupt(&self.program).await;
         let ended = timeout(SOON, self.program.wait_with_output()).await.expect("in time");
         let ended = ended.expect("it is ours");
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -89,6 +87,19 @@ impl Scene {
         self.nodes.stop_all().await;
         said
     }
+}
+
+async fn interrupt(program: &Child) {
+    let pid = program.id().expect("it runs").to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
+    assert!(sent.success());
+}
+
+/// Ends a program as Ctrl-C does: it leaves nothing behind.
+pub(crate) async fn end(program: &mut Child) {
+    interrupt(program).await;
+    let ended = timeout(SOON, program.wait()).await.expect("in time").expect("it is ours");
+    assert_eq!(ended.code(), Some(0));
 }
 
 pub(crate) async fn agent(client: &Client) {
@@ -278,7 +289,7 @@ async fn a_process_without_an_outcome_failed_and_one_behind_it_is_ended() {
     assert_eq!(run("behind").await.expect("nobody waits for the sleep"), "behind");
     let pid = std::fs::read_to_string(folder.path().join("pid")).expect("it wrote it");
     gone(pid.trim()).await;
-    host.kill().await.expect("it runs");
+    end(&mut host).await;
     nodes.stop_all().await;
 }
 
@@ -322,7 +333,7 @@ async fn a_cancelled_process_goes_with_its_whole_group() {
     client.runs().cancel(request).await.expect("it is cancelled");
     gone(&self_pid).await;
     gone(&child_pid).await;
-    host.kill().await.expect("it runs");
+    end(&mut host).await;
     nodes.stop_all().await;
 }
 
@@ -377,7 +388,7 @@ async fn a_program_that_breaks_the_protocol_is_told_so_and_harms_nobody() {
         timeout(SOON, client.run::<_, Json>("support", json!("both"))).await.expect("in time");
     let error = both.expect_err("an outcome is one thing");
     assert_eq!(error.reason(), "PROTOCOL", "{error:?}");
-    program.kill().await.expect("it runs");
+    end(&mut program).await;
     nodes.stop_all().await;
 }
 
@@ -442,7 +453,7 @@ async fn a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes_up() {
         pinrail_client::payload::decode::<String>(result.output.as_ref()).expect("text")
     };
     assert_eq!(output(result.expect("another worker took it over")).await, "second");
-    other.kill().await.expect("it runs");
+    end(&mut other).await;
     // The first wakes up, and its program ends: nobody hears of that any more.
     std::fs::write(folder.path().join("go"), "").expect("it is written");
     signal("-CONT", pid).await;
@@ -457,6 +468,6 @@ async fn a_worker_stopped_past_its_lease_changes_nothing_when_it_wakes_up() {
     };
     let steps = client.runs().steps(request).await.expect("they are read").steps;
     assert_eq!((steps.len(), steps[0].attempt), (1, 2));
-    stopped.kill().await.expect("it runs");
+    end(&mut stopped).await;
     nodes.stop_all().await;
 }

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use crate::exec::{agent, written};
+use crate::exec::{agent, end, written};
 use crate::nodes::{Nodes, SOON, start};
 use pinrail_node::testing::free_port;
 
@@ -69,7 +69,7 @@ async fn a_server_that_is_killed_behind_a_checkpoint_does_not_repeat_it() {
     assert_eq!(answer["noted"], "noted");
     let noted = std::fs::read_to_string(&notes).expect("it was written");
     assert_eq!(noted, "noted\n", "what was recorded is not done again");
-    host.kill().await.expect("it runs");
+    end(&mut host).await;
     nodes.stop_all().await;
 }
 
@@ -137,7 +137,7 @@ async fn a_servers_errors_are_tried_again_where_that_may_help_and_a_cancel_is_po
     server.kill().await.expect("it runs");
     let refused = run(&client, json!("refused")).await.expect_err("nobody listens");
     assert_eq!(refused.reason(), "HTTP_FAILED", "{refused:?}");
-    host.kill().await.expect("it runs");
+    end(&mut host).await;
     nodes.stop_all().await;
 }
 

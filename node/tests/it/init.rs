@@ -104,7 +104,7 @@ async fn a_new_agent_in_python_answers_its_smoke_case() {
     let scene = Scene::set("python").await;
     let mut worker = scene.exec(&["--", "python3", "agent.py"]);
     scene.answers().await;
-    worker.kill().await.expect("it runs");
+    crate::exec::end(&mut worker).await;
     scene.nodes.stop_all().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_new_agent_in_shell_answers_its_smoke_case() {
     let scene = Scene::set("shell").await;
     let mut worker = scene.exec(&["--per-step", "--", "./agent.sh"]);
     scene.answers().await;
-    worker.kill().await.expect("it runs");
+    crate::exec::end(&mut worker).await;
     scene.nodes.stop_all().await;
 }
 

@@ -128,7 +128,7 @@ impl Scene {
     }
 
     async fn end(mut self) {
-        self.host.kill().await.expect("it runs");
+        crate::exec::end(&mut self.host).await;
         self.nodes.stop_all().await;
     }
 }

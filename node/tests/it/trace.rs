@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::exec::{agent, exec};
+use crate::exec::{agent, end, exec};
 use crate::nodes::{Nodes, SOON};
 
 /// Keeps what this thread's spans became.
@@ -168,6 +168,6 @@ async fn a_program_is_told_the_trace_of_its_run_and_the_command_line_passes_on_i
         v1::GetRunRequest { agent_id: "support".into(), run_id: "r".into(), ..Default::default() };
     let run = client.runs().get(request).await.expect("it is read").run.expect("it is there");
     assert_eq!(run.trace_parent, CALLER);
-    host.kill().await.expect("it runs");
+    end(&mut host).await;
     nodes.stop_all().await;
 }
