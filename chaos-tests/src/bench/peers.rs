@@ -136,7 +136,7 @@ impl Harness<'_> {
 
     fn load(&self, row: &Row, clients: usize) -> Load {
         let Options { warm_up, duration, .. } = *self.options;
-        Load { clients, rate: row.rate, warm_up, duration }
+        Load { clients, rate: row.rate, warm_up, duration: duration.max(row.least) }
     }
 
     pub(super) fn out(&self) -> Option<&Path> {

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::amount::Weighed;
 use super::compared::Compared;
 use super::machine::Machine;
+use super::row::Row;
 
 /// How all of it was measured.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -75,9 +76,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Method { rounds, seconds, keys } = self.method;
         writeln!(f, "{}", self.machine.line())?;
+        write!(f, "rounds: {rounds}, loads of {seconds} s")?;
+        let longer = |it: &&Compared| it.row.least.as_secs_f64() > seconds;
+        for Row { name, least, .. } in self.rows.iter().filter(longer).map(|it| it.row) {
+            write!(f, " ({name}: {} s)", least.as_secs())?;
+        }
         writeln!(
             f,
-            "rounds: {rounds}, loads of {seconds} s; many open runs or keys are {keys}\n\
+            "; many open runs or keys are {keys}\n\
              {:.0} appends of 4 KiB synced in a second before, {:.0} after",
             self.syncs_before, self.syncs_after
         )?;

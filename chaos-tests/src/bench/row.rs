@@ -1,6 +1,7 @@
 //! What is compared, and the ratios that are wanted: ours to the peer's, in the same run.
 
 use pinrail_client::bench::Workload;
+use tokio::time::Duration;
 
 use super::{etcd, postgres, restate};
 
@@ -49,6 +50,8 @@ pub(super) struct Row {
     pub(super) rate: Option<f64>,
     /// As many runs are open as the options say, while ours is measured.
     pub(super) among_many: bool,
+    /// Both sides are measured for so long at least, whatever the options say.
+    pub(super) least: Duration,
     pub(super) ours: Workload,
     pub(super) peer: Peer,
     pub(super) wanted: Wanted,
@@ -63,6 +66,7 @@ const PLAIN: Row = Row {
     peer_clients: None,
     rate: None,
     among_many: false,
+    least: Duration::ZERO,
     ours: Workload::Start,
     peer: Peer::Etcd(etcd::Call::Transaction),
     wanted: NOTHING,
@@ -168,6 +172,9 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "flat",
         among_many: true,
+        // All members merge tables for some seconds of each 20 to 30: a shorter look has that merge in it, as each that comes
+        // right behind a fill does, or none.
+        least: Duration::from_secs(30),
         ours: Workload::Step,
         peer: Peer::Own(Own::StepAmongFew),
         wanted: Wanted { must: Some(FLAT), cpu: Some(1.3), ..faster(FLAT) },
