@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Duration, Instant, sleep};
 
-/// Of 100 ms, the time in which the process may run.
-const QUOTA_US: u32 = 20_000;
+/// Of 100 ms, the time in which the process may run: the first that it does not get by with.
+const QUOTAS_US: [u32; 4] = [20_000, 10_000, 5_000, 2_500];
 const PERIOD_US: u32 = 100_000;
-/// A busy process has used its part up by then.
-const MET: Duration = Duration::from_secs(5);
+/// A process that wants more than its part has used it up by then.
+const MET: Duration = Duration::from_millis(1_500);
 
 /// The two hierarchies of control groups that a kernel may show.
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +39,15 @@ impl Hierarchy {
         }
     }
 
-    fn limit(self, group: &Path) -> Result<()> {
+    fn limit(self, group: &Path, quota_us: u32) -> Result<()> {
         match self {
             Self::V1 => {
                 write(&group.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
-                write(&group.join("cpu.cfs_quota_us"), &QUOTA_US.to_string())
+                write(&group.join("cpu.cfs_quota_us"), &quota_us.to_string())
             }
             Self::V2 => {
                 write(&self.root().join("cgroup.subtree_control"), "+cpu")?;
-                write(&group.join("cpu.max"), &format!("{QUOTA_US} {PERIOD_US}"))
+                write(&group.join("cpu.max"), &format!("{quota_us} {PERIOD_US}"))
             }
         }
     }
@@ -62,25 +62,27 @@ pub(super) struct Starved {
 }
 
 impl Starved {
-    /// Leaves a process a fifth of one processor, and waits until it has met the limit.
+    /// Leaves a process a fifth of one processor, or less where it does not need that, and waits until it has met the limit.
     ///
     /// # Errors
-    /// When there are no control groups here, or the process does not meet the limit.
+    /// When there are no control groups here, or the process does not meet any limit.
     pub(super) async fn make(pid: u32) -> Result<Self> {
         let hierarchy = Hierarchy::find()?;
         let group = hierarchy.root().join(format!("pinrail-chaos-{}-{pid}", std::process::id()));
         fs::create_dir(&group).context("control groups cannot be made here")?;
         let starved = Self { hierarchy, group, pid };
-        hierarchy.limit(&starved.group)?;
-        write(&starved.group.join("cgroup.procs"), &pid.to_string())?;
-        let deadline = Instant::now() + MET;
-        while starved.throttled() == 0 {
-            if Instant::now() > deadline {
-                bail!("process {pid} did not meet the limit of its control group");
+        for quota_us in QUOTAS_US {
+            hierarchy.limit(&starved.group, quota_us)?;
+            write(&starved.group.join("cgroup.procs"), &pid.to_string())?;
+            let deadline = Instant::now() + MET;
+            while Instant::now() < deadline {
+                if starved.throttled() > 0 {
+                    return Ok(starved);
+                }
+                sleep(Duration::from_millis(5)).await;
             }
-            sleep(Duration::from_millis(5)).await;
         }
-        Ok(starved)
+        bail!("process {pid} did not meet the limit of its control group");
     }
 
     /// How often the process had to wait for the next period.
