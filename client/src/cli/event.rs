@@ -5,11 +5,9 @@ use pinrail_proto::{limits, v1};
 
 use super::context::{Context, Done};
 use super::human;
-use super::json;
 use super::problem::Problem;
-use super::settings::Output;
 use super::table::Table;
-use super::view::{View, write};
+use super::view::{View, write_told};
 
 /// Verbs of `event`.
 #[derive(Debug, Clone, Subcommand)]
@@ -125,7 +123,9 @@ async fn watch(context: &Context, args: &Watch) -> Done {
     });
     loop {
         for event in events.next().await?.events {
-            print(context.output(), &event)?;
+            let name = event.revision.to_string();
+            let line = || format!("{}  {}", human::at(event.at.as_ref()), sentence(&event));
+            write_told(context.output(), &event, line, &name)?;
         }
     }
 }
@@ -139,22 +139,6 @@ async fn newest(context: &Context, agent: &str) -> Result<u64, Problem> {
         ..Default::default()
     };
     Ok(context.client.events().list(request).await?.revision)
-}
-
-fn print(output: Output, event: &v1::Event) -> Result<(), Problem> {
-    let line = match output {
-        Output::Table | Output::Wide => {
-            format!("{}  {}", human::at(event.at.as_ref()), sentence(event))
-        }
-        // A stream has no end to close a list with: one object a line.
-        Output::Json | Output::Jsonl => json::of(event).to_string(),
-        Output::Yaml => {
-            let yaml = serde_yaml_ng::to_string(&json::of(event));
-            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
-        }
-        Output::Name => event.revision.to_string(),
-    };
-    write(format!("{line}\n").as_bytes())
 }
 
 /// An event in words; `status` shows the same.

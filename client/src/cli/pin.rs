@@ -6,11 +6,9 @@ use pinrail_proto::v1;
 use super::context::{Context, Done};
 use super::flags::{ListFlags, ReadFlags, RunId};
 use super::human;
-use super::json;
 use super::problem::Problem;
-use super::settings::Output;
 use super::table::{Table, pairs};
-use super::view::{View, write};
+use super::view::{View, write_told};
 
 /// Verbs of `pin`.
 #[derive(Debug, Clone, Subcommand)]
@@ -150,23 +148,9 @@ async fn watch(context: &Context, args: &Watch) -> Done {
     });
     loop {
         for pin in pins.next().await?.pins {
-            print(context.output(), &pin)?;
+            write_told(context.output(), &pin, || sentence(&pin), &pin.run_id)?;
         }
     }
-}
-
-fn print(output: Output, pin: &v1::LookupPinResponse) -> Result<(), Problem> {
-    let line = match output {
-        Output::Table | Output::Wide => sentence(pin),
-        // A stream has no end to close a list with: one object a line.
-        Output::Json | Output::Jsonl => json::of(pin).to_string(),
-        Output::Yaml => {
-            let yaml = serde_yaml_ng::to_string(&json::of(pin));
-            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
-        }
-        Output::Name => pin.run_id.clone(),
-    };
-    write(format!("{line}\n").as_bytes())
 }
 
 fn sentence(answer: &v1::LookupPinResponse) -> String {

@@ -107,6 +107,25 @@ impl View {
     }
 }
 
+/// Writes what a stream told: it has no end to close a list with, so one object is a line.
+pub(super) fn write_told<M: Name>(
+    output: Output,
+    told: &M,
+    sentence: impl FnOnce() -> String,
+    name: &str,
+) -> Result<(), Problem> {
+    let line = match output {
+        Output::Table | Output::Wide => sentence(),
+        Output::Json | Output::Jsonl => json::of(told).to_string(),
+        Output::Yaml => {
+            let yaml = serde_yaml_ng::to_string(&json::of(told));
+            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
+        }
+        Output::Name => name.to_owned(),
+    };
+    write(format!("{line}\n").as_bytes())
+}
+
 /// Writes to stdout.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();

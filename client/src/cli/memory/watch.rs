@@ -5,10 +5,8 @@ use pinrail_proto::v1;
 
 use super::super::context::{Context, Done};
 use super::super::human;
-use super::super::json;
 use super::super::problem::Problem;
-use super::super::settings::Output;
-use super::super::view::write;
+use super::super::view::write_told;
 use super::{ScopeFlags, VALUE};
 
 #[derive(Debug, Clone, Args)]
@@ -51,7 +49,7 @@ pub(super) async fn watch(context: &Context, args: &Watch) -> Done {
         }
         layer = Some(answer.layer);
         for version in &answer.versions {
-            print(context.output(), version)?;
+            write_told(context.output(), version, || sentence(version), &version.key)?;
         }
     }
 }
@@ -70,20 +68,6 @@ async fn now(
         ..Default::default()
     };
     Ok(context.client.memory().list(request).await?.revision)
-}
-
-fn print(output: Output, version: &v1::MemoryVersion) -> Result<(), Problem> {
-    let line = match output {
-        Output::Table | Output::Wide => sentence(version),
-        // A stream has no end to close a list with: one object a line.
-        Output::Json | Output::Jsonl => json::of(version).to_string(),
-        Output::Yaml => {
-            let yaml = serde_yaml_ng::to_string(&json::of(version));
-            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
-        }
-        Output::Name => version.key.clone(),
-    };
-    write(format!("{line}\n").as_bytes())
 }
 
 fn sentence(version: &v1::MemoryVersion) -> String {

@@ -9,7 +9,7 @@ use super::super::human;
 use super::super::json;
 use super::super::problem::{self, Problem};
 use super::super::settings::Output;
-use super::super::view::write;
+use super::super::view::{write, write_told};
 use super::result::{ended, value};
 
 #[derive(Debug, Clone, Args)]
@@ -104,17 +104,7 @@ fn emitted(value: Option<&v1::Payload>) -> Vec<u8> {
 }
 
 fn print(output: Output, change: &v1::WatchRunResponse) -> Result<(), Problem> {
-    let line = match output {
-        Output::Table | Output::Wide => line(change),
-        // A stream has no end to close a list with: one object a line.
-        Output::Json | Output::Jsonl => json::of(change).to_string(),
-        Output::Yaml => {
-            let yaml = serde_yaml_ng::to_string(&json::of(change));
-            format!("---\n{}", yaml.map_err(|error| Problem::usage(error.to_string()))?.trim_end())
-        }
-        Output::Name => change.revision.to_string(),
-    };
-    write(format!("{line}\n").as_bytes())
+    write_told(output, change, || line(change), &change.revision.to_string())
 }
 
 /// `02:14:07.123Z  running    step 2 answer: leased by w1, attempt 1`.

@@ -91,7 +91,7 @@ impl PinCursor {
     }
 }
 
-/// At most `limit` pins, those of one revision together, and where to go on.
+/// The next pins and where to go on: a page of `limit`, or what so many events were about, those of one revision together.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`; `COMPACTED` when events behind the cursor are gone already.
@@ -118,10 +118,11 @@ fn listed(
     limit: u32,
 ) -> Result<(Vec<v1::LookupPinResponse>, PinCursor), Stop> {
     let agent = agent::find(read, &cursor.namespace, &cursor.agent_id)?;
-    let bundle = bundle::existing(read, agent.number, bundle_id)?;
+    // None where the agent is another one of the same name by now: then it has no pins either.
+    let bundle = bundle::find(read, agent.number, bundle_id)?;
     let (runs, page_token) = open_pins(read, &agent, bundle_id, limit, &cursor.page_token)?;
     let revision = super::position(read)?.revision;
-    let pins = runs.iter().map(|run| answer(run, Some(&bundle), revision)).collect();
+    let pins = runs.iter().map(|run| answer(run, bundle.as_ref(), revision)).collect();
     let mut next = cursor.clone();
     if page_token.is_empty() {
         next.bundles.remove(bundle_id);
