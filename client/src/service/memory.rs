@@ -1,14 +1,12 @@
 //! Memory under the bundle id, as operators and readers see it.
 
+use pinrail_proto::v1;
 use pinrail_proto::v1::memory_service_client::MemoryServiceClient;
-use pinrail_proto::{limits, v1};
-use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::Repeat;
-use crate::service::methods;
 use crate::service::resume::Resumed;
+use crate::service::{methods, open};
 
 /// `MemoryService`.
 #[derive(Debug, Clone, Copy)]
@@ -57,23 +55,8 @@ impl MemoryWatch {
     /// # Errors
     /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<v1::WatchMemoryResponse> {
-        let answer = self.stream.next(open).await?;
+        let answer = self.stream.next(open!(MemoryServiceClient::watch_memory)).await?;
         self.stream.request.after_revision = answer.revision;
         Ok(answer)
     }
-}
-
-async fn open(
-    client: Client,
-    request: v1::WatchMemoryRequest,
-) -> Result<Streaming<v1::WatchMemoryResponse>> {
-    let call = client.call_for(Repeat::Read, String::new());
-    let open = |channel, request: tonic::Request<v1::WatchMemoryRequest>| async move {
-        MemoryServiceClient::new(channel)
-            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
-            // Without the call's deadline: the stream lives longer.
-            .watch_memory(request.into_inner())
-            .await
-    };
-    client.connection().call(call, request, open).await
 }

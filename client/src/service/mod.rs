@@ -46,6 +46,23 @@ use crate::client::Client;
 use crate::connection::Call;
 use crate::retry::Repeat;
 
+/// Opens the stream of a stub's method, for what is resumed.
+macro_rules! open {
+    ($stub:ident :: $method:ident) => {
+        |client, request| async move {
+            let call = client.call_for($crate::retry::Repeat::Read, String::new());
+            let open = |channel, request: tonic::Request<_>| async move {
+                $stub::new(channel)
+                    .max_decoding_message_size(pinrail_proto::limits::API_MESSAGE_BYTES)
+                    // Without the call's deadline: the stream lives longer.
+                    .$method(request.into_inner())
+                    .await
+            };
+            client.connection().call(call, request, open).await
+        }
+    };
+}
+
 /// A call by its stub's method, with our message limits.
 macro_rules! send {
     ($client:expr, $call:expr, $stub:ident :: $method:ident, $request:expr) => {
@@ -61,7 +78,7 @@ macro_rules! send {
             .await
     };
 }
-use send;
+use {open, send};
 
 /// Methods of one service. `read`: changes nothing. `write`: gets a request id, which makes a repeat safe.
 /// `again`: a repeat is safe by its content (`by` names the field to ask again with).

@@ -1,14 +1,12 @@
 //! Which bundle a run belongs to, what a new run would get, and how far drains are.
 
+use pinrail_proto::v1;
 use pinrail_proto::v1::pin_service_client::PinServiceClient;
-use pinrail_proto::{limits, v1};
-use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::Repeat;
-use crate::service::methods;
 use crate::service::resume::Resumed;
+use crate::service::{methods, open};
 
 /// `PinService`.
 #[derive(Debug, Clone, Copy)]
@@ -59,23 +57,8 @@ impl PinWatch {
     /// # Errors
     /// `COMPACTED` when it resumes too late, another refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<v1::WatchPinsResponse> {
-        let answer = self.stream.next(open).await?;
+        let answer = self.stream.next(open!(PinServiceClient::watch_pins)).await?;
         self.stream.request.after_revision = answer.revision;
         Ok(answer)
     }
-}
-
-async fn open(
-    client: Client,
-    request: v1::WatchPinsRequest,
-) -> Result<Streaming<v1::WatchPinsResponse>> {
-    let call = client.call_for(Repeat::Read, String::new());
-    let open = |channel, request: tonic::Request<v1::WatchPinsRequest>| async move {
-        PinServiceClient::new(channel)
-            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
-            // Without the call's deadline: the stream lives longer.
-            .watch_pins(request.into_inner())
-            .await
-    };
-    client.connection().call(call, request, open).await
 }

@@ -1,14 +1,12 @@
 //! The release procedure, and route changes by hand.
 
+use pinrail_proto::v1;
 use pinrail_proto::v1::release_service_client::ReleaseServiceClient;
-use pinrail_proto::{limits, v1};
-use tonic::Streaming;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::retry::Repeat;
-use crate::service::methods;
 use crate::service::resume::Resumed;
+use crate::service::{methods, open};
 
 /// `ReleaseService`.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +66,11 @@ impl ReleaseWatch {
     /// A refusal, or that no member answers for a whole timeout.
     pub async fn next(&mut self) -> Result<Option<v1::Release>> {
         while !self.ended {
-            let Some(release) = self.stream.next(open).await?.release else { continue };
+            let Some(release) =
+                self.stream.next(open!(ReleaseServiceClient::watch_release)).await?.release
+            else {
+                continue;
+            };
             // The same release at another member, however many follow it.
             self.stream.request.release_id.clone_from(&release.release_id);
             self.ended = release.ended_at.is_some();
@@ -79,19 +81,4 @@ impl ReleaseWatch {
         }
         Ok(None)
     }
-}
-
-async fn open(
-    client: Client,
-    request: v1::WatchReleaseRequest,
-) -> Result<Streaming<v1::WatchReleaseResponse>> {
-    let call = client.call_for(Repeat::Read, String::new());
-    let open = |channel, request: tonic::Request<v1::WatchReleaseRequest>| async move {
-        ReleaseServiceClient::new(channel)
-            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
-            // Without the call's deadline: the stream lives longer.
-            .watch_release(request.into_inner())
-            .await
-    };
-    client.connection().call(call, request, open).await
 }

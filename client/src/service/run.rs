@@ -1,16 +1,14 @@
 //! Executions of agents: start, read, wait, watch, end.
 
-use pinrail_proto::limits;
 use pinrail_proto::v1;
 use pinrail_proto::v1::run_service_client::RunServiceClient;
-use tonic::Streaming;
 use tracing::Instrument as _;
 
 use crate::client::Client;
 use crate::error::Result;
 use crate::retry::Repeat;
 use crate::service::resume::Resumed;
-use crate::service::{methods, send};
+use crate::service::{methods, open, send};
 use crate::trace;
 
 /// `RunService`.
@@ -119,7 +117,7 @@ impl RunWatch {
         if self.over {
             return Ok(None);
         }
-        let change = self.stream.next(open).await?;
+        let change = self.stream.next(open!(RunServiceClient::watch_run)).await?;
         if change.run.is_some() {
             self.stream.request.from_revision = change.revision;
         }
@@ -127,19 +125,4 @@ impl RunWatch {
         self.over = change.closed;
         Ok(Some(change))
     }
-}
-
-async fn open(
-    client: Client,
-    request: v1::WatchRunRequest,
-) -> Result<Streaming<v1::WatchRunResponse>> {
-    let call = client.call_for(Repeat::Read, String::new());
-    let open = |channel, request: tonic::Request<v1::WatchRunRequest>| async move {
-        RunServiceClient::new(channel)
-            .max_decoding_message_size(limits::API_MESSAGE_BYTES)
-            // Without the call's deadline: the stream lives longer.
-            .watch_run(request.into_inner())
-            .await
-    };
-    client.connection().call(call, request, open).await
 }
