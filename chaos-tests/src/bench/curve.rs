@@ -3,6 +3,9 @@
 use pinrail_client::bench::{Figures, Workload};
 use serde_json::{Value as Json, json};
 
+/// Runs of one agent that may be open, less those that what is measured opens.
+const MOST_OPEN: u64 = 1_900_000;
+
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Along {
@@ -72,6 +75,7 @@ impl Along {
             Along::Watchers => vec![1, 10, 100, 1_000],
             Along::Bundles => vec![100, 1_000, 10_000],
             Along::Bytes => vec![64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10],
+            Along::OpenRuns if most > MOST_OPEN => self.points(MOST_OPEN),
             Along::OpenRuns | Along::Keys => {
                 let steps = std::iter::successors(Some(1_000_u64), |count| count.checked_mul(10));
                 let mut points: Vec<u64> = steps.take_while(|count| *count < most).collect();
@@ -109,6 +113,8 @@ mod tests {
     fn what_is_filled_grows_tenfold_up_to_the_most_that_is_wanted() {
         assert_eq!(Along::Keys.points(1_000_000), [1_000, 10_000, 100_000, 1_000_000]);
         assert_eq!(Along::OpenRuns.points(30_000), [1_000, 10_000, 30_000]);
+        assert_eq!(Along::OpenRuns.points(10_000_000).last(), Some(&MOST_OPEN));
+        assert_eq!(Along::Keys.points(10_000_000).len(), 5);
         assert_eq!(Along::Keys.points(10), [10]);
         assert_eq!(Along::Clients.points(10).last(), Some(&1_000));
     }
