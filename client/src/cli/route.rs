@@ -103,7 +103,7 @@ pub(super) async fn rollback(context: &Context, args: &Rollback) -> Done {
     let options = context.write(&args.write)?;
     let from = match &args.from {
         Some(from) => named(from)?,
-        None => live(context, &agent_id).await?,
+        None => newest_with_traffic(context, &agent_id).await?,
     };
     if !from.is_empty() {
         eprintln!("leaving {from}");
@@ -129,12 +129,15 @@ pub(super) async fn rollback(context: &Context, args: &Rollback) -> Done {
     context.show(&View::object(&answer, &answer.to_bundle_id, text(&answer)))
 }
 
-/// The live bundle, or nothing: then the server says what is wrong.
-async fn live(context: &Context, agent: &str) -> Result<String, Problem> {
+/// The candidate in canary, else the live bundle; or nothing: then the server says what is wrong.
+async fn newest_with_traffic(context: &Context, agent: &str) -> Result<String, Problem> {
     let request = v1::GetAgentRequest { agent_id: agent.to_owned(), ..Default::default() };
     let answer = context.client.agents().get(request).await?;
-    let route = answer.agent.and_then(|agent| agent.route);
-    Ok(route.map(|route| route.live_bundle_id).unwrap_or_default())
+    let route = answer.agent.and_then(|agent| agent.route).unwrap_or_default();
+    Ok(match route.canary_bundle_id.as_str() {
+        "" => route.live_bundle_id,
+        candidate => candidate.to_owned(),
+    })
 }
 
 fn text(answer: &v1::RollbackResponse) -> String {

@@ -260,7 +260,7 @@ fn next(agent: &v1::Agent, bundles: &[v1::BundleStatus]) -> Vec<String> {
         lines.push(format!("pinrail switch {id} BUNDLE"));
         return lines;
     }
-    if !route.standby_bundle_id.is_empty() {
+    if !route.standby_bundle_id.is_empty() || !route.canary_bundle_id.is_empty() {
         lines.push(format!("pinrail rollback {id}"));
     }
     if bundles.iter().any(|status| status.stranded) {

@@ -23,14 +23,14 @@ async fn pinrail(nodes: &Nodes, words: &[&str]) -> Output {
 }
 
 /// Runs a verb that ends well; what it printed as JSON.
-async fn json(nodes: &Nodes, words: &[&str]) -> serde_json::Value {
+pub(crate) async fn json(nodes: &Nodes, words: &[&str]) -> serde_json::Value {
     let said = pinrail(nodes, &[words, &["-o", "json"]].concat()).await;
     assert_eq!(said.status.code(), Some(0), "{words:?}: {said:?}");
     serde_json::from_slice(&said.stdout).expect("JSON")
 }
 
 /// Runs a verb that is refused; its reason and the line that explains it.
-async fn refused(nodes: &Nodes, words: &[&str], exit: i32) -> (String, String) {
+pub(crate) async fn refused(nodes: &Nodes, words: &[&str], exit: i32) -> (String, String) {
     let said = pinrail(nodes, &[words, &["-o", "json"]].concat()).await;
     assert_eq!(said.status.code(), Some(exit), "{words:?}: {said:?}");
     let errors = String::from_utf8_lossy(&said.stderr);

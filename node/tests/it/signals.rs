@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::evals::{json, refused};
 use crate::nodes::{Nodes, SOON};
 
 const AGENT: &str = "support";
@@ -174,10 +175,14 @@ async fn rolled_back(client: &Client) -> v1::Firing {
     }
 }
 
-async fn live(client: &Client) -> String {
+async fn route(client: &Client) -> v1::Route {
     let request = v1::GetAgentRequest { agent_id: AGENT.into(), ..Default::default() };
     let agent = client.agents().get(request).await.expect("it is read").agent;
-    agent.and_then(|agent| agent.route).expect("it has a route").live_bundle_id
+    agent.and_then(|agent| agent.route).expect("it has a route")
+}
+
+async fn live(client: &Client) -> String {
+    route(client).await.live_bundle_id
 }
 
 #[tokio::test]
@@ -198,6 +203,30 @@ async fn a_slow_candidate_is_rolled_back_in_its_canary() {
     users.stop().await;
     green.stop().await;
     blue.stop().await;
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_rollback_in_the_canary_leaves_the_candidate_and_behind_it_none_by_chance() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    set_up(&client, v1::SignalsPolicy::default(), v1::StageMode::Required).await;
+    let workers = ["v1", "v2"].map(|bundle_id| Working::start(&client, bundle_id, QUICK));
+    release(&client).await;
+    let deadline = Instant::now() + SOON;
+    while route(&client).await.canary_bundle_id != "v2" {
+        assert!(Instant::now() < deadline, "{:?}", route(&client).await);
+        sleep(Duration::from_millis(20)).await;
+    }
+    let left = json(&nodes, &["rollback", AGENT]).await;
+    assert_eq!((&left["from_bundle_id"], &left["to_bundle_id"]), (&"v2".into(), &"v1".into()));
+    let route = route(&client).await;
+    assert_eq!((route.live_bundle_id.as_str(), route.canary_bundle_id.as_str()), ("v1", ""));
+    let (reason, _) = refused(&nodes, &["rollback", AGENT], 9).await;
+    assert_eq!(reason, "ROLLBACK_AMBIGUOUS");
+    for worker in workers {
+        worker.stop().await;
+    }
     nodes.stop_all().await;
 }
 
