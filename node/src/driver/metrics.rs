@@ -256,6 +256,8 @@ fn measure(dispatch: &Dispatch) -> Gauges {
     let mut gauges = Gauges::new();
     let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
     let mut depths = Vec::new();
+    // By the agent's number: agents of two namespaces may share a name, and pins of one are stranded whatever workers the other has.
+    let mut worked = BTreeSet::new();
     dispatch.with_desk(|desk| {
         for (agent, bundle, depth, oldest) in desk.queues.depths() {
             depths.push((agent, bundle.to_owned(), depth, now.duration_since(oldest)));
@@ -267,6 +269,7 @@ fn measure(dispatch: &Dispatch) -> Gauges {
                 *gauges.entry(key).or_default() += value;
             };
             add(WORKERS, 1.0);
+            worked.insert((it.agent, it.bundle_id.clone()));
             add(FREE_SLOTS, f64::from(session.free(held)));
             if session.tools.blocked_by().is_some() {
                 add(BLOCKED_WORKERS, 1.0);
@@ -290,13 +293,13 @@ fn measure(dispatch: &Dispatch) -> Gauges {
         *oldest = oldest.max(age.as_secs_f64());
         *gauges.entry((READY, about)).or_default() += f64::from(depth);
     }
-    of_bundles(dispatch, &mut gauges);
+    of_bundles(dispatch, &worked, &mut gauges);
     quotas(dispatch, &mut gauges);
     gauges
 }
 
 /// What the state counts of each bundle.
-fn of_bundles(dispatch: &Dispatch, gauges: &mut Gauges) {
+fn of_bundles(dispatch: &Dispatch, worked: &BTreeSet<(u32, String)>, gauges: &mut Gauges) {
     let pins = ask(&dispatch.inner.replica, |read| {
         let mut pins = Vec::new();
         for namespace in query::namespaces(read)? {
@@ -305,19 +308,22 @@ fn of_bundles(dispatch: &Dispatch, gauges: &mut Gauges) {
                 let runs = agent.policy.as_ref().and_then(|policy| policy.runs.as_ref());
                 let by_workers =
                     runs.is_none_or(|runs| runs.execution() != v1::Execution::External);
+                let number = query::agent_number(read, &namespace.namespace, &agent.agent_id)?;
                 let (bundles, _) =
                     query::bundles(read, &namespace.namespace, &agent.agent_id, AGENTS, "")?;
                 let of = |bundle: v1::Bundle| {
                     let open = bundle.open_pins.map_or(0, |open| open.total);
                     let drift = bundle.open_drifts.unwrap_or_default();
-                    (About::bundle(&agent.agent_id, &bundle.bundle_id), open, by_workers, drift)
+                    let about = About::bundle(&agent.agent_id, &bundle.bundle_id);
+                    let may_strand = by_workers && !worked.contains(&(number, bundle.bundle_id));
+                    (about, open, may_strand, drift)
                 };
                 pins.extend(bundles.into_iter().map(of));
             }
         }
         Ok(pins)
     });
-    for (about, open, by_workers, drift) in pins.unwrap_or_default() {
+    for (about, open, may_strand, drift) in pins.unwrap_or_default() {
         for (name, open) in [(DRIFT_BREAKING, drift.breaking), (DRIFT_COMPATIBLE, drift.compatible)]
         {
             if open > 0 {
@@ -325,8 +331,7 @@ fn of_bundles(dispatch: &Dispatch, gauges: &mut Gauges) {
             }
         }
         let open = u32::try_from(open).unwrap_or(u32::MAX);
-        let worked = gauges.contains_key(&(WORKERS, about.clone()));
-        if by_workers && !worked && open > 0 {
+        if may_strand && open > 0 {
             *gauges.entry((STRANDED_PINS, about.clone())).or_default() += f64::from(open);
         }
         *gauges.entry((OPEN_PINS, about)).or_default() += f64::from(open);
