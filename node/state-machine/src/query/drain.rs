@@ -1,10 +1,11 @@
 //! Reads of the route and of drains.
 
+use pinrail_proto::log::RunRecord;
 use pinrail_proto::{reason, v1};
 
 use crate::outcome::{Stop, reject};
 use crate::store::Read;
-use crate::{agent, bundle, route, run};
+use crate::{agent, bundle, release, route, run};
 
 /// The drain of one bundle; or (`bundle_id` empty) of every bundle that has open pins or a drain deadline.
 ///
@@ -28,7 +29,7 @@ pub fn drains(
 }
 
 /// The bundle that a run started now would get, the route's epoch, and the endpoint of the bundle's environment.
-/// `key`: a session, whose pin comes first.
+/// `key`: a session, whose pin comes first, or a run's id; either has its place in a canary's share.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`, `NO_LIVE_BUNDLE`.
@@ -47,6 +48,11 @@ pub fn resolve_route(
         let message = format!("agent {} has no live bundle", agent.agent_id);
         return Err(reject(reason::NO_LIVE_BUNDLE, message));
     }
-    let live = bundle::existing(read, agent.number, &agent.live_bundle_id)?;
-    Ok((live.bundle_id, agent.epoch, live.endpoint))
+    let asked = RunRecord { session: key.to_owned(), ..RunRecord::default() };
+    let routed = match !key.is_empty() && release::draws(read, &agent, &asked)? {
+        true => &agent.candidate_bundle_id,
+        false => &agent.live_bundle_id,
+    };
+    let routed = bundle::existing(read, agent.number, routed)?;
+    Ok((routed.bundle_id, agent.epoch, routed.endpoint))
 }
