@@ -8,8 +8,12 @@ pub const ID_BYTES: usize = 256;
 pub const PAYLOAD_BYTES: usize = 2 << 20;
 /// One encoded command.
 pub const COMMAND_BYTES: usize = 5 << 20;
-/// One API message.
+/// One request of the API.
 pub const API_MESSAGE_BYTES: usize = 6 << 20;
+/// One answer of the API: a run with its input and output, and steps with theirs.
+pub const API_ANSWER_BYTES: usize = 16 << 20;
+/// One message to a worker: a step's input, and the checkpoints of the attempts before this one.
+pub const ASSIGNMENT_BYTES: usize = 74 << 20;
 /// One message between peers.
 pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
 /// Inputs, results and checkpoints of one open run together.
@@ -86,6 +90,8 @@ pub const PAGE_DEFAULT: u32 = 100;
 pub const PAGE_BYTES: usize = 2 << 20;
 /// Bytes of outputs that one page of branches holds.
 pub const BRANCH_PAGE_BYTES: usize = 4 << 20;
+/// Bytes of steps behind which a page of them ends; a single one may have more.
+pub const STEP_PAGE_BYTES: usize = 4 << 20;
 /// Runs that one page of `run list` looks at; a page may be short because of it.
 pub const RUNS_EXAMINED: usize = 2_000;
 /// Rows of costs of an agent: bundles, kinds, steps and models that are told apart. What comes beyond is summed up by
@@ -192,6 +198,15 @@ pub const TOOL_SCHEMA_BYTES: usize = 256 << 10;
 
 const _: () =
     assert!(2 * PAYLOAD_BYTES < COMMAND_BYTES, "a step's output and the next input fit a command");
+const _: () = assert!(
+    RUN_STORED_BYTES as usize + 2 * PAYLOAD_BYTES + STEP_CHECKPOINTS as usize * 2 * ID_BYTES
+        < ASSIGNMENT_BYTES,
+    "a step with all that it recorded, and what ended its wait, reaches its worker"
+);
+const _: () = assert!(
+    STEP_PAGE_BYTES + 4 * PAYLOAD_BYTES < API_ANSWER_BYTES,
+    "a run and a page of its steps fit an answer, however large the first one is"
+);
 const _: () = assert!(COMMAND_BYTES < API_MESSAGE_BYTES, "whatever fits a command fits the API");
 const _: () =
     assert!(COMMAND_BYTES + BATCH_BYTES < PEER_MESSAGE_BYTES, "an entry fits a peer message");

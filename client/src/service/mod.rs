@@ -53,7 +53,7 @@ macro_rules! open {
             let call = client.call_for($crate::retry::Repeat::Read, String::new());
             let open = |channel, request: tonic::Request<_>| async move {
                 $stub::new(channel)
-                    .max_decoding_message_size(pinrail_proto::limits::API_MESSAGE_BYTES)
+                    .max_decoding_message_size(pinrail_proto::limits::API_ANSWER_BYTES)
                     // Without the call's deadline: the stream lives longer.
                     .$method(request.into_inner())
                     .await
@@ -70,7 +70,7 @@ macro_rules! send {
             .connection()
             .call($call, $request, |channel, request| async move {
                 $stub::new(channel)
-                    .max_decoding_message_size(pinrail_proto::limits::API_MESSAGE_BYTES)
+                    .max_decoding_message_size(pinrail_proto::limits::API_ANSWER_BYTES)
                     .max_encoding_message_size(pinrail_proto::limits::API_MESSAGE_BYTES)
                     .$method(request)
                     .await

@@ -1,6 +1,6 @@
 //! One pull stream to one member: opened, introduced, welcomed.
 
-use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::limits::{API_MESSAGE_BYTES, ASSIGNMENT_BYTES};
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
 use pinrail_proto::v1::{self, work_request, work_response};
 use tokio::sync::mpsc;
@@ -64,7 +64,7 @@ async fn greet(
     let hello = v1::WorkRequest { sequence: 0, message: Some(work_request::Message::Hello(hello)) };
     outbound.try_send(hello).expect("a new channel has room for the first message");
     let mut stub = WorkerServiceClient::new(channel)
-        .max_decoding_message_size(API_MESSAGE_BYTES)
+        .max_decoding_message_size(ASSIGNMENT_BYTES)
         .max_encoding_message_size(API_MESSAGE_BYTES);
     let inbound =
         stub.work(ReceiverStream::new(requests)).await.map_err(|status| failed(&status))?;

@@ -1,6 +1,6 @@
 //! Calls that only the leader can answer, passed on to it.
 
-use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::limits::API_ANSWER_BYTES;
 use pinrail_proto::v1;
 use pinrail_proto::v1::cluster_service_client::ClusterServiceClient;
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
@@ -67,7 +67,7 @@ impl Node {
         };
         let channel = self.leader_channel(&Request::new(())).ok()?;
         let mut client =
-            WorkerServiceClient::new(channel).max_decoding_message_size(API_MESSAGE_BYTES);
+            WorkerServiceClient::new(channel).max_decoding_message_size(API_ANSWER_BYTES);
         let answer = timeout(WORKERS, client.list_workers(forwarded(request))).await.ok()?;
         Some(answer.ok()?.into_inner().workers)
     }

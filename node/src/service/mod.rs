@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::limits::{API_ANSWER_BYTES, API_MESSAGE_BYTES};
 use pinrail_proto::v1;
 use tokio::sync::Semaphore;
 use tonic::transport::server::Router;
@@ -96,7 +96,7 @@ macro_rules! served {
     ($node:expr, $module:ident::$server:ident, $service:expr) => {
         v1::$module::$server::new($service)
             .max_decoding_message_size(API_MESSAGE_BYTES)
-            .max_encoding_message_size(API_MESSAGE_BYTES)
+            .max_encoding_message_size(API_ANSWER_BYTES)
     };
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
-use pinrail_proto::limits::API_MESSAGE_BYTES;
+use pinrail_proto::limits::{API_MESSAGE_BYTES, ASSIGNMENT_BYTES};
 use pinrail_proto::v1::worker_service_client::WorkerServiceClient;
 use pinrail_proto::v1::worker_service_server::{self, WorkerServiceServer};
 use pinrail_proto::v1::{self, work_request, work_response};
@@ -70,7 +70,7 @@ impl WorkerService {
     pub fn server(self) -> WorkerServiceServer<Self> {
         WorkerServiceServer::new(self)
             .max_decoding_message_size(API_MESSAGE_BYTES)
-            .max_encoding_message_size(API_MESSAGE_BYTES)
+            .max_encoding_message_size(ASSIGNMENT_BYTES)
     }
 
     fn dispatch(&self) -> &Dispatch {
@@ -102,7 +102,7 @@ impl WorkerService {
             }
         };
         WorkerServiceClient::new(channel)
-            .max_decoding_message_size(API_MESSAGE_BYTES)
+            .max_decoding_message_size(ASSIGNMENT_BYTES)
             .max_encoding_message_size(API_MESSAGE_BYTES)
     }
 

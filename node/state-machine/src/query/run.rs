@@ -77,7 +77,7 @@ pub fn result(
     })
 }
 
-/// The run, its steps, its bundle, the bundle that was live before that, and what differs between the two.
+/// The run, its newest steps, its bundle, the bundle that was live before that, and what differs between the two.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`, `RUN_NOT_FOUND`.
@@ -89,7 +89,7 @@ pub fn explain_run(
     now_ms: u64,
 ) -> Result<v1::ExplainRunResponse, Stop> {
     let (agent, record) = locate(read, namespace, agent_id, run_id)?;
-    let (steps, _) = super::steps(read, &agent.namespace, &agent.agent_id, run_id, 0, "")?;
+    let steps = super::step::newest(read, agent.number, &record)?;
     let pinned = bundle::existing(read, agent.number, &record.bundle_id)?;
     let pinned = bundle::message(read, &agent, &pinned)?;
     let previous = match previous(read, &agent, &record.bundle_id)? {

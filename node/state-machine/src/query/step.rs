@@ -11,11 +11,11 @@ use crate::outcome::Stop;
 use crate::overlay::Overlay;
 use crate::run::{self, step_in_row};
 use crate::step::{self, find};
-use crate::store::{Fault, Order, Read};
+use crate::store::{Fault, Order, Read, Row};
 use crate::txn::{decode, get};
 
 use super::dispatch::input;
-use super::page::{page, resume, size_of};
+use super::page::{resume, size_of};
 use super::run::locate;
 
 /// A page of a run's steps, oldest first, and the token of the next page.
@@ -32,21 +32,54 @@ pub fn steps(
 ) -> Result<(Vec<v1::Step>, String), Stop> {
     let (agent, run) = locate(read, namespace, agent, run_id)?;
     let range = Key::of(Kind::Step, agent.number).text(run_id).range();
+    let rest = resume(&range, token)?;
+    let size = size_of(page_size) as usize;
+    let rows = all(read, agent.number, &run)?.scan(&rest, Order::Ascending, size + 1)?;
+    let steps = that_fit(read, agent.number, &run, rows.iter().take(size))?;
+    let last = rows.get(steps.len().wrapping_sub(1)).filter(|_| steps.len() < rows.len());
+    let next = last.map_or_else(String::new, |(key, _)| hex::encode(key));
+    Ok((steps, next))
+}
+
+/// The newest steps of a run, oldest first, as many as fit a page.
+pub(super) fn newest(read: &dyn Read, agent: u32, run: &RunRecord) -> Result<Vec<v1::Step>, Stop> {
+    let range = Key::of(Kind::Step, agent).text(&run.run_id).range();
+    let rows = all(read, agent, run)?.scan(&range, Order::Descending, size_of(0) as usize)?;
+    let mut steps = that_fit(read, agent, run, rows.iter())?;
+    steps.reverse();
+    Ok(steps)
+}
+
+/// All steps of a run under keys of their own; some lie in the run's row.
+fn all<'r>(read: &'r dyn Read, agent: u32, run: &RunRecord) -> Result<Overlay<'r>, Fault> {
     let mut all = Overlay::new(read);
-    let key = |number| step::key(agent.number, run_id, number);
+    let key = |number| step::key(agent, &run.run_id, number);
     for ended in &run.ended {
         all.put(key(ended.number), ended.record.clone());
     }
-    if let Some(trunk) = step_in_row(read, agent.number, run_id, run.trunk)? {
+    if let Some(trunk) = step_in_row(read, agent, &run.run_id, run.trunk)? {
         all.put(key(trunk.number), trunk.encode_to_vec().into());
     }
-    let (rows, next) = page(&all, &range, page_size, token)?;
-    let mut steps = Vec::with_capacity(rows.len());
+    Ok(all)
+}
+
+/// The first of these steps, as many as fit a page together.
+fn that_fit<'r>(
+    read: &dyn Read,
+    agent: u32,
+    run: &RunRecord,
+    rows: impl Iterator<Item = &'r Row>,
+) -> Result<Vec<v1::Step>, Fault> {
+    let (mut steps, mut bytes) = (Vec::new(), 0);
     for (key, value) in rows {
-        let record: StepRecord = decode(&key, &value)?;
-        steps.push(message(read, agent.number, &run, &record)?);
+        let step = message(read, agent, run, &decode(key, value)?)?;
+        bytes += step.encoded_len();
+        if bytes > limits::STEP_PAGE_BYTES && !steps.is_empty() {
+            break;
+        }
+        steps.push(step);
     }
-    Ok((steps, next))
+    Ok(steps)
 }
 
 /// One step of a run by its number. `None`: the run has no such step.
