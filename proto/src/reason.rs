@@ -86,7 +86,7 @@ reasons! {
     STEP_LIMIT FAILED_PRECONDITION 1 "The run has as many steps as a run may have."
     NO_LIVE_BUNDLE FAILED_PRECONDITION 9 "No bundle is live. `pinrail switch AGENT BUNDLE` puts the first one live."
     NOTHING_TO_ROLL_BACK FAILED_PRECONDITION 9 "There is no bundle to return to."
-    ROLLBACK_AMBIGUOUS FAILED_PRECONDITION 9 "A rollback was done a moment ago. Name the bundle to leave with `--from`."
+    ROLLBACK_AMBIGUOUS FAILED_PRECONDITION 9 "A rollback, or the abort of a release, was done a moment ago. Name the bundle to leave with `--from`."
     BUNDLE_REJECTED FAILED_PRECONDITION 9 "The bundle was rolled back. `--force --reason` makes it live all the same."
     BUNDLE_HAS_TRAFFIC FAILED_PRECONDITION 9 "The bundle has traffic; only one without it drains."
     BUNDLE_IS_STANDBY FAILED_PRECONDITION 9 "The bundle is kept to return to: `pinrail rollback` or `pinrail switch` makes it live again, at once."

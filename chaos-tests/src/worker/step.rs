@@ -100,6 +100,7 @@ impl Execution {
             step: it.step,
             token: it.token,
             checkpoint: Some(checkpoint),
+            usage: None,
         });
         self.ask("checkpoint", ask, |revision, _| WorkerEvent::CheckpointAcked {
             name: "found".to_owned(),

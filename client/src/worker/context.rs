@@ -122,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) emitted: AtomicU64,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) usage: Mutex<UsageSum>,
+    /// Whether the cluster counts usage before the attempt ends.
+    pub(crate) usage_at_once: bool,
     /// Memory writes that the completion carries, by key.
     pub(crate) on_complete: Mutex<BTreeMap<String, v1::CompletionWrite>>,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -417,22 +419,45 @@ impl StepContext {
     pub(crate) async fn record(&self, place: Place, value: Payload) -> StepResult<()> {
         let checkpoint =
             v1::Checkpoint { name: place.name, value: Some(value), order: place.order };
-        self.send(Message::Checkpoint(v1::RecordCheckpoint {
+        let room = self.room().await?;
+        // Only now: whoever waits for room may be dropped there, and then it was not told.
+        let usage = self.inner.tell_usage_at_once();
+        let message = Message::Checkpoint(v1::RecordCheckpoint {
             run_id: self.inner.run_id.clone(),
             step: self.inner.step,
             token: Some(self.inner.token.into()),
             checkpoint: Some(checkpoint),
-        }))
-        .await?;
-        Ok(())
+            usage: usage.clone(),
+        });
+        let recorded = self.send_in(room, message).await;
+        if let (Err(_), Some(usage)) = (&recorded, &usage) {
+            self.inner.usage.lock().take_back(usage);
+        }
+        recorded.map(drop)
     }
 
     /// Hands a message to the worker's loop and waits for the cluster's answer.
     pub(crate) async fn send(&self, message: Message) -> StepResult<u64> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command { token: self.inner.token, message, reply: Some(reply) };
+        let room = self.room().await?;
+        self.send_in(room, message).await
+    }
+
+    async fn room(&self) -> StepResult<mpsc::Permit<'_, Command>> {
         // Without its loop the worker holds no lease any more.
-        self.inner.commands.send(command).await.map_err(|_| StepError::stale())?;
+        self.inner.commands.reserve().await.map_err(|_| StepError::stale())
+    }
+
+    async fn send_in(&self, room: mpsc::Permit<'_, Command>, message: Message) -> StepResult<u64> {
+        let (reply, answer) = oneshot::channel();
+        room.send(Command { token: self.inner.token, message, reply: Some(reply) });
         answer.await.map_err(|_| StepError::stale())?
+    }
+}
+
+impl Inner {
+    /// What the attempt used and has not told of, if the cluster wants to know before the attempt ends.
+    pub(crate) fn tell_usage_at_once(&self) -> Option<v1::Usage> {
+        let usage = self.usage_at_once.then(|| self.usage.lock().tell());
+        usage.filter(|usage| *usage != v1::Usage::default())
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Surroundings {
     pub(crate) worker_id: String,
     pub(crate) bundle: Arc<BundleView>,
     pub(crate) tools: ToolsSeen,
+    /// Whether the cluster counts usage before an attempt ends.
+    pub(crate) usage_at_once: bool,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn context(
         emitted: AtomicU64::new(0),
         journal: Mutex::new(Journal::new(assignment.checkpoints.clone())),
         usage: Mutex::new(UsageSum::default()),
+        usage_at_once: around.usage_at_once,
         on_complete: Mutex::default(),
         commands: around.commands.clone(),
         signal,
@@ -126,6 +129,7 @@ pub(crate) async fn execute(
     let token = context.inner().token;
     let message = message(end, &context, &handler, stopped);
     say_end(&span, message.as_ref());
+    trace::used(&span, &context.inner().usage.lock().all().models);
     Finished { token, message }
 }
 
@@ -199,18 +203,17 @@ fn message(
 
 /// How the attempt ended, on its span.
 fn say_end(span: &Span, message: Option<&Message>) {
-    let (outcome, usage) = match message {
-        Some(Message::Complete(it)) => ("completed", it.usage.as_ref()),
+    let outcome = match message {
+        Some(Message::Complete(_)) => "completed",
         Some(Message::Fail(it)) => {
             let reason = it.failure.as_ref().map_or(STEP_ERROR, |failure| &failure.reason);
             trace::failed(span, reason);
-            ("failed", it.usage.as_ref())
+            "failed"
         }
-        Some(Message::HandBack(_)) => ("handed_back", None),
-        Some(_) | None => ("lease_lost", None),
+        Some(Message::HandBack(_)) => "handed_back",
+        Some(_) | None => "lease_lost",
     };
     span.record("pinrail.step.outcome", outcome);
-    trace::used(span, usage.iter().flat_map(|usage| &usage.models));
 }
 
 fn complete(context: &StepContext, outcome: Outcome) -> Message {
@@ -220,7 +223,7 @@ fn complete(context: &StepContext, outcome: Outcome) -> Message {
         step: inner.step,
         token: Some(inner.token.into()),
         outcome: Some(outcome),
-        usage: Some(inner.usage.lock().sum()),
+        usage: Some(inner.usage.lock().tell()),
         // The loop decides that: it knows whether the worker goes on.
         lease_next: false,
         memory: std::mem::take(&mut *inner.on_complete.lock()).into_values().collect(),
@@ -237,7 +240,7 @@ fn fail(context: &StepContext, handler: &Handler, error: StepError) -> Message {
         step: inner.step,
         token: Some(inner.token.into()),
         failure: Some(failure),
-        usage: Some(inner.usage.lock().sum()),
+        usage: Some(inner.usage.lock().tell()),
         progress: inner.progress.lock().value.clone(),
     })
 }
@@ -249,5 +252,6 @@ fn hand_back(context: &StepContext) -> Message {
         step: inner.step,
         token: Some(inner.token.into()),
         progress: inner.progress.lock().value.clone(),
+        usage: inner.tell_usage_at_once(),
     })
 }

@@ -65,6 +65,8 @@ pub(crate) struct Runtime {
     plan: Plan,
     /// Known from the first welcome on.
     bundle: Option<Arc<BundleView>>,
+    /// As the newest welcome says.
+    usage_at_once: bool,
     commands: mpsc::Receiver<Command>,
     to_loop: mpsc::Sender<Command>,
     link: Option<Link>,
@@ -94,6 +96,7 @@ impl Runtime {
         Runtime {
             plan,
             bundle: None,
+            usage_at_once: false,
             commands,
             to_loop,
             link: None,

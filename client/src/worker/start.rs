@@ -61,7 +61,7 @@ impl StepContext {
             let reason = error.reason().to_owned();
             StepError::retry(error).with_reason(reason)
         })?;
-        self.inner().usage.lock().add_tool(v1::ToolUsage {
+        self.inner().usage.lock().add_tool(&v1::ToolUsage {
             tool: TOOL.to_owned(),
             calls: 1,
             side_effects: CLASS.to_owned(),

@@ -77,14 +77,10 @@ impl ToolCall {
             self.context.record(place, payload::encode(&stub)?).await?;
             return Ok(serde_json::from_value(stub)?);
         }
-        let reply = run(args, key.clone()).await.map_err(Into::into);
-        let reply = match reply {
-            Ok(reply) => serde_json::to_value(&reply)?,
-            Err(error) => {
-                self.count(None)?;
-                return Err(error);
-            }
-        };
+        // What has begun may have had its effect, whatever is heard of it.
+        self.count(v1::ToolUsage { calls: 1, ..v1::ToolUsage::default() })?;
+        let reply = run(args, key.clone()).await.map_err(Into::into)?;
+        let reply = serde_json::to_value(&reply)?;
         let sampled = self.context.bundle().samples(&key);
         let schema = self.tool()?.output.as_ref().filter(|_| sampled);
         let checked = schema.map(|schema| fits(schema, &reply));
@@ -92,7 +88,9 @@ impl ToolCall {
             let Broken { path, rule } = broken;
             tracing::warn!(tool = self.name, path, rule, "a tool's reply breaks its schema");
         }
-        self.count(checked)?;
+        if let Some(checked) = checked {
+            self.count(usage_of_check(checked.err()))?;
+        }
         let value = payload::encode(&reply)?;
         self.context.record(place, value).await?;
         Ok(serde_json::from_value(reply)?)
@@ -139,27 +137,34 @@ impl ToolCall {
         seen.unwrap_or_else(|| tool.schema_digest.clone())
     }
 
-    /// Counts a call; `checked`: what the check of its reply came to, if there was one.
-    fn count(&self, checked: Option<Result<(), Broken>>) -> StepResult<()> {
+    /// Adds to what the attempt used of this tool.
+    fn count(&self, usage: v1::ToolUsage) -> StepResult<()> {
         let tool = self.tool()?;
-        let is_checked = u64::from(checked.is_some());
-        let broken = checked.and_then(Result::err);
-        self.context.inner().usage.lock().add_tool(v1::ToolUsage {
+        self.context.inner().usage.lock().add_tool(&v1::ToolUsage {
             tool: self.name.clone(),
             schema_digest: self.schema_digest(tool),
-            calls: 1,
-            schema_violations: u64::from(broken.is_some()),
             side_effects: tool.class().to_owned(),
-            checked: is_checked,
-            violation_path: broken.as_ref().map(|it| it.path.clone()).unwrap_or_default(),
-            violation: broken.map(|it| it.rule).unwrap_or_default(),
+            ..usage
         });
         Ok(())
     }
 }
 
+/// A reply was checked; `broken`: the rule that it breaks.
+fn usage_of_check(broken: Option<Broken>) -> v1::ToolUsage {
+    let schema_violations = u64::from(broken.is_some());
+    let Broken { path, rule } = broken.unwrap_or_default();
+    v1::ToolUsage {
+        checked: 1,
+        schema_violations,
+        violation_path: path,
+        violation: rule,
+        ..v1::ToolUsage::default()
+    }
+}
+
 /// The first rule that a value breaks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Broken {
     /// A JSON pointer into the value.
     path: String,

@@ -51,7 +51,7 @@ async fn expire(dispatch: &Dispatch, due: Vec<(Token, Lease)>) {
             Kind::ExpireLease(log::ExpireLease { step, token, progress })
         } else {
             // Its worker never saw it: that costs no attempt.
-            Kind::HandBackStep(log::HandBackStep { step, token, progress })
+            Kind::HandBackStep(log::HandBackStep { step, token, progress, usage: None })
         })
     });
     let replica = &dispatch.inner.replica;

@@ -34,12 +34,13 @@ pub(crate) fn check(
 ) -> Result<(Introduction, Tools, v1::Welcome), OpenError> {
     check_names(hello).map_err(OpenError::Refused)?;
     let namespace = if hello.namespace.is_empty() { "default" } else { &hello.namespace };
-    let (number, agent, bundle, known, revision) = ask(replica, |read| {
+    let (number, agent, bundle, known, revision, usage_at_once) = ask(replica, |read| {
         let agent = query::agent(read, namespace, &hello.agent_id)?;
         let bundle = query::bundle(read, namespace, &hello.agent_id, &hello.bundle_id)?;
         let number = query::agent_number(read, namespace, &hello.agent_id)?;
         let known = query::known_schemas(read, number, &hello.bundle_id)?;
-        Ok((number, agent, bundle, known, query::position(read)?.revision))
+        let revision = query::position(read)?.revision;
+        Ok((number, agent, bundle, known, revision, query::usage_comes_at_once(read)?))
     })
     .map_err(|error| match error {
         ReadError::Rejected(rejection) => OpenError::Refused(rejection),
@@ -77,6 +78,7 @@ pub(crate) fn check(
         bundle: Some(v1::Bundle { tool_digests: drift::digests(&manifest), ..bundle }),
         revision,
         sample_permille: policy.drift.as_ref().map_or(ALL, v1::DriftPolicy::sample_permille),
+        usage_at_once,
     };
     Ok((intro, tools, welcome))
 }

@@ -30,7 +30,7 @@ pub(crate) fn once(
     if txn.header.request_id.is_empty() || txn.header.dry_run {
         return verb(txn, command);
     }
-    let digest = digest(command);
+    let digest = digest(command, txn.cluster.feature_level);
     let key = Key::new(Kind::Dedupe).last(&txn.header.request_id);
     if let Some(row) = txn.get::<DedupeRecord>(&key)? {
         return answer_again(&row, &digest);
@@ -137,13 +137,20 @@ fn answer_again(row: &DedupeRecord, digest: &[u8; 32]) -> Result<Answer, Stop> {
     outcome.result.ok_or_else(|| Fault("kept answer is empty".to_owned()).into())
 }
 
-fn digest(command: &Command) -> [u8; 32] {
+fn digest(command: &Command, feature_level: u32) -> [u8; 32] {
     let mut asked = command.clone();
-    // What the nodes add of workers that they know is another with each repeat.
-    if let Command::StartRun(it) = &mut asked {
-        it.lease_first = None;
-    } else if let Command::Switch(it) = &mut asked {
-        it.capacity = None;
+    // What the nodes add of workers that they know is another with each repeat, and so is the span that a repeat is made under.
+    let knows_repeats = feature_level >= level::REPEATS_ARE_WHAT_WAS_ASKED;
+    match &mut asked {
+        Command::StartRun(it) => {
+            it.lease_first = None;
+            if knows_repeats {
+                it.trace_parent.clear();
+            }
+        }
+        Command::Switch(it) => it.capacity = None,
+        Command::StartDrill(it) if knows_repeats => it.capacity = None,
+        _ => {}
     }
     let bare = log::Command { header: None, kind: Some(asked) };
     Sha256::digest(bare.encode_to_vec()).into()

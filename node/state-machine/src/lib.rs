@@ -48,7 +48,7 @@ pub use step::completion_digest;
 
 /// The highest feature level that this binary can apply. Replicated behaviour changes only through a command
 /// that raises the level once every member supports it.
-pub const FEATURE_LEVEL: u32 = level::RUNS_HOLD_PAYLOADS;
+pub const FEATURE_LEVEL: u32 = level::USAGE_COMES_AT_ONCE;
 
 /// What the levels stand for. The first one is what there was at the beginning.
 pub(crate) mod level {
@@ -77,4 +77,12 @@ pub(crate) mod level {
     pub(crate) const RUNS_HOLD_ENDED_STEPS: u32 = 11;
     /// Small inputs and outputs of runs lie in their runs' rows.
     pub(crate) const RUNS_HOLD_PAYLOADS: u32 = 12;
+    /// What an attempt used counts with each checkpoint and when its lease is handed back, and not only when it ends.
+    pub(crate) const USAGE_COMES_AT_ONCE: u32 = 13;
+    /// A rollback without a bundle's name is ambiguous behind the abort of a release, too.
+    pub(crate) const ABORTS_MAKE_ROLLBACKS_AMBIGUOUS: u32 = 13;
+    /// A repeat under its request id is the same whatever span it is made under, and whatever workers there are meanwhile.
+    pub(crate) const REPEATS_ARE_WHAT_WAS_ASKED: u32 = 13;
+    /// The end of a run that is executed elsewhere, and word that it is alive, may say which revision of the run they expect.
+    pub(crate) const EXTERNAL_RUNS_HAVE_EXPECTED_REVISIONS: u32 = 13;
 }

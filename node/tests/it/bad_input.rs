@@ -274,6 +274,7 @@ async fn a_stale_token_is_refused_in_every_call_of_a_lease() {
         step,
         token,
         checkpoint: Some(v1::Checkpoint { name: "c".into(), value: json("1"), order: 1 }),
+        usage: None,
     };
     scene.refused_to_worker("a checkpoint", stale, Request::Checkpoint(checkpoint)).await;
     scene.nodes.stop_all().await;

@@ -65,6 +65,7 @@ impl Runtime {
             worker_id: hello.worker_id.clone(),
             bundle: Arc::clone(self.bundle.as_ref()?),
             tools: self.plan.tools.clone(),
+            usage_at_once: self.usage_at_once,
             commands: self.to_loop.clone(),
         })
     }
@@ -75,6 +76,7 @@ impl Runtime {
             step: assignment.step,
             token: Some(token.into()),
             progress: None,
+            usage: None,
         });
         self.outbox.push(token, message, None);
     }

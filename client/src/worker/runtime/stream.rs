@@ -65,6 +65,7 @@ impl Runtime {
             let view = BundleView::new(bundle, welcome.sample_permille)?;
             self.bundle = Some(Arc::new(view));
         }
+        self.usage_at_once = welcome.usage_at_once;
         let every = welcome.heartbeat_interval.as_ref().and_then(pinrail_proto::time::millis);
         let every = every.filter(|ms| *ms > 0).map_or(HEARTBEAT, Duration::from_millis);
         // The first tick comes at once and tells the new stream what is held.

@@ -42,6 +42,7 @@ pub(super) fn report(intro: &Introduction, request: v1::WorkRequest) -> Result<R
                 step: Some(step_ref(&step)),
                 token: Some(token.into()),
                 progress: it.progress,
+                usage: it.usage,
             });
             (step, token, kind, Some(metrics::StepOutcome::HandedBack))
         }
@@ -218,6 +219,7 @@ fn checkpoint(step: &StepId, token: Token, it: v1::RecordCheckpoint) -> Result<K
         name: checkpoint.name,
         value: check_payload("the checkpoint", checkpoint.value)?,
         order: checkpoint.order,
+        usage: it.usage,
     }))
 }
 

@@ -52,7 +52,7 @@ pub use memory_watch::{MemoryFilter, memory_changes};
 pub use pair::{MIRROR_OF, run_input, run_output, run_record, runs_named, trajectory};
 pub use pin::{pin, pins};
 pub use pin_watch::{PinCursor, pin_changes};
-pub use position::{Position, cluster, given_up, position};
+pub use position::{Position, cluster, given_up, position, usage_comes_at_once};
 pub use release::{Attended, agents_with_releases, attended, plan_release, release, releases};
 pub use report::release_report;
 pub use run::{explain_run, result, run};

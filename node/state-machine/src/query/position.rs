@@ -4,6 +4,7 @@ use pinrail_proto::log::{ClusterRecord, GivenUpRecord};
 
 use crate::apply::cluster_key;
 use crate::cluster::given_up_key;
+use crate::level;
 use crate::store::{Fault, Read};
 use crate::txn::get;
 
@@ -27,6 +28,14 @@ pub fn position(read: &dyn Read) -> Result<Position, Fault> {
 /// A [`Fault`] when the store cannot answer.
 pub fn cluster(read: &dyn Read) -> Result<ClusterRecord, Fault> {
     Ok(get(read, &cluster_key())?.unwrap_or_default())
+}
+
+/// Whether what an attempt used counts before it ends, with its checkpoints and when it is handed back.
+///
+/// # Errors
+/// A [`Fault`] when the store cannot answer.
+pub fn usage_comes_at_once(read: &dyn Read) -> Result<bool, Fault> {
+    Ok(cluster(read)?.feature_level >= level::USAGE_COMES_AT_ONCE)
 }
 
 /// Whether a recovery gave the member with this number up.

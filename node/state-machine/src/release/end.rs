@@ -3,6 +3,7 @@
 use pinrail_proto::log::{AgentRecord, ReleaseRecord};
 use pinrail_proto::v1::ReleaseState;
 
+use crate::level;
 use crate::outcome::Stop;
 use crate::txn::Txn;
 use crate::{bundle, memory, route};
@@ -26,9 +27,19 @@ pub(super) fn end_active(
         }
         let is_rejected = state == ReleaseState::RolledBack;
         route::leave_candidate(txn, agent, &release.bundle_id, is_rejected)?;
+        if is_rejected {
+            note_abort(txn, agent);
+        }
     }
     close_candidate(txn, agent, release)?;
     finish(txn, agent, release, state, why)
+}
+
+/// Whoever types a rollback from here on, without a bundle's name, may not know yet that this was done.
+pub(super) fn note_abort(txn: &Txn<'_>, agent: &mut AgentRecord) {
+    if txn.cluster.feature_level >= level::ABORTS_MAKE_ROLLBACKS_AMBIGUOUS {
+        agent.last_abort_ms = txn.now;
+    }
 }
 
 /// What the candidate wrote to its layer stays there, on a base that moves no more.

@@ -105,6 +105,7 @@ pub(crate) fn abort(txn: &mut Txn<'_>, it: &AbortRelease) -> Result<Answer, Stop
         said => said.to_owned(),
     };
     end::end_active(txn, &mut agent, &mut release, ReleaseState::Aborted, &why)?;
+    end::note_abort(txn, &mut agent);
     finish(txn, agent, release)
 }
 

@@ -248,23 +248,38 @@ fn strictness(in_flight: v1::InFlight) -> u8 {
     }
 }
 
+/// Whether whoever types a rollback may mean what was done already: a rollback, or the abort of a release.
 fn is_recent(txn: &Txn<'_>, agent: &AgentRecord) -> bool {
-    agent.last_rollback_ms != 0 && txn.now < agent.last_rollback_ms + limits::ROLLBACK_AMBIGUOUS_MS
+    let has_way_back = release::is_canary(agent) || !agent.standby_bundle_id.is_empty();
+    was_recent(txn, agent.last_rollback_ms) || has_way_back && was_recent(txn, agent.last_abort_ms)
 }
 
-/// Both things that may be meant, as commands: the earlier rollback once more, or one from the live bundle.
+fn was_recent(txn: &Txn<'_>, at_ms: u64) -> bool {
+    at_ms != 0 && txn.now < at_ms + limits::ROLLBACK_AMBIGUOUS_MS
+}
+
+/// What may be meant, as commands: the earlier rollback once more, or one from the candidate, or from the live bundle.
 fn ambiguous(txn: &Txn<'_>, agent: &AgentRecord) -> Result<Stop, Stop> {
     let left = bundle::all(txn.read(), agent.number)?
         .into_iter()
         .filter_map(|b| b.last_rollback.map(|answer| (answer.revision, b.bundle_id)))
         .max()
+        .filter(|_| was_recent(txn, agent.last_rollback_ms))
         .map_or_else(String::new, |(_, bundle_id)| bundle_id);
-    let message = "the agent was rolled back within the last 15 minutes; name the bundle to leave";
+    let what = match was_recent(txn, agent.last_rollback_ms) {
+        true => "the agent was rolled back",
+        false => "a release of the agent was aborted",
+    };
+    let message = format!("{what} within the last 15 minutes; name the bundle to leave");
     let namespace = namespace::flag(&agent.namespace);
     let command =
         |bundle: &str| format!("pinrail rollback {} --from {bundle}{namespace}", agent.agent_id);
     // Empty when the bundle that was left has been made live again by force: then there is but one choice.
-    let choices = [left, agent.live_bundle_id.clone()];
+    let candidate = match release::is_canary(agent) {
+        true => agent.candidate_bundle_id.clone(),
+        false => String::new(),
+    };
+    let choices = [left, candidate, agent.live_bundle_id.clone()];
     let mut stop =
         reject(reason::ROLLBACK_AMBIGUOUS, message).with("live_bundle_id", &agent.live_bundle_id);
     for (number, bundle) in (1..).zip(choices.iter().filter(|bundle| !bundle.is_empty())) {

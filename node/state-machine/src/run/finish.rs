@@ -8,6 +8,7 @@ use pinrail_proto::{limits, reason};
 use crate::agent;
 use crate::agent::policy::too_large;
 use crate::key::Timer;
+use crate::level;
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
 
@@ -44,6 +45,7 @@ pub(crate) fn finish(txn: &mut Txn<'_>, it: &FinishRun) -> Result<Answer, Stop> 
             delivered: false,
         }));
     }
+    expect_revision(txn, &subject)?;
     settle(txn, &mut subject)?;
     must_have_begun(&subject)?;
     let already = is_over(subject.run.state());
@@ -70,6 +72,7 @@ pub(crate) fn keep(txn: &mut Txn<'_>, it: &KeepRun) -> Result<Answer, Stop> {
     let agent = agent::load_by_ref(txn, it.agent.as_ref())?;
     let mut subject = Subject::load(txn, &agent, &it.run_id)?;
     must_be_external(&subject)?;
+    expect_revision(txn, &subject)?;
     settle(txn, &mut subject)?;
     must_have_begun(&subject)?;
     if is_over(subject.run.state()) {
@@ -111,4 +114,12 @@ fn must_have_begun(subject: &Subject) -> Result<(), Stop> {
             .with("due_ms", subject.run.due_ms));
     }
     Ok(())
+}
+
+/// From feature level 13 on.
+fn expect_revision(txn: &Txn<'_>, subject: &Subject) -> Result<(), Stop> {
+    if txn.cluster.feature_level < level::EXTERNAL_RUNS_HAVE_EXPECTED_REVISIONS {
+        return Ok(());
+    }
+    agent::expect_revision(txn, subject.run.revision)
 }

@@ -2,11 +2,14 @@
 
 use pinrail_proto::log::outcome::Result as Answer;
 use pinrail_proto::log::{CheckpointRecord, RecordCheckpoint, StepResult};
+use pinrail_proto::v1::Usage;
 use pinrail_proto::{id, limits, reason};
 
 use crate::agent::policy::too_large;
 use crate::key::{Key, Kind};
+use crate::level;
 use crate::outcome::{Stop, reject};
+use crate::run::{Subject, add_usage};
 use crate::txn::Txn;
 
 use super::held;
@@ -47,6 +50,22 @@ pub(crate) fn checkpoint(txn: &mut Txn<'_>, it: &RecordCheckpoint) -> Result<Ans
     let record = CheckpointRecord { order: it.order, value: Some(value) };
     subject.run.stored_bytes = stored;
     txn.put(row, &record);
+    add_usage_so_far(txn, &mut subject, it.usage.as_ref())?;
     subject.save(txn)?;
     Ok(answer)
+}
+
+/// Adds what an attempt that goes on, or that another one takes over, has used: a tool with side effects that was called has been
+/// called, whatever becomes of the attempt.
+pub(super) fn add_usage_so_far(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    usage: Option<&Usage>,
+) -> Result<(), Stop> {
+    match usage {
+        Some(usage) if txn.cluster.feature_level >= level::USAGE_COMES_AT_ONCE => {
+            add_usage(txn, subject, usage)
+        }
+        Some(_) | None => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ use crate::outcome::Stop;
 use crate::run::{Subject, is_over, stop_if_ending};
 use crate::txn::Txn;
 
+use super::checkpoint::add_usage_so_far;
 use super::fail::{failure, note_progress, retry_or_end};
 use super::queue::{enqueue, unleash};
 use super::{held, leased};
@@ -16,6 +17,7 @@ use super::{held, leased};
 /// The worker gives the lease back unused: it costs no attempt.
 pub(crate) fn hand_back(txn: &mut Txn<'_>, it: &HandBackStep) -> Result<Answer, Stop> {
     let mut subject = held(txn, it.step.as_ref(), it.token.as_ref())?;
+    add_usage_so_far(txn, &mut subject, it.usage.as_ref())?;
     unleash(txn, &mut subject);
     note_progress(&mut subject, it.progress.as_ref());
     if let Some(step) = &mut subject.step {

@@ -291,6 +291,7 @@ fn an_attempt_past_start_to_close_is_stale_before_any_sweep() {
         step: Some(StepRef { agent: 1, run_id: "run".to_owned(), step: 1 }),
         token: Some(token),
         progress: None,
+        usage: None,
     });
     replica.now_ms += 12_000;
     assert_eq!(reason(&replica.apply(hand_back)), Some("LEASE_STALE"));

@@ -277,6 +277,7 @@ fn work() -> Vec<(&'static str, log::Command)> {
                 name: "search-1".to_owned(),
                 value: payload("found"),
                 order: 1,
+                usage: None,
             })),
         ),
         (

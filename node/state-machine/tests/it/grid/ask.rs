@@ -103,6 +103,7 @@ fn checkpoint(scene: &Scene) -> Option<Command> {
         name: "search".to_owned(),
         value: Some(payload("hits")),
         order: 1,
+        usage: None,
     }))
 }
 
@@ -121,7 +122,7 @@ fn put(scene: &Scene) -> Option<Command> {
 
 fn hand_back(scene: &Scene) -> Option<Command> {
     let (step, token) = was_leased(scene)?.newest();
-    Some(Command::HandBackStep(log::HandBackStep { step, token, progress: None }))
+    Some(Command::HandBackStep(log::HandBackStep { step, token, progress: None, usage: None }))
 }
 
 fn expire(scene: &Scene) -> Option<Command> {

@@ -279,11 +279,17 @@ impl Player {
                     name: format!("c{name}"),
                     value: Some(payload(&format!("value {value}"))),
                     order: 1,
+                    usage: None,
                 })
             }
             Op::HandBack { run, back } => {
                 let (step, token) = self.held(*run, *back)?;
-                Command::HandBackStep(log::HandBackStep { step, token, progress: None })
+                Command::HandBackStep(log::HandBackStep {
+                    step,
+                    token,
+                    progress: None,
+                    usage: None,
+                })
             }
             Op::Expire { run, back } => {
                 let (step, token) = self.held(*run, *back)?;

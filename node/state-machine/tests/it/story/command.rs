@@ -302,10 +302,12 @@ fn step(world: &World, line: &mut Line, verb: &str) -> Option<Kind> {
             name: line.word(),
             value: Some(payload(line.word())),
             order: 1,
+            usage: usage(line),
         }),
         "hand-back" => {
             let progress = line.option("progress").map(payload);
-            Kind::HandBackStep(log::HandBackStep { step, token, progress })
+            let usage = usage(line);
+            Kind::HandBackStep(log::HandBackStep { step, token, progress, usage })
         }
         _ => {
             let progress = line.option("progress").map(payload);

@@ -53,6 +53,11 @@ stories! {
     paused_agent
     request_id_repeat
     expected_revision
+    usage_comes_at_once
+    usage_comes_with_the_end
+    external_runs_expect_revisions
+    repeats_are_what_was_asked
+    rollback_behind_an_abort
     memory_through_switch_and_rollback
     memory_promote_and_discard
     memory_versions_are_dropped
