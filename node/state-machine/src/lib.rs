@@ -83,6 +83,20 @@ pub(crate) mod level {
     pub(crate) const ABORTS_MAKE_ROLLBACKS_AMBIGUOUS: u32 = 13;
     /// A repeat under its request id is the same whatever span it is made under, and whatever workers there are meanwhile.
     pub(crate) const REPEATS_ARE_WHAT_WAS_ASKED: u32 = 13;
+    /// A delayed run whose session is busy when it is due fails, where its agent's policy says so; it is not asked again for ever.
+    pub(crate) const BUSY_SESSIONS_FAIL_DELAYED_RUNS: u32 = 13;
+    /// A timer of a step is obeyed also where the run moves to another bundle in the same moment.
+    pub(crate) const TIMERS_MOVE_ALONG: u32 = 13;
+    /// A bundle that is recycled, or released again, has no session any more; and one that is released again has no drain that is
+    /// over.
+    pub(crate) const NEW_RELEASES_BEGIN_ANEW: u32 = 13;
+    /// A run that continues another is paused, moved and signalled as that one was, and takes its place in a canary by its own name.
+    pub(crate) const CONTINUED_RUNS_OBEY: u32 = 13;
+    /// What a step recorded stays with the code that recorded it: where a run moves in the middle of a step, that begins anew; and a
+    /// run that waits for a person is not moved.
+    pub(crate) const CHECKPOINTS_STAY_BEHIND: u32 = 13;
+    /// A gate that fails in a canary is a rollback in full: with what becomes of open runs.
+    pub(crate) const FAILED_CANARIES_ARE_ROLLED_BACK: u32 = 13;
     /// The end of a run that is executed elsewhere, and word that it is alive, may say which revision of the run they expect.
     pub(crate) const EXTERNAL_RUNS_HAVE_EXPECTED_REVISIONS: u32 = 13;
 }

@@ -11,7 +11,7 @@ use crate::outcome::Stop;
 use crate::run::{self, Subject};
 use crate::store::{Fault, KeyRange, Row};
 use crate::txn::Txn;
-use crate::{audit, bundle, dedupe, drift, event, front, memory, step};
+use crate::{audit, bundle, dedupe, drift, event, front, level, memory, step};
 
 /// Rows of the deadline index that are looked at in one go.
 const CHUNK: usize = 64;
@@ -156,7 +156,10 @@ fn step_timer(txn: &mut Txn<'_>, agent: u32, timer: Timer, object: &[u8]) -> Res
     }
     run::settle(txn, &mut subject)?;
     let same_pin = subject.run.pinned_revision == before.0.pinned_revision;
-    if same_pin && !run::is_over(subject.run.state()) {
+    // What moves takes its steps along as they are; what begins anew has others.
+    let moved = subject.run.repins > before.0.repins
+        && txn.cluster.feature_level >= level::TIMERS_MOVE_ALONG;
+    if (same_pin || moved) && !run::is_over(subject.run.state()) {
         let now = txn.now;
         let backing_off = |s: &Subject| {
             s.step.as_ref().is_some_and(|s| s.state() == StepState::Backoff && s.timer_ms <= now)

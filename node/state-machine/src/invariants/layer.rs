@@ -33,7 +33,9 @@ pub(super) fn layers_form_a_tree(scene: &Scene<'_>, found: &mut Found) {
             found.say("P8", format!("{} writes to the layer of {own:?}", record.bundle_id));
         }
         let moving = scene.layers.get(&record.layer).is_some_and(|layer| layer.moving);
-        if moving && record.was_live {
+        // Where it is released once more, its new layer moves until that is over.
+        let is_candidate = scene.agent.candidate_bundle_id == record.bundle_id;
+        if moving && record.was_live && !is_candidate {
             found.say("P8", format!("the base of {} still moves", record.bundle_id));
         }
     }

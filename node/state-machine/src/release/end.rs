@@ -26,9 +26,11 @@ pub(super) fn end_active(
             state = ReleaseState::RolledBack;
         }
         let is_rejected = state == ReleaseState::RolledBack;
-        route::leave_candidate(txn, agent, &release.bundle_id, is_rejected)?;
-        if is_rejected {
-            note_abort(txn, agent);
+        let in_full = txn.cluster.feature_level >= level::FAILED_CANARIES_ARE_ROLLED_BACK;
+        if is_rejected && in_full {
+            route::leave_failed(txn, agent, &release.bundle_id)?;
+        } else {
+            route::leave_candidate(txn, agent, &release.bundle_id, is_rejected)?;
         }
     }
     close_candidate(txn, agent, release)?;

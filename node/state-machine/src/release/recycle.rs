@@ -95,7 +95,7 @@ fn give_up(
     agent: &mut AgentRecord,
     mut record: BundleRecord,
 ) -> Result<(), Stop> {
-    crate::route::clear_drain(txn, agent.number, &mut record);
+    crate::route::forget_drain(txn, agent, &mut record);
     record.recycled = true;
     record.recycled_revision = txn.revision;
     record.revision = txn.revision;

@@ -128,7 +128,7 @@ pub(super) fn raise(
     memory::candidate(txn, agent, &mut candidate);
     if txn.cluster.feature_level >= level::CANARIES_END_DRAINS && candidate.drain_deadline_ms != 0 {
         // It was released before, and has traffic again.
-        route::clear_drain(txn, agent.number, &mut candidate);
+        route::forget_drain(txn, agent, &mut candidate);
         candidate.revision = txn.revision;
         bundle::save(txn, agent.number, &candidate);
     }

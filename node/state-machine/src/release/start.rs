@@ -14,7 +14,7 @@ use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::store::{KeyRange, Read};
 use crate::txn::Txn;
-use crate::{agent, bundle, drill};
+use crate::{agent, bundle, drill, level, route};
 
 use super::{Planned, gate_hooks, message, note, plan, row, save, save_gate, stage, word};
 
@@ -34,6 +34,11 @@ pub(crate) fn start(txn: &mut Txn<'_>, it: &StartRelease) -> Result<Answer, Stop
     // Every release of a bundle writes to a layer of its own; it is opened by whoever writes first.
     candidate.layer = 0;
     bundle::revive(txn, &mut agent, &mut candidate)?;
+    let is_drained = candidate.drain_deadline_ms != 0 && bundle::open_pins(&candidate) == 0;
+    if is_drained && txn.cluster.feature_level >= level::NEW_RELEASES_BEGIN_ANEW {
+        // Behind its deadline the runs that try it could not begin.
+        route::forget_drain(txn, &agent, &mut candidate);
+    }
     candidate.revision = txn.revision;
     bundle::save(txn, agent.number, &candidate);
     let mut release = open(txn, &mut agent, &candidate, policy, stages)?;

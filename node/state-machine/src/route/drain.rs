@@ -7,6 +7,7 @@ use pinrail_proto::{limits, reason, v1};
 
 use crate::event::With as _;
 use crate::key::{Key, Kind, Parts, Timer};
+use crate::level;
 use crate::mutant::{Mutant, is_planted};
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
@@ -60,6 +61,14 @@ pub(crate) fn clear(txn: &mut Txn<'_>, agent: u32, record: &mut BundleRecord) {
     record.drain_deadline_ms = 0;
     record.drain_grace_ms = 0;
     record.drained_ms = 0;
+}
+
+/// As [`clear`], of a bundle that is recycled or released anew: the sessions that it had are over.
+pub(crate) fn forget(txn: &mut Txn<'_>, agent: &AgentRecord, record: &mut BundleRecord) {
+    if txn.cluster.feature_level >= level::NEW_RELEASES_BEGIN_ANEW && record.left_ms != 0 {
+        record.session_floor = agent.epoch;
+    }
+    clear(txn, agent.number, record);
 }
 
 /// Brings the deadline of a bundle without traffic nearer.

@@ -17,8 +17,10 @@ use crate::effect::Effect;
 use crate::txn::Txn;
 
 pub(crate) use candidate::leave as leave_candidate;
-pub(crate) use drain::{clear as clear_drain, message as drain_message, oldest_pin_ms, set_drain};
-pub(crate) use rollback::{leave, rollback};
+pub(crate) use drain::{
+    forget as forget_drain, message as drain_message, oldest_pin_ms, set_drain,
+};
+pub(crate) use rollback::{leave, leave_failed, rollback};
 pub(crate) use switch::{make_live, switch};
 pub(crate) use turn::turn;
 

@@ -105,6 +105,20 @@ pub(super) fn hand_back(
     Ok(to)
 }
 
+/// Leaves a candidate that lost its share of the traffic to a gate that failed. The caller saves the agent.
+pub(crate) fn leave_failed(
+    txn: &mut Txn<'_>,
+    agent: &mut AgentRecord,
+    from_id: &str,
+) -> Result<(), Stop> {
+    super::candidate::leave(txn, agent, from_id, true)?;
+    agent.last_rollback_ms = txn.now;
+    let in_flight = in_flight(txn, agent, v1::InFlight::Unspecified)?;
+    let from = bundle::load(txn, agent.number, from_id)?;
+    let to = bundle::load(txn, agent.number, &agent.live_bundle_id)?;
+    report(txn, agent, from, &to, in_flight).map(drop)
+}
+
 /// Leaves the candidate of a canary: the live bundle stays what it is, and has all of the traffic again.
 fn leave_canary(
     txn: &mut Txn<'_>,

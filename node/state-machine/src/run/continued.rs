@@ -2,17 +2,17 @@
 
 use pinrail_proto::log::{ContinueRun, RunRecord, Taker, Token};
 use pinrail_proto::v1::{PinReason, RunState};
-use pinrail_proto::{id, reason};
+use pinrail_proto::{id, limits, reason};
 use sha2::{Digest as _, Sha256};
 
-use crate::bundle;
-use crate::level;
+use crate::key::{Key, Kind, RowKey};
 use crate::outcome::{Stop, reject};
 use crate::txn::Txn;
+use crate::{bundle, level, step};
 
 use super::begin::{begin, entry};
-use super::start::{choose, route};
-use super::{End, Subject, close, find};
+use super::start::{route, routed};
+use super::{End, Subject, close, find, repin};
 
 /// Closes the subject's run as continued and starts the one that continues it: with `taker`, if that may have its first step,
 /// whose token is answered then. The caller saves the subject.
@@ -30,26 +30,61 @@ pub(crate) fn continue_as_new(
         let message = "a child stays on its parent's bundle";
         return Err(reject(reason::INVALID_REQUEST, message));
     }
-    let next = successor(txn, subject)?;
+    let mut next = successor(txn, subject)?;
+    if txn.cluster.feature_level >= level::CONTINUED_RUNS_OBEY {
+        next.held = subject.run.held;
+        next.repin_to = std::mem::take(&mut subject.run.repin_to);
+        carry_signals(txn, subject, &mut next)?;
+    }
     subject.run.continued_to.clone_from(&next.run_id);
     close(txn, subject, End::Continued)?;
     // What tries a bundle stays on it.
     let (agent, bundle, next) = if it.on_live_bundle && subject.run.kind().serves_users() {
         bundle::save(txn, subject.agent.number, &subject.bundle);
-        let (live, pin_reason) =
-            choose(txn.read(), txn.now, &subject.agent, &RunRecord::default())?;
+        let of_nobody = RunRecord::default();
+        let asked = match txn.cluster.feature_level >= level::CONTINUED_RUNS_OBEY {
+            true => &next,
+            false => &of_nobody,
+        };
+        let (live, pin_reason) = routed(txn.read(), &subject.agent, asked)?;
         route(txn, subject.agent.clone(), live, pin_reason, next)
     } else {
         (subject.agent.clone(), subject.bundle.clone(), next)
     };
     let taker = taker.filter(|it| takes_entry(txn, it, entry(&next, &bundle)));
-    let begun = begin(txn, agent, bundle, next, it.input.as_ref(), taker)?;
+    let mut begun = begin(txn, agent, bundle, next, it.input.as_ref(), taker)?;
     let token = begun.step.as_ref().and_then(|step| step.token);
-    subject.agent = begun.agent;
-    if begun.bundle.bundle_id == subject.bundle.bundle_id {
-        subject.bundle = begun.bundle;
+    if !begun.run.repin_to.is_empty() {
+        repin::obey_hand(txn, &mut begun)?;
+        begun.save(txn)?;
     }
+    subject.agent = begun.agent;
+    let number = subject.agent.number;
+    subject.bundle = bundle::lend(txn.read(), number, &subject.bundle.bundle_id)?;
     Ok(token)
+}
+
+/// Signals that no step has waited for yet are told to the run that goes on: who sent them was answered that they are kept.
+fn carry_signals(
+    txn: &mut Txn<'_>,
+    subject: &mut Subject,
+    next: &mut RunRecord,
+) -> Result<(), Stop> {
+    if subject.run.pending_signals == 0 {
+        return Ok(());
+    }
+    next.stored_bytes = step::pending_bytes(txn, subject)?;
+    let of = |run_id: &str| Key::of(Kind::Signal, subject.agent.number).text(run_id);
+    let (from, to) = (of(&subject.run.run_id), of(&next.run_id).build());
+    let skip = from.clone().build().len();
+    for (key, value) in txn.scan(&from.range(), limits::PENDING_SIGNALS as usize)? {
+        let mut row = to.clone();
+        row.extend_from_slice(&key[skip..]);
+        txn.put_encoded(row, value);
+        txn.delete(RowKey::from_slice(&key));
+    }
+    next.pending_signals = std::mem::take(&mut subject.run.pending_signals);
+    Ok(())
 }
 
 fn takes_entry(txn: &Txn<'_>, taker: &Taker, entry: &str) -> bool {

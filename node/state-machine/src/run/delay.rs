@@ -6,13 +6,14 @@ use pinrail_proto::v1::{Failure, RunState};
 use crate::event;
 use crate::event::With as _;
 use crate::key::Timer;
+use crate::level;
 use crate::outcome::Stop;
 use crate::shared::Shared;
 use crate::txn::Txn;
 
 use super::begin::{count_in, enter, go};
 use super::start::{choose, route};
-use super::{End, Subject, close, set_state, state_key};
+use super::{End, Subject, close, session, set_state, state_key};
 
 /// Accepts a run that begins later. It has no pin until then.
 pub(super) fn schedule(
@@ -34,13 +35,18 @@ pub(super) fn schedule(
     Ok(subject)
 }
 
-/// Pins a delayed run that is due and lets it begin. One that finds no bundle fails: nobody would start it later. The
-/// caller saves the subject.
+/// Pins a delayed run that is due and lets it begin. One that finds no bundle, or its session busy where that is refused, fails:
+/// nobody would start it later. The caller saves the subject.
 pub(super) fn begin_if_due(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
     if subject.run.state() != RunState::Scheduled || txn.now < subject.run.due_ms {
         return Ok(());
     }
-    let (bundle, pin_reason) = match choose(txn.read(), txn.now, &subject.agent, &subject.run) {
+    let chosen = choose(txn.read(), txn.now, &subject.agent, &subject.run);
+    let admitted = match txn.cluster.feature_level >= level::BUSY_SESSIONS_FAIL_DELAYED_RUNS {
+        true => session::reject_if_busy(txn, &subject.agent, &subject.run),
+        false => Ok(()),
+    };
+    let (bundle, pin_reason) = match chosen.and_then(|chosen| admitted.map(|()| chosen)) {
         Ok(chosen) => chosen,
         Err(Stop::Rejected(refused)) => {
             let failure =

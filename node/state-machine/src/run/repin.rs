@@ -14,7 +14,7 @@ use crate::{agent, bundle, event, memory, step};
 use super::begin::pin;
 use super::close::unpin;
 use super::settle::Ends;
-use super::{End, Subject, close, is_over, set_state, settle, state_key};
+use super::{End, Subject, close, is_over, restart, set_state, settle, state_key};
 
 /// Moves a run by hand.
 pub(crate) fn repin(txn: &mut Txn<'_>, it: &RepinRun) -> Result<Answer, Stop> {
@@ -42,8 +42,12 @@ pub(crate) fn repin(txn: &mut Txn<'_>, it: &RepinRun) -> Result<Answer, Stop> {
     let already = to == subject.run.bundle_id;
     subject.run.repin_to = if already { String::new() } else { to.clone() };
     if !already {
+        if restart::holds(txn, &subject) {
+            let message = format!("run {:?} waits for a person to retry it", it.run_id);
+            return Err(reject(reason::NOT_REPINNABLE, message));
+        }
         let to = target(txn, &subject)?;
-        if !subject.is_leased() {
+        if !stays_for_now(txn, &subject)? {
             move_to(txn, &mut subject, to)?;
         }
     }
@@ -96,6 +100,13 @@ fn missing_step(
     Ok(open.iter().find(|step| lacks(step)).map(|step| step.name.clone()))
 }
 
+/// Whether a step of the run has to end before it can move: one that a worker holds, or that recorded something and may not begin
+/// anew.
+fn stays_for_now(txn: &Txn<'_>, subject: &Subject) -> Result<bool, Stop> {
+    let may_restart = subject.run.restart_step;
+    Ok(subject.is_leased() || (!may_restart && step::has_recorded(txn, subject)?))
+}
+
 /// Whether the end of this pin is one behind which the run goes on elsewhere.
 pub(super) fn goes_on(txn: &Txn<'_>, subject: &Subject, ends: Ends) -> bool {
     let run = &subject.run;
@@ -105,6 +116,7 @@ pub(super) fn goes_on(txn: &Txn<'_>, subject: &Subject, ends: Ends) -> bool {
         && run.repinnable
         && run.cancel_by_ms == 0
         && !run.external
+        && !restart::holds(txn, subject)
         && subject.bundle.on_drain() == OnDrain::Repin
         && !subject.agent.live_bundle_id.is_empty()
         && subject.agent.live_bundle_id != run.bundle_id
@@ -121,6 +133,9 @@ pub(super) fn obey_drain(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) -
             return close(txn, subject, End::Cancelled(EndReason::DrainCap));
         }
         step::take_back(txn, subject)?;
+    } else if stays_for_now(txn, subject)? {
+        // Nobody may have it here any more.
+        return close(txn, subject, End::Cancelled(EndReason::DrainCap));
     }
     let to = bundle::load(txn, subject.agent.number, &subject.agent.live_bundle_id)?;
     if missing_step(txn, subject, &to)?.is_some() {
@@ -131,7 +146,7 @@ pub(super) fn obey_drain(txn: &mut Txn<'_>, subject: &mut Subject, ends: Ends) -
 
 /// Moves the run where somebody sends it, now that nothing of it is held. Where it cannot go on any more it stays.
 pub(super) fn obey_hand(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop> {
-    if subject.run.repin_to.is_empty() || subject.is_leased() {
+    if subject.run.repin_to.is_empty() || stays_for_now(txn, subject)? {
         return Ok(());
     }
     match target(txn, subject) {

@@ -5,6 +5,7 @@ use pinrail_proto::v1::{EndReason, InFlight, PinReason, RunState, StepState};
 
 use crate::event::With as _;
 use crate::key::{Key, Kind, RowKey};
+use crate::level;
 use crate::outcome::Stop;
 use crate::store::KeyRange;
 use crate::txn::Txn;
@@ -59,6 +60,18 @@ pub(super) fn restart(
             .with("from", from),
     );
     Ok(())
+}
+
+/// Whether the run waits for a person, since a rollback would have begun it anew and it did what cannot be undone.
+pub(super) fn holds(txn: &Txn<'_>, subject: &Subject) -> bool {
+    let Subject { run, bundle, .. } = subject;
+    let is_marked = bundle.mark.as_ref().is_some_and(|mark| {
+        mark.in_flight() == InFlight::Restart && run.pinned_revision <= mark.revision
+    });
+    txn.cluster.feature_level >= level::CHECKPOINTS_STAY_BEHIND
+        && is_marked
+        && run.destructive
+        && run.state() == RunState::Paused
 }
 
 /// Where the run would be if every rollback since had been swept at once: the bundle that it restarts on may

@@ -85,23 +85,33 @@ pub(super) fn enter(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop
     // Who continues another run has that one's place.
     let is_successor = run.session_place != 0;
     if !is_successor {
+        reject_if_busy(txn, agent, run)?;
         let others = txn.scan(&open_runs(agent.number, &run.session).range(), 1)?;
-        let waits = !others.is_empty() && !run.external;
         match agent.session_overlap() {
-            Overlap::Reject if !others.is_empty() => {
-                let message = format!("another run of session {:?} is open", run.session);
-                return Err(reject(reason::SESSION_BUSY, message).with(
-                    "run_id",
-                    others.first().map(|(key, _)| run_of(key)).unwrap_or_default(),
-                ));
+            Overlap::Unspecified | Overlap::Queue => {
+                run.awaits_turn = !others.is_empty() && !run.external;
             }
-            Overlap::Unspecified | Overlap::Queue => run.awaits_turn = waits,
             Overlap::Parallel | Overlap::Reject => {}
         }
         run.session_place = txn.revision;
     }
     txn.mark(place(agent.number, run), &[]);
     Ok(())
+}
+
+/// Refuses a run whose session has an open one, where the policy says so.
+pub(super) fn reject_if_busy(
+    txn: &Txn<'_>,
+    agent: &AgentRecord,
+    run: &RunRecord,
+) -> Result<(), Stop> {
+    if run.session.is_empty() || agent.session_overlap() != Overlap::Reject {
+        return Ok(());
+    }
+    let others = txn.scan(&open_runs(agent.number, &run.session).range(), 1)?;
+    let Some((key, _)) = others.first() else { return Ok(()) };
+    let message = format!("another run of session {:?} is open", run.session);
+    Err(reject(reason::SESSION_BUSY, message).with("run_id", run_of(key)))
 }
 
 /// Takes a run that is over out of its session; the next one has its turn.

@@ -239,19 +239,7 @@ pub(crate) fn choose(
         if let Some(bundle) = session::pinned(read, agent, &run.session, now)? {
             return Ok((bundle.into(), PinReason::Session));
         }
-        if agent.live_bundle_id.is_empty() {
-            let message = format!("agent {} has no live bundle", agent.agent_id);
-            return Err(reject(reason::NO_LIVE_BUNDLE, message));
-        }
-        if release::draws(read, agent, run)? {
-            let candidate = bundle::lend(read, agent.number, &agent.candidate_bundle_id)?;
-            return Ok((candidate, PinReason::Canary));
-        }
-        let is_old = is_planted(Mutant::StartsOnOldRoute)
-            && !agent.standby_bundle_id.is_empty()
-            && run.run_id.ends_with(['0', '1', '2', '3']);
-        let routed = if is_old { &agent.standby_bundle_id } else { &agent.live_bundle_id };
-        return Ok((bundle::lend(read, agent.number, routed)?, PinReason::Route));
+        return routed(read, agent, run);
     }
     let bundle = bundle::lend(read, agent.number, asked)?;
     if bundle.rejected {
@@ -263,6 +251,27 @@ pub(crate) fn choose(
         return Err(reject(reason::PIN_EXPIRED, message));
     }
     Ok((bundle, PinReason::Explicit))
+}
+
+/// The bundle that the route gives a run, whatever its session held: the live one, or the candidate by its share.
+pub(super) fn routed(
+    read: &dyn Read,
+    agent: &AgentRecord,
+    run: &RunRecord,
+) -> Result<(Shared<BundleRecord>, PinReason), Stop> {
+    if agent.live_bundle_id.is_empty() {
+        let message = format!("agent {} has no live bundle", agent.agent_id);
+        return Err(reject(reason::NO_LIVE_BUNDLE, message));
+    }
+    if release::draws(read, agent, run)? {
+        let candidate = bundle::lend(read, agent.number, &agent.candidate_bundle_id)?;
+        return Ok((candidate, PinReason::Canary));
+    }
+    let is_old = is_planted(Mutant::StartsOnOldRoute)
+        && !agent.standby_bundle_id.is_empty()
+        && run.run_id.ends_with(['0', '1', '2', '3']);
+    let routed = if is_old { &agent.standby_bundle_id } else { &agent.live_bundle_id };
+    Ok((bundle::lend(read, agent.number, routed)?, PinReason::Route))
 }
 
 /// Everything that makes a start the same start; not who it was that looked on. `it` is left as it was.

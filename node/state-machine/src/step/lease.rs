@@ -14,6 +14,7 @@ use crate::{agent, bundle};
 
 use super::queue::{begin_clock, dequeue, enqueue, rank};
 use super::state::turn;
+use super::transfer::stays_behind;
 use super::{standing, step_id};
 
 pub(crate) fn lease(txn: &mut Txn<'_>, it: &LeaseStep) -> Result<Answer, Stop> {
@@ -72,7 +73,11 @@ fn may_lease(txn: &Txn<'_>, subject: &Subject, taker: &Taker) -> Result<(), Stop
     if txn.now >= ends(&subject.run, &subject.bundle).soft_ms {
         return Err(reject(reason::PIN_EXPIRED, "the end of the run's pin is past"));
     }
-    if !subject.run.repin_to.is_empty() {
+    // A step that has recorded something ends where it began.
+    let stays = stays_behind(txn)
+        && !subject.run.restart_step
+        && subject.step.as_ref().is_some_and(|step| step.checkpoints > 0);
+    if !subject.run.repin_to.is_empty() && !stays {
         return Err(not_ready("the run moves to another bundle first"));
     }
     if subject.run.held {

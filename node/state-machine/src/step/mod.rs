@@ -50,7 +50,7 @@ pub(crate) use lease::lease;
 pub(crate) use queue::{hold, let_go, open_first, rank, ready_again};
 pub(crate) use standing::{TRUNK, over as lease_timer_over, stands};
 pub(crate) use state::is_closed;
-pub(crate) use transfer::{leave_queue, move_along, take_back};
+pub(crate) use transfer::{has_recorded, leave_queue, move_along, take_back};
 pub(crate) use wait::{child_over, deliver, over as wait_over, pending_bytes};
 
 pub(crate) fn find(

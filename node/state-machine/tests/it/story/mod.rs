@@ -58,6 +58,13 @@ stories! {
     external_runs_expect_revisions
     repeats_are_what_was_asked
     rollback_behind_an_abort
+    delayed_start_in_a_busy_session
+    timers_move_along
+    recycled_bundles_have_no_sessions
+    released_anew_behind_its_drain
+    continued_runs_obey
+    checkpoints_stay_behind
+    failed_canary_is_a_rollback
     memory_through_switch_and_rollback
     memory_promote_and_discard
     memory_versions_are_dropped

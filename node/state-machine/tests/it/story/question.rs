@@ -377,7 +377,11 @@ fn assigned(world: &World, line: &mut Line) -> Told {
     };
     let input = text(given.input);
     let (name, attempt) = (given.name, given.attempt);
-    Ok(vec![format!("{name} of attempt {attempt}: {input:?}{woken}{joins}{traced}")])
+    let recorded = match given.checkpoints.len() {
+        0 => String::new(),
+        count => format!(", {count} checkpoints"),
+    };
+    Ok(vec![format!("{name} of attempt {attempt}: {input:?}{woken}{joins}{recorded}{traced}")])
 }
 
 /// How the branches of a join ended: `branches support a 2`.
