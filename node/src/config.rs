@@ -106,14 +106,13 @@ pub struct LogSettings {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricSettings {
-    pub agent_labels: Vec<String>,
     /// What the millionths that workers report are of; `pinrail cost` shows it.
     pub currency: String,
 }
 
 impl Default for MetricSettings {
     fn default() -> Self {
-        Self { agent_labels: Vec::new(), currency: "USD".to_owned() }
+        Self { currency: "USD".to_owned() }
     }
 }
 

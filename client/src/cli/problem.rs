@@ -219,6 +219,7 @@ fn advice(reason: &str, agent: &str) -> Vec<String> {
         "BUNDLE_REJECTED" => {
             &["pinrail switch {} BUNDLE --force --reason \"…\"      overrides, recorded"]
         }
+        "GATE_NOT_PASSED" => &["pinrail release status {}", "pinrail release start {} BUNDLE"],
         "BUNDLE_HAS_TRAFFIC" | "DRAIN_NOT_OVER" => &["pinrail drain status {}"],
         "QUORUM_WOULD_BE_LOST" => &[
             "pinrail cluster members",

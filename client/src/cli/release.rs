@@ -4,6 +4,8 @@ mod steer;
 mod text;
 mod wait;
 
+pub(super) use text::line;
+
 use clap::{Args, Subcommand};
 use pinrail_proto::v1;
 

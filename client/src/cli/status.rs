@@ -13,6 +13,7 @@ use super::flags::ListFlags;
 use super::human;
 use super::json;
 use super::problem::Problem;
+use super::release;
 use super::signal;
 use super::view::{Body, View};
 
@@ -137,12 +138,16 @@ fn text(cluster: &Cluster, answer: &v1::GetAgentStatusResponse) -> String {
     if let Some(pause) = agent.pause.as_ref().filter(|it| it.paused || !it.bundle_ids.is_empty()) {
         lines.push(("paused", agent::pause_word(Some(pause))));
     }
+    if let Some(release) = &answer.release {
+        lines.push(("release", release::line(release, now)));
+    }
     for watch in &answer.signals {
         lines.push(("signals", signals(watch)));
     }
     lines.push(("runs", join(answer.bundles.iter().map(|it| runs(it, now)))));
     lines.push(("workers", join(answer.bundles.iter().map(workers))));
-    lines.push(("ALARM", join(answer.bundles.iter().filter_map(alarm))));
+    let thin = answer.bundles.iter().filter_map(|it| thin(answer, it));
+    lines.push(("ALARM", join(answer.bundles.iter().filter_map(alarm).chain(thin))));
     let last = answer.recent_events.iter().take(LAST_EVENTS);
     lines.push((
         "last",
@@ -245,6 +250,19 @@ fn alarm(status: &v1::BundleStatus) -> Option<String> {
     });
     let told: Vec<String> = stranded.into_iter().chain(drifted).collect();
     (!told.is_empty()).then(|| join(told.into_iter()))
+}
+
+/// Whether a bundle that traffic may go to next has too few slots for that: the candidate, or the one that a rollback returns to.
+fn thin(answer: &v1::GetAgentStatusResponse, status: &v1::BundleStatus) -> Option<String> {
+    let agent = answer.agent.as_ref()?;
+    let policy = agent.policy.clone().unwrap_or_default();
+    let least = u64::from(policy.environment.map_or(1, |it| it.min_slots()));
+    let is_external = policy.runs.unwrap_or_default().execution() == v1::Execution::External;
+    let candidate = answer.release.as_ref().filter(|release| release.switched_at.is_none());
+    let is_next = agent.route.as_ref().is_some_and(|it| it.standby_bundle_id == name(status))
+        || candidate.is_some_and(|release| release.bundle_id == name(status));
+    let is_thin = is_next && !is_external && status.workers_known && status.slots < least;
+    is_thin.then(|| format!("{} has {} of {least} slots", name(status), status.slots))
 }
 
 /// Commands that fit the situation, the most likely first.
@@ -377,6 +395,7 @@ mod tests {
                     epoch: 120,
                     changed_at: ago(46),
                     revision: 118,
+                    ..Default::default()
                 }),
                 ..Default::default()
             }),
@@ -385,15 +404,24 @@ mod tests {
             revision: 118,
             cluster_time: time::timestamp(now),
             signals: vec![watch],
+            release: Some(v1::Release {
+                release_id: "r7".into(),
+                bundle_id: "v42".into(),
+                state: v1::ReleaseState::Switched.into(),
+                switched_at: ago(46),
+                quarantine_until: time::timestamp(now + 7_200_000),
+                ..Default::default()
+            }),
         };
         assert_eq!(
             text(&cluster(), &answer),
             "cluster  DEGRADED 2 of 3 · leader pinrail-2 · pinrail-0 unreachable for 4m12s · writes 3ms · one more loss stops writes\n\
              route    v42 live 46m (since 21:27Z)   standby v41   epoch 120\n\
+             release  r7 of v42: quarantine until 00:13Z (in 2h)\n\
              signals  p95 +31 % FIRING (limit +25 %, n 412)\n\
              runs     v42 57 open, 12 without progress for 10m, oldest 41m       v41 3 open, drained by 23:13Z at the latest\n\
              workers  v42 9, 71 of 288 slots free       v41 none\n\
-             ALARM    v42: 2 tools or models are not what the bundle says, 1 worker blocked       v41 has 3 open runs and no live worker\n\
+             ALARM    v42: 2 tools or models are not what the bundle says, 1 worker blocked       v41 has 3 open runs and no live worker       v41 has 0 of 1 slots\n\
              last     21:27Z route.switched v42 by ci-main \"SUP-812\"\n\
              next     pinrail rollback support       pinrail worker list support       pinrail tool drift support       pinrail run list support --bundle v42 --open\n"
         );

@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pinrail_proto::limits;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
@@ -19,8 +20,8 @@ use super::{Program, Served};
 
 /// Between SIGTERM and SIGKILL.
 pub(super) const TERM: Duration = Duration::from_secs(2);
-/// What is kept of stderr for a failure's message.
-const STDERR: usize = 4 << 10;
+/// What is kept of stderr for a failure's message, which says before it how the program ended.
+const STDERR: usize = limits::TEXT_BYTES - 128;
 /// How long the last words of a process may be on their way through a pipe that somebody else holds open too.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 

@@ -112,8 +112,8 @@ enum FormatFile {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct MetricFile {
-    #[serde(default)]
-    agent_labels: Vec<String>,
+    /// Known, and not here yet.
+    agent_labels: Option<Spanned<Vec<String>>>,
     currency: Option<String>,
 }
 
@@ -167,10 +167,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<ServerConfig, ConfigError>
         raft: check.raft(file.raft)?,
         limits: check.limits(file.limits)?,
         log: check.log(file.log)?,
-        metrics: MetricSettings {
-            agent_labels: file.metrics.agent_labels,
-            currency: file.metrics.currency.unwrap_or(MetricSettings::default().currency),
-        },
+        metrics: check.metrics(file.metrics)?,
     })
 }
 
@@ -274,6 +271,15 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    fn metrics(&self, file: MetricFile) -> Result<MetricSettings, ConfigError> {
+        if let Some(labels) = file.agent_labels.filter(|labels| !labels.get_ref().is_empty()) {
+            let rule = "labels of agents are not on metrics yet: only an empty list is taken";
+            return Err(self.error("metrics.agent_labels", &labels, rule));
+        }
+        let currency = file.currency.unwrap_or(MetricSettings::default().currency);
+        Ok(MetricSettings { currency })
     }
 
     fn raft(&self, file: RaftFile) -> Result<RaftSettings, ConfigError> {

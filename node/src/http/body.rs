@@ -88,6 +88,47 @@ pub(super) struct Finish {
     output: Option<Box<RawValue>>,
     #[serde(default)]
     pub(super) failure: Option<Failure>,
+    #[serde(default)]
+    pub(super) usage: Option<Usage>,
+}
+
+/// What a run used that is executed elsewhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Usage {
+    models: Vec<ModelUsage>,
+    tools: Vec<ToolUsage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelUsage {
+    model: String,
+    #[serde(default)]
+    served_model: String,
+    #[serde(default)]
+    input_tokens: u64,
+    #[serde(default)]
+    output_tokens: u64,
+    #[serde(default)]
+    cost_micros: u64,
+    #[serde(default = "once")]
+    calls: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToolUsage {
+    tool: String,
+    /// `read_only`, `idempotent` or `destructive`; a tool that does not say may have done anything.
+    #[serde(default)]
+    side_effects: String,
+    #[serde(default = "once")]
+    calls: u64,
+}
+
+fn once() -> u64 {
+    1
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +189,30 @@ impl Finish {
 impl Signal {
     pub(super) fn value(&self) -> Option<v1::Payload> {
         payload(self.value.as_deref())
+    }
+}
+
+impl From<Usage> for v1::Usage {
+    fn from(usage: Usage) -> Self {
+        let model = |it: ModelUsage| v1::ModelUsage {
+            model: it.model,
+            served_model: it.served_model,
+            input_tokens: it.input_tokens,
+            output_tokens: it.output_tokens,
+            cost_micros: it.cost_micros,
+            calls: it.calls,
+        };
+        let tool = |it: ToolUsage| v1::ToolUsage {
+            tool: it.tool,
+            side_effects: it.side_effects,
+            calls: it.calls,
+            ..v1::ToolUsage::default()
+        };
+        let Usage { models, tools } = usage;
+        Self {
+            models: models.into_iter().map(model).collect(),
+            tools: tools.into_iter().map(tool).collect(),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Runs over HTTP: start, wait, watch, signal, end.
 
+mod schema;
+
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use pinrail_proto::v1::pin_service_server::PinService as _;
@@ -10,7 +12,7 @@ use serde_json::json;
 use super::api::{Answer, on_bundle, shown, shown_as, streamed};
 use super::body::{Body, Finish, Score, Signal, Start, Why};
 use super::call::Call;
-use super::openapi::{Operation, flag, object, of, read, reason, stream, text, words, write};
+use super::openapi::{Operation, object, of, read, reason, stream, text, write};
 use super::problem::Problem;
 use crate::service::{Pins, Runs};
 
@@ -40,7 +42,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         params: &["namespace", "timeout", "wait"],
         headers: &["Idempotency-Key", "Pinrail-Actor", "traceparent"],
-        body: Some(start_body),
+        body: Some(schema::start),
         ..write(
             || post(start),
             "post",
@@ -135,7 +137,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
-        body: Some(score_body),
+        body: Some(schema::score),
         ..write(
             || post(score),
             "post",
@@ -157,7 +159,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
-        body: Some(finish_body),
+        body: Some(schema::finish),
         ..write(
             || post(finish),
             "post",
@@ -179,64 +181,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )
     },
 ];
-
-fn score_body() -> serde_json::Value {
-    let permille = json!({
-        "type": "integer", "minimum": 0, "maximum": 1_000, "description": "Thousandths."
-    });
-    object(
-        &["score_permille"],
-        &[
-            ("score_permille", permille),
-            ("source", words::<v1::ScoreSource>()),
-            ("comment", text("At most 4 KiB.")),
-        ],
-    )
-}
-
-fn start_body() -> serde_json::Value {
-    let run_id = "At most 256 bytes. Without it, it follows from Idempotency-Key, or is made up.";
-    let repinnable = "Whether it may move to another bundle behind a step. Default: the policy's.";
-    let priority = json!({
-        "type": "integer", "minimum": 1, "maximum": 5, "description": "1 first. Default: 3."
-    });
-    let callback = "A hook of the agent's policy that is told of the end, with the result.";
-    let fairness_key =
-        "Steps of one key take turns with those of others. Default: the session, or the run.";
-    object(
-        &[],
-        &[
-            ("run_id", text(run_id)),
-            ("input", json!({ "description": "Any JSON, at most 2 MiB." })),
-            ("labels", json!({ "type": "object", "additionalProperties": { "type": "string" } })),
-            ("entry", text("First step. Default: the bundle's.")),
-            ("max_age", text("Less than the policy's: `1h`.")),
-            ("delay", text("Begin so much later, on the bundle that is live then: `2h`.")),
-            ("session", text("Runs of one session start on one bundle.")),
-            ("repinnable", flag(repinnable)),
-            ("restart_step", flag("Whether a step held past the grace is then tried again there.")),
-            ("priority", priority),
-            ("fairness_key", text(fairness_key)),
-            ("callback", text(callback)),
-            ("parent", text("A run of the same agent that this becomes a child of.")),
-            ("bundle", text("Not the route's but this bundle.")),
-            ("reason", text("For the event.")),
-        ],
-    )
-}
-
-fn finish_body() -> serde_json::Value {
-    let failure =
-        object(&[], &[("reason", text("Short and stable.")), ("message", text("For people."))]);
-    object(
-        &["outcome"],
-        &[
-            ("outcome", words::<v1::Outcome>()),
-            ("output", json!({ "description": "Any JSON, at most 2 MiB." })),
-            ("failure", failure),
-        ],
-    )
-}
 
 async fn list(call: Call) -> Answer {
     let query = &call.query;
@@ -465,7 +409,7 @@ async fn finish(call: Call, Body(body): Body<Finish>) -> Answer {
         outcome: body.outcome.into(),
         output: body.output(),
         failure: body.failure.map(Into::into),
-        usage: None,
+        usage: body.usage.map(Into::into),
         options: Some(call.write(String::new())),
     };
     let request = call.with(request);

@@ -180,9 +180,10 @@ impl AgentService for Agents {
             let (events, _) = query::events(read, &filter, RECENT_EVENTS)?;
             let number = query::agent_number(read, &it.namespace, &it.agent_id)?;
             let signals = query::signal_watches(read, number, now_ms)?;
-            Ok((agent, bundles, events, signals))
+            let release = query::release_under_way(read, &it.namespace, &it.agent_id)?;
+            Ok((agent, bundles, events, signals, release))
         });
-        let ((agent, mut bundles, recent_events, signals), at) = status.await?;
+        let ((agent, mut bundles, recent_events, signals, release), at) = status.await?;
         let runs = agent.policy.as_ref().and_then(|policy| policy.runs.as_ref());
         let is_external = runs.is_some_and(|runs| runs.execution() == v1::Execution::External);
         self.add_workers(&it, is_external, &mut bundles).await;
@@ -193,6 +194,7 @@ impl AgentService for Agents {
             revision: at.revision,
             cluster_time: timestamp(at.now_ms),
             signals,
+            release,
         }))
     }
 

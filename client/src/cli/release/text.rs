@@ -52,6 +52,29 @@ pub(super) fn release(release: &v1::Release) -> String {
     text
 }
 
+/// A release that goes on, on a line.
+pub(in super::super) fn line(release: &v1::Release, now: u64) -> String {
+    let canary = release.canary.as_ref().filter(|canary| canary.share_bp != 0);
+    let at = match (canary, &release.quarantine_until) {
+        (_, Some(until)) => {
+            let left = human::age(Some(until), now);
+            format!("quarantine until {} ({left})", human::clock(Some(until), now))
+        }
+        (Some(canary), None) => format!(
+            "canary, {} of new runs, step {} of {}, ends {}",
+            percent(canary.share_bp),
+            canary.step,
+            canary.steps,
+            human::age(canary.step_ends_at.as_ref(), now)
+        ),
+        (None, None) => human::release_state(release.state()),
+    };
+    let held = release.hold.as_ref().map_or_else(String::new, |hold| {
+        format!(", held {}: {}", human::age(hold.since.as_ref(), now), hold.reason)
+    });
+    format!("{} of {}: {at}{held}", release.release_id, release.bundle_id)
+}
+
 fn gates(gates: &[v1::Gate], now: u64) -> String {
     let lines: Vec<(String, String)> = gates
         .iter()

@@ -26,7 +26,7 @@ pub(super) struct WaitFlags {
     /// What to wait for
     #[arg(long, value_name = "STAGE", default_value = "switch", requires = "wait")]
     until: Until,
-    /// The longest to wait
+    /// The longest to wait; without it what --timeout says, if that is given
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "wait")]
     within: Option<Duration>,
 }
@@ -63,7 +63,8 @@ pub(super) async fn wait(
         }
         Ok::<_, Problem>(None)
     };
-    let release = match flags.within {
+    let limit = &context.settings.timeout;
+    let release = match flags.within.or((limit.origin != "default").then_some(limit.value)) {
         None => follow.await?,
         Some(within) => timeout(within, follow).await.unwrap_or_else(|_| {
             Err(Problem::timed_out("the release is not there yet; it goes on")

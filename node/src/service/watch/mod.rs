@@ -43,6 +43,8 @@ pub(super) use run::{changed, look, run};
 pub(super) const BUFFER: usize = 128;
 /// Events or changes read at once.
 const PAGE: usize = 500;
+/// A watcher that takes nothing for so long is cut: it holds a place that others want, and resumes where it was.
+const PATIENCE_WITH_WATCHERS: Duration = Duration::from_secs(60);
 /// How often a watcher without news hears how far the stream is.
 pub(super) const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -114,7 +116,7 @@ async fn follow<W: Watched>(
         loop {
             let (answer, then) = watched.tell(found, at);
             if let Some(answer) = answer
-                && answers.send(Ok(answer)).await.is_err()
+                && !is_taken(&answers, answer).await
             {
                 return;
             }
@@ -145,6 +147,15 @@ async fn follow<W: Watched>(
         }
     });
     Ok(Box::pin(ReceiverStream::new(stream)))
+}
+
+/// Whether a watcher took an answer, or at least has room for it.
+async fn is_taken<A>(answers: &mpsc::Sender<Result<A, Status>>, answer: A) -> bool {
+    let sent = tokio::time::timeout(PATIENCE_WITH_WATCHERS, answers.send(Ok(answer))).await;
+    if sent.is_err() {
+        tracing::info!("a watcher reads nothing and is cut; it may resume where it was");
+    }
+    matches!(sent, Ok(Ok(())))
 }
 
 /// Waits until something was applied that concerns the caller. False: the node ends.

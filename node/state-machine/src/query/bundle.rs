@@ -88,7 +88,7 @@ pub fn environments(
     Ok(records.iter().map(|record| bundles_of::environment(&agent, record)).collect())
 }
 
-/// Bundles that are routed or have open pins, newest first; what only the leader knows is left 0.
+/// Bundles that are routed, being released, or have open pins, newest first; what only the leader knows is left 0.
 ///
 /// # Errors
 /// `AGENT_NOT_FOUND`.
@@ -101,8 +101,8 @@ pub fn bundle_statuses(
     let agent = agent::find(read, namespace, agent)?;
     let mut records = bundles_of::all(read, agent.number)?;
     records.retain(|record| {
-        let routed = [&agent.live_bundle_id, &agent.standby_bundle_id].contains(&&record.bundle_id);
-        routed || bundles_of::open_pins(record) > 0
+        let routed = [&agent.live_bundle_id, &agent.standby_bundle_id, &agent.candidate_bundle_id];
+        routed.contains(&&record.bundle_id) || bundles_of::open_pins(record) > 0
     });
     records.sort_by_key(|record| std::cmp::Reverse(record.created_revision));
     let stalled_ms = now_ms.saturating_sub(STALLED_MS);

@@ -53,7 +53,9 @@ pub use pair::{MIRROR_OF, run_input, run_output, run_record, runs_named, traject
 pub use pin::{pin, pins};
 pub use pin_watch::{PinCursor, pin_changes};
 pub use position::{Position, cluster, given_up, position, usage_comes_at_once};
-pub use release::{Attended, agents_with_releases, attended, plan_release, release, releases};
+pub use release::{
+    Attended, agents_with_releases, attended, plan_release, release, release_under_way, releases,
+};
 pub use report::release_report;
 pub use run::{explain_run, result, run};
 pub use run_list::{RunFilter, runs};

@@ -39,6 +39,25 @@ pub fn release(
     Ok(releases_of::message(read, &agent, &record, true)?)
 }
 
+/// The active release, else the newest one while it is not over; without its history and policy.
+///
+/// # Errors
+/// `AGENT_NOT_FOUND`.
+pub fn release_under_way(
+    read: &dyn Read,
+    namespace: &str,
+    agent: &str,
+) -> Result<Option<v1::Release>, Stop> {
+    let agent = agents::find(read, namespace, agent)?;
+    let number = match agent.active_release {
+        0 => agent.next_release,
+        active => active,
+    };
+    let Some(record) = releases_of::find(read, agent.number, number)? else { return Ok(None) };
+    let release = releases_of::message(read, &agent, &record, false)?;
+    Ok(Some(release).filter(|release| release.ended_at.is_none()))
+}
+
 /// A page of an agent's releases, newest first, and the token of the next page.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Runs over HTTP.
 
+use pinrail_client::v1;
 use serde_json::{Value as Json, json};
 
 use super::Scene;
@@ -41,12 +42,14 @@ async fn a_run_is_started_awaited_watched_and_found() {
 async fn an_idempotency_key_starts_one_run_and_a_wait_that_is_over_leaves_202() {
     let scene = Scene::idle().await;
     let http = &scene.http;
-    let start = async |key: &str| {
-        let headers = [("idempotency-key", key)];
+    let start = async |key: &str, span: u8| {
+        // A client that is traced makes each attempt under a span of its own.
+        let trace = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000{span:02x}-01");
+        let headers = [("idempotency-key", key), ("traceparent", trace.as_str())];
         let path = format!("{RUNS}?wait=50ms");
         http.ask("POST", &path, &headers, Some(&json!({"input": 1}))).await
     };
-    let (one, again, other) = (start("k1").await, start("k1").await, start("k2").await);
+    let (one, again, other) = (start("k1", 1).await, start("k1", 2).await, start("k2", 3).await);
     assert_eq!((one.status, again.status, other.status), (202, 202, 202), "{one:?}");
     assert_eq!(one.json()["run_id"], again.json()["run_id"]);
     assert_ne!(one.json()["run_id"], other.json()["run_id"]);
@@ -120,5 +123,35 @@ async fn a_run_is_paused_goes_on_and_is_scored() {
         (&scored.json()["bundle_id"], &again.json()["already"]),
         (&json!("v1"), &json!(true))
     );
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn who_executes_runs_elsewhere_says_what_they_used() {
+    let scene = Scene::idle().await;
+    let http = &scene.http;
+    let elsewhere =
+        v1::RunPolicy { execution: v1::Execution::External.into(), ..v1::RunPolicy::default() };
+    let request = v1::UpdateAgentRequest {
+        agent_id: "support".into(),
+        policy: Some(v1::Policy { runs: Some(elsewhere), ..Default::default() }),
+        ..Default::default()
+    };
+    scene.client.agents().update(request).await.expect("the policy is changed");
+    let started = http.post(RUNS, &json!({"run_id": "r1"})).await;
+    assert_eq!(started.status, 202, "{started:?}");
+    let wrong = json!({"outcome": "completed", "usage": {"models": [{"tokens": 3}]}});
+    assert_eq!(http.post(&format!("{RUNS}/r1/finish"), &wrong).await.status, 400);
+    let usage = json!({
+        "models": [{"model": "default", "input_tokens": 9, "cost_micros": 70}],
+        "tools": [{"tool": "refund", "side_effects": "destructive"}],
+    });
+    let end = json!({"outcome": "completed", "output": 1, "usage": usage});
+    let ended = http.post(&format!("{RUNS}/r1/finish"), &end).await;
+    assert_eq!(ended.status, 200, "{ended:?}");
+    let run = http.get(&format!("{RUNS}/r1")).await.json();
+    let (models, tools) = (&run["usage"]["models"][0], &run["usage"]["tools"][0]);
+    assert_eq!((&models["cost_micros"], &models["calls"]), (&json!(70), &json!(1)), "{run}");
+    assert_eq!((&tools["tool"], &tools["calls"]), (&json!("refund"), &json!(1)), "{run}");
     scene.close().await;
 }

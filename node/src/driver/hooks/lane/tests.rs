@@ -1,3 +1,5 @@
+//! The lane of one hook, without a cluster.
+
 use super::*;
 
 const NOW: u64 = 1_700_000_000_000;
