@@ -36,7 +36,9 @@ impl History {
     pub(super) fn note(&mut self, replica: &Replica, command: &Command, applied: &Applied) {
         self.time_never_goes_back(replica);
         self.base_stays(replica);
-        if reason(applied).is_some() {
+        if let Some(reason) = reason(applied) {
+            // One that is would be asked again for ever, and nothing of the agent ends meanwhile.
+            assert!(!matches!(command, Command::Tick(_)), "a sweep is refused: {reason}");
             return;
         }
         match command {

@@ -60,6 +60,11 @@ pub(super) enum Op {
         agent: u8,
         run: u8,
         session: u8,
+        delay_ms: u64,
+    },
+    /// How sessions of the agent with workers take several runs, from here on.
+    Overlap {
+        overlap: i32,
     },
     EndSession {
         session: u8,
@@ -287,8 +292,9 @@ fn start() -> impl Strategy<Value = Op> {
             .prop_map(|(agent, run, delay_ms)| Op::StartLater { agent, run, delay_ms }),
         1 => (agent(), run(), 0..2_u8)
             .prop_map(|(agent, run, child)| Op::StartChild { agent, run, child }),
-        3 => (agent(), 0..5_u8, 0..2_u8)
-            .prop_map(|(agent, run, session)| Op::StartInSession { agent, run, session }),
+        3 => (agent(), 0..5_u8, 0..2_u8, prop_oneof![3 => Just(0_u64), 1 => 1..9_000_u64]).prop_map(
+            |(agent, run, session, delay_ms)| Op::StartInSession { agent, run, session, delay_ms }
+        ),
         3 => (agent(), run(), 3..7_i32, 1..5_u8, 0..9_u8).prop_map(
             |(agent, run, kind, bundle, behind)| Op::StartAside { agent, run, kind, bundle, behind }
         ),
@@ -307,6 +313,7 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
         1 => run().prop_map(|run| Op::Keep { run }),
         2 => run().prop_map(|run| Op::Retry { run }),
         1 => (0..2_u8).prop_map(|session| Op::EndSession { session }),
+        1 => (1..4_i32).prop_map(|overlap| Op::Overlap { overlap }),
         2 => (agent(), run(), 0..1_001_u32, any::<bool>())
             .prop_map(|(agent, run, score, human)| Op::Score { agent, run, score, human }),
         2 => (run(), 0..5_u8).prop_map(|(run, bundle)| Op::Repin { run, bundle }),
@@ -317,7 +324,12 @@ fn life_of_a_run() -> impl Strategy<Value = Op> {
 
 fn work() -> impl Strategy<Value = Op> {
     let odd = prop_oneof![9 => Just(0_u8), 1 => 1..3_u8];
-    let timeout_ms = prop_oneof![1 => Just(u64::MAX), 1 => Just(0_u64), 3 => 0..8_000_u64];
+    let timeout_ms = prop_oneof![
+        1 => Just(u64::MAX),
+        1 => Just(0_u64),
+        3 => 0..8_000_u64,
+        1 => 8_000..22_000_u64,
+    ];
     let retry_after_ms = prop_oneof![2 => Just(u64::MAX), 1 => 0..3_000_u64];
     prop_oneof![
         8 => (run(), odd).prop_map(|(run, odd)| Op::Lease { run, odd }),

@@ -12,7 +12,7 @@ use pinrail_state_machine::effect::{Effect, StepId};
 use pinrail_state_machine::outcome::Applied;
 use pinrail_state_machine::query;
 
-use crate::replica::{Replica, agent, create_agent, create_bundle, payload, switch};
+use crate::replica::{Replica, agent, create_agent, create_bundle, payload, policy, switch};
 
 use super::op::Op;
 
@@ -104,13 +104,27 @@ impl Player {
                 delay_ms: *delay_ms,
                 ..log::StartRun::default()
             }),
-            Op::StartInSession { agent: a, run, session } => Command::StartRun(log::StartRun {
-                agent: agent(AGENTS[usize::from(*a)]),
-                run_id: run_id(*a, *run),
-                input: Some(payload("input 0")),
-                session: format!("talk {session}"),
-                ..log::StartRun::default()
-            }),
+            Op::StartInSession { agent: a, run, session, delay_ms } => {
+                Command::StartRun(log::StartRun {
+                    agent: agent(AGENTS[usize::from(*a)]),
+                    run_id: run_id(*a, *run),
+                    input: Some(payload("input 0")),
+                    session: format!("talk {session}"),
+                    delay_ms: *delay_ms,
+                    ..log::StartRun::default()
+                })
+            }
+            Op::Overlap { overlap } => Command::UpdateAgent(Box::new(log::UpdateAgent {
+                agent: agent(AGENTS[0]),
+                policy: Some(v1::Policy {
+                    sessions: Some(v1::SessionPolicy {
+                        overlap: *overlap,
+                        ..v1::SessionPolicy::default()
+                    }),
+                    ..policy(false)
+                }),
+                ..log::UpdateAgent::default()
+            })),
             Op::StartAside { agent: a, run, kind, bundle, behind } => {
                 let now = query::position(self.replica.read()).unwrap().revision;
                 Command::StartRun(log::StartRun {
@@ -279,7 +293,7 @@ impl Player {
                     name: format!("c{name}"),
                     value: Some(payload(&format!("value {value}"))),
                     order: 1,
-                    usage: None,
+                    usage: (*value == 0).then(usage),
                 })
             }
             Op::HandBack { run, back } => {
@@ -288,7 +302,7 @@ impl Player {
                     step,
                     token,
                     progress: None,
-                    usage: None,
+                    usage: (*back == 0 && *run == 0).then(usage),
                 })
             }
             Op::Expire { run, back } => {
