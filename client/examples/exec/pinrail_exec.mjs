@@ -105,7 +105,7 @@ export class Step {
     this.lastProgress = message.last_progress;
     this.bundle = message.bundle;
     this.memory = new Memory(connection);
-    /** Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, shutdown), or null. */
+    /** Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, parent, shutdown), or null. */
     this.cancelled = null;
     connection.onCancel = (reason) => {
       this.cancelled = reason;

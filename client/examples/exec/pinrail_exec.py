@@ -132,7 +132,7 @@ class Step:
 
     @property
     def cancelled(self):
-        """Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, shutdown), or None."""
+        """Why the step is to stop (requested, max_age, drain_cap, rollback, keep_alive, parent, shutdown), or None."""
         return self._connection.cancelled
 
     def checkpoint(self, name, make):

@@ -41,7 +41,7 @@ pub struct Rollback {
     /// Name of the agent
     #[arg(value_name = "AGENT")]
     agent: String,
-    /// Bundle to leave; default: the one that is live
+    /// Bundle to leave; default: the newest one with traffic, the candidate in a canary or else the live one
     #[arg(long, value_name = "BUNDLE")]
     from: Option<String>,
     /// What becomes of its open runs; default: the policy's

@@ -341,7 +341,7 @@ mod tests {
             }),
             workers,
             free_slots: 71,
-            slots: 288,
+            slots: 32 * workers,
             workers_known: true,
             ..Default::default()
         }

@@ -85,6 +85,8 @@ pub(crate) mod level {
     pub(crate) const REPEATS_ARE_WHAT_WAS_ASKED: u32 = 13;
     /// A delayed run whose session is busy when it is due fails, where its agent's policy says so; it is not asked again for ever.
     pub(crate) const BUSY_SESSIONS_FAIL_DELAYED_RUNS: u32 = 13;
+    /// Delayed runs of a session that begin in one sweep have their turns in the order in which they were due.
+    pub(crate) const SESSIONS_KEEP_THEIR_ORDER: u32 = 13;
     /// A timer of a step is obeyed also where the run moves to another bundle in the same moment.
     pub(crate) const TIMERS_MOVE_ALONG: u32 = 13;
     /// A bundle that is recycled, or released again, has no session any more; and one that is released again has no drain that is

@@ -10,6 +10,7 @@ use pinrail_proto::{id, limits, reason, v1};
 use crate::event;
 use crate::event::With as _;
 use crate::key::{Key, Kind, Parts, RowKey, Timer};
+use crate::level;
 use crate::outcome::{Stop, reject};
 use crate::store::{Fault, Order, Read};
 use crate::txn::{Txn, get};
@@ -93,10 +94,21 @@ pub(super) fn enter(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop
             }
             Overlap::Parallel | Overlap::Reject => {}
         }
-        run.session_place = txn.revision;
+        run.session_place = last_place(txn, agent.number, &run.session)?;
     }
     txn.mark(place(agent.number, run), &[]);
     Ok(())
+}
+
+/// The place behind all open runs of a session: this revision, or, where others began in the same command, one behind theirs.
+fn last_place(txn: &Txn<'_>, agent: u32, session: &str) -> Result<u64, Stop> {
+    if txn.cluster.feature_level < level::SESSIONS_KEEP_THEIR_ORDER {
+        return Ok(txn.revision);
+    }
+    let range = open_runs(agent, session).range();
+    let last = txn.read().scan(&range, Order::Descending, 1)?;
+    let taken = last.first().map_or(0, |(key, _)| place_of(key));
+    Ok(txn.revision.max(taken + 1))
 }
 
 /// Refuses a run whose session has an open one, where the policy says so.
@@ -244,6 +256,13 @@ fn run_of(key: &[u8]) -> String {
     parts.text();
     parts.u64();
     parts.last().unwrap_or_default().to_owned()
+}
+
+fn place_of(key: &[u8]) -> u64 {
+    let mut parts = Parts::new(key);
+    parts.u32();
+    parts.text();
+    parts.u64().unwrap_or_default()
 }
 
 /// Whether an open run has its place in its session.

@@ -65,6 +65,7 @@ stories! {
     continued_runs_obey
     checkpoints_stay_behind
     failed_canary_is_a_rollback
+    delayed_runs_of_a_session
     memory_through_switch_and_rollback
     memory_promote_and_discard
     memory_versions_are_dropped
