@@ -79,6 +79,7 @@ pub(super) struct Params {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "span")]
     older_than: Option<Duration>,
+    pub(super) waiting_for: String,
     pub(super) open: bool,
     #[serde(deserialize_with = "word")]
     pub(super) by: v1::CostBy,

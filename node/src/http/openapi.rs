@@ -58,6 +58,7 @@ const PARAMS: &[Param] = &[
     ("kind", words::<v1::RunKind>, "Only runs of this kind."),
     ("labels", string, "Only runs with all of these: `key=value,key=value`."),
     ("older_than", string, "Only runs that started so long ago: `10m`."),
+    ("waiting_for", string, "Only runs of which a step waits for this signal."),
     ("open", boolean, "Only runs that are not over."),
     ("by", words::<v1::CostBy>, "What is summed up. Default: `bundle`."),
     ("type", string, "Only events of this type, or of those that begin with it: `run.`."),

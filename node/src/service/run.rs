@@ -192,6 +192,7 @@ impl RunService for Runs {
             bundle_id: it.bundle_id,
             open: it.open,
             labels: it.labels,
+            waiting_for: it.waiting_for,
         };
         let page = self.0.query(it.read.as_ref(), timeout, |read| {
             query::runs(read, &it.namespace, &it.agent_id, &filter, it.page_size, &it.page_token)

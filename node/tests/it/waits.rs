@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::evals::{json, refused};
 use crate::nodes::{Nodes, SOON, agent, start};
 
 /// 1 waits for a person, 2 for a moment, and all others are done at once.
@@ -193,6 +194,38 @@ async fn a_start_that_waits_has_the_result_from_any_member() {
     let (again, signalled) = tokio::join!(again, signal(&client, "slow", "yes"));
     assert!(signalled);
     assert_eq!((told(&again).as_deref(), again.already), (Some("approval: yes"), true));
+    worker.stop().await;
+    nodes.stop_all().await;
+}
+
+#[tokio::test]
+async fn runs_that_wait_for_a_signal_are_found_and_all_of_them_ended() {
+    let nodes = Nodes::start(1).await;
+    let client = nodes.client();
+    agent(&client).await;
+    let worker = Working::start(&client);
+    for run_id in ["one", "two"] {
+        start(&client, run_id).await;
+        waits(&client, run_id, 2).await;
+    }
+    let _: String = client.run("support", 3).await.expect("it is done at once");
+    let found = json(&nodes, &["run", "list", "support", "--waiting-for", "approved"]).await;
+    let runs = found["runs"].as_array().expect("a list");
+    let ids: Vec<&str> = runs.iter().filter_map(|run| run["run_id"].as_str()).collect();
+    assert_eq!(ids, ["two", "one"], "newest first");
+    let none = json(&nodes, &["run", "list", "support", "--waiting-for", "paid"]).await;
+    assert_eq!(none["runs"], serde_json::json!([]));
+    let all = ["run", "cancel-all", "support", "--bundle", "v1"];
+    let (reason, _) = refused(&nodes, &all, 2).await;
+    assert_eq!(reason, "CONFIRMATION_NEEDED");
+    let would = json(&nodes, &[&all[..], &["--dry-run"]].concat()).await;
+    assert_eq!(would["run_ids"].as_array().map(Vec::len), Some(2));
+    waits(&client, "one", 2).await;
+    let mut asked = json(&nodes, &[&all[..], &["--yes"]].concat()).await;
+    let ids = asked["run_ids"].as_array_mut().expect("a list");
+    ids.sort_by_key(ToString::to_string);
+    assert_eq!(*ids, ["one", "two"]);
+    assert_eq!(run(&client, "one").await.state(), v1::RunState::Cancelled);
     worker.stop().await;
     nodes.stop_all().await;
 }

@@ -64,7 +64,9 @@ pub(super) async fn wait(
         Ok::<_, Problem>(None)
     };
     let limit = &context.settings.timeout;
-    let release = match flags.within.or((limit.origin != "default").then_some(limit.value)) {
+    // What a file or the environment says is meant for single calls.
+    let within = flags.within.or(limit.origin.starts_with("flag").then_some(limit.value));
+    let release = match within {
         None => follow.await?,
         Some(within) => timeout(within, follow).await.unwrap_or_else(|_| {
             Err(Problem::timed_out("the release is not there yet; it goes on")

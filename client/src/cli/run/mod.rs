@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::context::{Context, Done};
 
+mod cancel_all;
 mod end;
 mod explain;
 mod read;
@@ -25,7 +26,7 @@ pub enum Run {
     Start(Box<start::Start>),
     /// List the runs of an agent, newest first
     #[command(
-        after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open --older-than 2h -o name\n  pinrail run list support --state failed --label task_kind=refund"
+        after_help = "Examples:\n  pinrail run list support --bundle v42 --state running\n  pinrail run list support --open --older-than 2h -o name\n  pinrail run list support --state failed --label task_kind=refund\n  pinrail run list support --waiting-for approved"
     )]
     List(read::List),
     /// Show a run with its input and output
@@ -58,6 +59,11 @@ pub enum Run {
         after_help = "Example:\n  pinrail run cancel 1f0c2d3e-00000000000000000000000000000007 --reason \"SUP-812\""
     )]
     Cancel(end::Cancel),
+    /// Ask all open runs of an agent to end, or those that the flags name
+    #[command(
+        after_help = "Examples:\n  pinrail run cancel-all support --bundle v42 --dry-run\n  pinrail run cancel-all support --state waiting --older-than 2h --reason \"SUP-812\" --yes"
+    )]
+    CancelAll(cancel_all::CancelAll),
     /// Let a paused run go on: its dead step, or from the beginning when it was held from a restart
     #[command(
         after_help = "Examples:\n  pinrail run list support --state paused\n  pinrail run retry 1f0c2d3e-00000000000000000000000000000007 --reason \"the provider is back\""
@@ -108,6 +114,7 @@ pub(super) async fn run(context: &Context, verb: &Run) -> Done {
         Run::Watch(args) => watch::watch(context, args).await,
         Run::Result(args) => result::result(context, args).await,
         Run::Cancel(args) => end::cancel(context, args).await,
+        Run::CancelAll(args) => cancel_all::cancel_all(context, args).await,
         Run::Retry(args) => end::retry(context, args).await,
         Run::Pause(args) => end::pause(context, args).await,
         Run::Resume(args) => end::resume(context, args).await,

@@ -39,6 +39,9 @@ pub struct List {
     /// Only runs that were started at least so long ago
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
+    /// Only runs of which a step waits for this signal
+    #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
+    waiting_for: String,
     #[command(flatten)]
     list: ListFlags,
 }
@@ -75,6 +78,7 @@ async fn runs(context: &Context, agent: &str, args: &List) -> Result<View, Probl
                 kind: args.kind.unwrap_or_default().into(),
                 labels: args.labels.iter().cloned().collect(),
                 older_than: args.older_than.map(api_duration),
+                waiting_for: args.waiting_for.clone(),
                 page_size,
                 page_token,
                 read: context.read(),

@@ -27,6 +27,7 @@ use crate::store::{Fault, KeyRange, Order, Read};
 
 use super::page::size_of;
 use super::run::message;
+use super::step::waits_for;
 
 /// Rows by which the candidates for an index are compared.
 const PROBE: usize = 64;
@@ -45,22 +46,29 @@ pub struct RunFilter {
     pub labels: BTreeMap<String, String>,
     /// Started at least so long ago, by cluster time; 0: all.
     pub older_than_ms: u64,
+    /// Of which a step waits for the signal of this name.
+    pub waiting_for: String,
 }
 
 impl RunFilter {
     fn wants(&self, run: &RunRecord) -> bool {
         (self.state == RunState::Unspecified || self.state == run.state())
             && (self.bundle_id.is_empty() || self.bundle_id == run.bundle_id)
-            && (!self.open || !is_over(run.state()))
+            && (!self.is_of_open() || !is_over(run.state()))
             && (self.kind == RunKind::Unspecified || self.kind == run.kind())
             && self.labels.iter().all(|(key, value)| run.labels.get(key) == Some(value))
+    }
+
+    /// What is over waits for nothing.
+    fn is_of_open(&self) -> bool {
+        self.open || !self.waiting_for.is_empty()
     }
 
     fn states(&self) -> Vec<RunState> {
         let all = (1..).map_while(|number| RunState::try_from(number).ok());
         all.filter(|state| {
             (self.state == RunState::Unspecified || self.state == *state)
-                && (!self.open || !is_over(*state))
+                && (!self.is_of_open() || !is_over(*state))
         })
         .collect()
     }
@@ -84,6 +92,10 @@ pub fn runs(
             .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
     }
     agent::policy::check_labels(&filter.labels)?;
+    if !filter.waiting_for.is_empty() {
+        id::check_name("signal", &filter.waiting_for)
+            .map_err(|error| reject(reason::INVALID_ID, error.to_string()))?;
+    }
     let agent = agent::find(read, namespace, agent)?;
     let before = match token {
         "" => before_age(read, filter)?,
@@ -100,6 +112,8 @@ pub fn runs(
         let Some(place) = list.next(read)? else { return Ok((page, String::new())) };
         if let Some(record) = find(read, agent.number, &place.run_id)?
             && filter.wants(&record)
+            && (filter.waiting_for.is_empty()
+                || waits_for(read, agent.number, &record, &filter.waiting_for)?)
         {
             page.push(message(read, &agent, &record)?);
         }
@@ -189,7 +203,7 @@ fn candidates(
         let states = filter.states();
         let of_bundle = |state| state_prefix(number, state).text(&filter.bundle_id);
         lists.push(states.into_iter().map(of_bundle).collect());
-    } else if filter.open || filter.state != RunState::Unspecified {
+    } else if filter.is_of_open() || filter.state != RunState::Unspecified {
         let mut ranges = Vec::new();
         for state in filter.states() {
             ranges.extend(bundles_with(read, number, state)?);

@@ -50,6 +50,25 @@ pub(super) fn newest(read: &dyn Read, agent: u32, run: &RunRecord) -> Result<Vec
     Ok(steps)
 }
 
+/// Whether an open step of a run waits for the signal of this name: that of its trunk, or one of a branch.
+pub(super) fn waits_for(
+    read: &dyn Read,
+    agent: u32,
+    run: &RunRecord,
+    signal: &str,
+) -> Result<bool, Fault> {
+    let of_branches = Key::of(Kind::OpenBranch, agent).text(&run.run_id).range();
+    let branches = read.scan(&of_branches, Order::Ascending, limits::RUN_STEPS as usize)?;
+    let numbers = branches.iter().filter_map(|(key, _)| key.last_chunk::<4>());
+    for number in numbers.map(|number| u32::from_be_bytes(*number)).chain([run.trunk]) {
+        let Some(step) = find(read, agent, &run.run_id, number)? else { continue };
+        if step.state() == StepState::Waiting && step.wait_signal == signal && !step.held {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// All steps of a run under keys of their own; some lie in the run's row.
 fn all<'r>(read: &'r dyn Read, agent: u32, run: &RunRecord) -> Result<Overlay<'r>, Fault> {
     let mut all = Overlay::new(read);

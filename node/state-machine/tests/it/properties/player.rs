@@ -123,7 +123,6 @@ impl Player {
                     }),
                     ..policy(false)
                 }),
-                ..log::UpdateAgent::default()
             })),
             Op::StartAside { agent: a, run, kind, bundle, behind } => {
                 let now = query::position(self.replica.read()).unwrap().revision;

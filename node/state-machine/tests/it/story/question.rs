@@ -181,7 +181,13 @@ fn runs(world: &World, line: &mut Line) -> Told {
     let (namespace, agent) = agent(line);
     let open = line.flag("open");
     let kind = run_kind(&line.text("kind"));
-    let filter = RunFilter { open, kind, bundle_id: line.text("bundle"), ..RunFilter::default() };
+    let filter = RunFilter {
+        open,
+        kind,
+        bundle_id: line.text("bundle"),
+        waiting_for: line.text("waiting-for"),
+        ..RunFilter::default()
+    };
     let (runs, _) = query::runs(world.read(), &namespace, &agent, &filter, 0, "")?;
     let told = |run: &v1::Run| {
         let bundle = run.pin.as_ref().map_or("", |pin| pin.bundle_id.as_str());
