@@ -1,18 +1,17 @@
 //! `run cancel-all`: asks all open runs of an agent to end, or those on a bundle, in a state, with labels.
 
-use std::time::Duration;
-
 use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pinrail_proto::{limits, v1};
 use serde_json::json;
 
 use super::super::context::{Context, Done};
-use super::super::flags::{WriteFlags, api_duration, duration, label, word};
+use super::super::flags::WriteFlags;
 use super::super::human;
 use super::super::problem::Problem;
 use super::super::table::pairs;
 use super::super::view::{Body, View};
+use super::read::Which;
 
 /// Runs that are asked at once.
 const AT_ONCE: usize = 16;
@@ -22,24 +21,8 @@ pub struct CancelAll {
     /// Name of the agent
     #[arg(value_name = "AGENT")]
     agent: String,
-    /// Only runs on this bundle
-    #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
-    bundle: String,
-    /// Only runs in this state
-    #[arg(long, value_name = "STATE", value_parser = word::<v1::RunState>)]
-    state: Option<v1::RunState>,
-    /// Only runs of this kind
-    #[arg(long, value_name = "KIND", value_parser = word::<v1::RunKind>)]
-    kind: Option<v1::RunKind>,
-    /// Only runs with this label; more than one: with all of them
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Only runs that were started at least so long ago
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    older_than: Option<Duration>,
-    /// Only runs of which a step waits for this signal
-    #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
-    waiting_for: String,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     write: WriteFlags,
 }
@@ -48,22 +31,18 @@ pub struct CancelAll {
 pub(super) async fn cancel_all(context: &Context, args: &CancelAll) -> Done {
     let agent_id = context.agent(&args.agent)?;
     let options = context.write(&args.write)?;
-    let of = if args.bundle.is_empty() { String::new() } else { format!(" on {}", args.bundle) };
+    let of = match args.which.bundle.as_str() {
+        "" => String::new(),
+        bundle => format!(" on {bundle}"),
+    };
     context.confirm(&args.write, &format!("Cancel the open runs of {agent_id}{of}?"))?;
     let (mut asked, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = v1::ListRunsRequest {
-            agent_id: agent_id.clone(),
-            state: args.state.unwrap_or_default().into(),
-            bundle_id: args.bundle.clone(),
             open: true,
-            kind: args.kind.unwrap_or_default().into(),
-            labels: args.labels.iter().cloned().collect(),
-            older_than: args.older_than.map(api_duration),
-            waiting_for: args.waiting_for.clone(),
             page_size: limits::PAGE,
             page_token,
-            ..Default::default()
+            ..args.which.request(&agent_id)
         };
         let page = context.client.runs().list(request).await?;
         let calls = page.runs.into_iter().map(|run| one(context, &agent_id, &options, run.run_id));

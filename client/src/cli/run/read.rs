@@ -21,15 +21,24 @@ pub struct List {
     /// Name of the agent
     #[arg(value_name = "AGENT")]
     agent: String,
+    #[command(flatten)]
+    which: Which,
+    /// Only runs that are not over
+    #[arg(long)]
+    open: bool,
+    #[command(flatten)]
+    list: ListFlags,
+}
+
+/// Flags that say which runs of an agent are meant.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Which {
     /// Only runs in this state
     #[arg(long, value_name = "STATE", value_parser = word::<v1::RunState>)]
     state: Option<v1::RunState>,
     /// Only runs on this bundle
     #[arg(long, value_name = "BUNDLE", default_value = "", hide_default_value = true)]
-    bundle: String,
-    /// Only runs that are not over
-    #[arg(long)]
-    open: bool,
+    pub(super) bundle: String,
     /// Only runs of this kind
     #[arg(long, value_name = "KIND", value_parser = word::<v1::RunKind>)]
     kind: Option<v1::RunKind>,
@@ -42,8 +51,22 @@ pub struct List {
     /// Only runs of which a step waits for this signal
     #[arg(long, value_name = "SIGNAL", default_value = "", hide_default_value = true)]
     waiting_for: String,
-    #[command(flatten)]
-    list: ListFlags,
+}
+
+impl Which {
+    /// A list of these runs of an agent, from its beginning.
+    pub(super) fn request(&self, agent_id: &str) -> v1::ListRunsRequest {
+        v1::ListRunsRequest {
+            agent_id: agent_id.to_owned(),
+            state: self.state.unwrap_or_default().into(),
+            bundle_id: self.bundle.clone(),
+            kind: self.kind.unwrap_or_default().into(),
+            labels: self.labels.iter().cloned().collect(),
+            older_than: self.older_than.map(api_duration),
+            waiting_for: self.waiting_for.clone(),
+            ..Default::default()
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -71,18 +94,11 @@ async fn runs(context: &Context, agent: &str, args: &List) -> Result<View, Probl
     let (runs, next_page_token, revision) = context
         .pages(&args.list, |page_size, page_token| async move {
             let request = v1::ListRunsRequest {
-                agent_id: agent.to_owned(),
-                state: args.state.unwrap_or_default().into(),
-                bundle_id: args.bundle.clone(),
                 open: args.open,
-                kind: args.kind.unwrap_or_default().into(),
-                labels: args.labels.iter().cloned().collect(),
-                older_than: args.older_than.map(api_duration),
-                waiting_for: args.waiting_for.clone(),
                 page_size,
                 page_token,
                 read: context.read(),
-                ..Default::default()
+                ..args.which.request(agent)
             };
             let page = context.client.runs().list(request).await?;
             Ok((page.runs, page.next_page_token, page.revision))

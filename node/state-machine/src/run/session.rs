@@ -87,9 +87,9 @@ pub(super) fn enter(txn: &mut Txn<'_>, subject: &mut Subject) -> Result<(), Stop
     let is_successor = run.session_place != 0;
     if !is_successor {
         reject_if_busy(txn, agent, run)?;
-        let others = txn.scan(&open_runs(agent.number, &run.session).range(), 1)?;
         match agent.session_overlap() {
             Overlap::Unspecified | Overlap::Queue => {
+                let others = txn.scan(&open_runs(agent.number, &run.session).range(), 1)?;
                 run.awaits_turn = !others.is_empty() && !run.external;
             }
             Overlap::Parallel | Overlap::Reject => {}
@@ -107,7 +107,7 @@ fn last_place(txn: &Txn<'_>, agent: u32, session: &str) -> Result<u64, Stop> {
     }
     let range = open_runs(agent, session).range();
     let last = txn.read().scan(&range, Order::Descending, 1)?;
-    let taken = last.first().map_or(0, |(key, _)| place_of(key));
+    let taken = last.first().map_or(0, |(key, _)| place_and_run(key).0);
     Ok(txn.revision.max(taken + 1))
 }
 
@@ -251,18 +251,16 @@ pub(crate) fn place(agent: u32, run: &RunRecord) -> RowKey {
 }
 
 fn run_of(key: &[u8]) -> String {
-    let mut parts = Parts::new(key);
-    parts.u32();
-    parts.text();
-    parts.u64();
-    parts.last().unwrap_or_default().to_owned()
+    place_and_run(key).1
 }
 
-fn place_of(key: &[u8]) -> u64 {
+/// What the row of an open run says of its turn.
+fn place_and_run(key: &[u8]) -> (u64, String) {
     let mut parts = Parts::new(key);
     parts.u32();
     parts.text();
-    parts.u64().unwrap_or_default()
+    let place = parts.u64().unwrap_or_default();
+    (place, parts.last().unwrap_or_default().to_owned())
 }
 
 /// Whether an open run has its place in its session.
